@@ -23,11 +23,15 @@ Batch = Any
 """A mapping, tuple or list of tensors, numbers and strings, nested or not."""
 
 
+Pair = tuple[float | Tensor, float | Tensor]
+"""Hits and count: a `Ratio`, or a plain tuple of the two."""
+
+
 class Ratio(NamedTuple):
     """An accuracy with its count: `hits` right out of `count` judged; numbers or 0-d tensors."""
 
     hits: float | Tensor
-    count: float | Tensor
+    count: float | Tensor  # type: ignore[assignment]  # the field's word, over tuple.count
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Subject:
     schedule: Callable[[Optimizer], LRScheduler] | None = None
     clip_norm: float | None = None
     parts: Mapping[str, Callable[[nn.Module, Batch], Tensor]] = field(default_factory=dict)
-    metrics: Mapping[str, Callable[[nn.Module, Batch], Ratio]] = field(default_factory=dict)
+    metrics: Mapping[str, Callable[[nn.Module, Batch], Pair]] = field(default_factory=dict)
     interventions: Mapping[str, Callable[[Subject], Subject]] = field(default_factory=dict)
     eval_batches: Iterable[Batch] | None = None
     describe: Callable[[Batch, int], str] | None = None
