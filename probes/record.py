@@ -1,0 +1,204 @@
+"""Writes the run folder as the run goes: the only thing that outlives a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from probes import strict_json
+from probes.chunks import NOT_SEEN, Floats, Stream, measured, seen
+from probes.errors import RequestError
+from probes.finding import Judgement
+
+SCHEMA = 1
+BUDGET = 256 * 2**20  # bytes of readings
+
+
+def new_folder(out: Path | None = None) -> Path:
+    """A fresh, empty run folder: `out` itself, or `runs/Nov22_15-59-28_host`.
+
+    Raises RequestError where `out` exists already or cannot be made; nothing is overwritten.
+    """
+    for folder in [out] if out else _dated():
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RequestError(
+                f"`{folder}` cannot be written ({error.strerror}): name a folder that you may "
+                "write by `--out`."
+            ) from error
+        return folder
+    raise RequestError(
+        f"`{folder}` exists already, and a run never overwrites another: name a folder that does "
+        "not exist by `--out`, or remove this one."
+    )
+
+
+def _dated() -> list[Path]:
+    name = f"{datetime.now():%b%d_%H-%M-%S}_{socket.gethostname()}"
+    return [Path("runs") / (name + suffix) for suffix in ("", *(f"-{i}" for i in range(2, 100)))]
+
+
+def environment() -> dict[str, Any]:
+    """Versions, and what else of the surroundings a number may hang on."""
+    names = ("whynan", "torch", "numpy", "transformers")
+    versions = {"python": platform.python_version()}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "versions": versions,
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+class Recorder:
+    """Writes a run folder; what is written stays readable when the process is killed.
+
+    settings: what the user asked for. limits: the limits in force, by rule. budget: bytes that
+    the readings may take; older steps are folded into their maximum beyond it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int | None = None,
+        device: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        limits: Mapping[str, Any] | None = None,
+        budget: int = BUDGET,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.budget = budget
+        self.facts: dict[str, Any] = {
+            "schema": SCHEMA,
+            "run": folder.name,
+            "complete": False,
+            "seed": seed,
+            "device": device,
+            **environment(),
+            "settings": dict(settings or {}),
+            "limits": dict(limits or {}),
+        }
+        self._columns: dict[str, dict[str, int]] = {}
+        self._streams: dict[tuple[str, str], Stream] = {}
+        self._size = 0
+        self._ticks = 0
+        (folder / "readings").mkdir()
+        self._sites = (folder / "sites.jsonl").open("a", encoding="utf-8")
+        self._done = (folder / "readings" / "steps.i64").open("ab", buffering=0)
+        strict_json.write(folder / "run.json", self.facts)
+
+    def column(self, kind: str, site: str) -> int:
+        """The column of this site in the rows of this kind; a new one where it is new."""
+        columns = self._columns.setdefault(kind, {})
+        if site not in columns:
+            columns[site] = len(columns)
+            row = {"kind": kind, "site": site, "tick": self._ticks}
+            self._sites.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._sites.flush()
+            self._ticks += 1
+        return columns[site]
+
+    def row(self, kind: str) -> Floats:
+        """A row for the kind's sites with every slot set to not seen."""
+        return np.full(len(self._columns.get(kind, ())), NOT_SEEN, np.float32)
+
+    def write(self, step: int, rows: Mapping[tuple[str, str], npt.ArrayLike]) -> None:
+        """The step's rows, one for each kind and statistic, are on disk, all or none."""
+        for (kind, stat), values in rows.items():
+            row = self.row(kind)
+            given = np.asarray(values, np.float32)
+            row[: len(given)] = np.where(seen(given), measured(given), NOT_SEEN)
+            self._size += self._stream(kind, stat).append(step, row, self._rows_a_chunk())
+        self._done.write(struct.pack("<q", step))
+        while self._size > self.budget and self._thin():
+            pass
+
+    def values(self, step: int, kind: str, stat: str, by_site: Mapping[str, float]) -> None:
+        """One statistic of a few sites is written for this step; the other sites are not seen."""
+        for site in by_site:
+            self.column(kind, site)
+        row = self.row(kind)
+        for site, value in by_site.items():
+            row[self.column(kind, site)] = measured([value])[0]
+        self.write(step, {(kind, stat): row})
+
+    def array(
+        self,
+        name: str,
+        values: npt.ArrayLike,
+        axes: Sequence[str],
+        labels: Mapping[str, Sequence[str]] | None = None,
+        **about: Any,
+    ) -> None:
+        """An array with named axes lies beside the readings, as `arrays/NAME.npy` and `.json`.
+
+        labels: axis name to how its entries are called. about: whatever else is to be known.
+        """
+        array = np.asarray(values)
+        if array.ndim != len(axes):
+            raise ValueError(f"array `{name}` has {array.ndim} axes, but {len(axes)} are named")
+        folder = self.folder / "arrays"
+        folder.mkdir(exist_ok=True)
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        facts = {"axes": list(axes), "labels": dict(labels or {}), **about}
+        strict_json.write(folder / f"{name}.json", facts)
+
+    def part(self, name: str, **facts: Any) -> Recorder:
+        """A recorder of a part of this run, such as one suite, in `parts/NAME`."""
+        budget = facts.pop("budget", self.budget)
+        return Recorder(self.folder / "parts" / name, budget=budget, **facts)
+
+    def findings(self, judgement: Judgement) -> None:
+        """`findings.json` holds the judgement."""
+        strict_json.write(self.folder / "findings.json", judgement.as_json(self.folder.name))
+
+    def note(self, **settings: Any) -> None:
+        """What became known during the run stands among its settings."""
+        self.facts["settings"] |= settings
+        strict_json.write(self.folder / "run.json", self.facts)
+
+    def close(self, judgement: Judgement | None = None) -> None:
+        """The run is complete and says so; the files are closed."""
+        if judgement is not None:
+            self.findings(judgement)
+        for stream in self._streams.values():
+            stream.close()
+        self._sites.close()
+        self._done.close()
+        self.facts["complete"] = True
+        strict_json.write(self.folder / "run.json", self.facts)
+
+    def _stream(self, kind: str, stat: str) -> Stream:
+        if (kind, stat) not in self._streams:
+            self._streams[kind, stat] = Stream(self.folder / "readings" / f"{kind}.{stat}")
+        return self._streams[kind, stat]
+
+    def _rows_a_chunk(self) -> int:
+        """256, or fewer where the budget is small for the sites; even, so that rows pair up."""
+        columns = sum(len(columns) for columns in self._columns.values())
+        return max(2, min(256, self.budget // (64 * 4 * (1 + columns)) // 2 * 2))
+
+    def _thin(self) -> int:
+        won = sum(stream.thin() for stream in self._streams.values())
+        self._size -= won
+        return won
