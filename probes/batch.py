@@ -82,7 +82,9 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
     target = torch.device(device)
 
     def move(_: str, leaf: Any) -> Any:
-        return leaf.to(target) if isinstance(leaf, (Tensor, PackedSequence)) else leaf
+        if isinstance(leaf, PackedSequence):
+            return leaf.to(target)  # type: ignore[arg-type]  # its stub knows dtypes only
+        return leaf.to(target) if isinstance(leaf, Tensor) else leaf
 
     return map_leaves(batch, move)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from probes.batch import leaves, sample_count
 from probes.errors import RequestError
 from probes.loop import Loop
+from probes.seeding import kept_random_state
 from probes.subject import Batch, Subject
 
 
@@ -60,8 +61,7 @@ def check_first_step(subject: Subject) -> FirstStep:
         )
     batch = first_batch(subject)
     _check_devices(subject.model, batch)
-    # no device named: every CUDA device's generator is put back as well
-    with torch.random.fork_rng():
+    with kept_random_state():
         trial = replace(subject, model=copy.deepcopy(subject.model))
         loss = _loss(trial, batch)
         _step(trial, batch)
@@ -84,7 +84,7 @@ def _check_devices(model: nn.Module, batch: Batch) -> None:
         return
     home = homes.pop()
     for path, leaf in leaves(batch).items():
-        # a 0-d tensor mixes with any device; a length tensor of a packed sequence must be on the CPU
+        # 0-d tensors mix with any device, and the lengths of packed sequences stay on the CPU
         if _is_tensor(leaf) and leaf.ndim > 1 and leaf.device != home:
             raise RequestError(
                 f"`{path or 'batch'}` of the first batch is on {leaf.device}, but the model's "
