@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -147,3 +147,16 @@ def take(batch: Batch, indices: Sequence[int], layout: Layout | None = None) -> 
         return type(leaf)(leaf[index] for index in indices)
 
     return map_leaves(batch, cut)
+
+
+class Moved:
+    """Batches that are moved to a device as they are read; read again, they start afresh."""
+
+    def __init__(self, batches: Iterable[Batch], device: str) -> None:
+        self.batches = batches
+        self.device = device
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches, one after the other, on the device."""
+        for batch in self.batches:
+            yield to_device(batch, self.device)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 SISTERS = ("probes", "nan_watch", "overfit", "reports")
 
@@ -12,14 +14,22 @@ def check_sisters() -> None:
     """All four packages come from one place.
 
     Raises ImportError that names the stranger and the way out where one of them is found
-    elsewhere, such as a user's own `reports` package that stands before ours on `sys.path`.
+    elsewhere, such as a user's own `reports` package that stands before ours on `sys.path`;
+    within the `whynan` command the sentence is printed, and the status is 2.
     """
     home = Path(__file__).resolve().parent.parent
     for name in SISTERS:
         spec = importlib.util.find_spec(name)
         place = _place(spec.origin, spec.submodule_search_locations) if spec else None
         if place != home / name:
-            raise ImportError(stranger(name, place, home))
+            _refuse(stranger(name, place, home))
+
+
+def _refuse(sentence: str) -> NoReturn:
+    if Path(sys.argv[0]).name != "whynan":
+        raise ImportError(sentence)
+    print(f"whynan: {sentence}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _place(origin: str | None, folders: object) -> Path | None:

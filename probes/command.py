@@ -1,0 +1,145 @@
+"""The `whynan` command: its frame, the common options, and what it gathers from every package."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from probes.errors import RequestError
+from probes.finding import Judgement
+from probes.subject import Subject
+
+Address = Annotated[
+    str, typer.Argument(metavar="SUBJECT", help="FILE.py:NAME or package.module:NAME.")
+]
+Out = Annotated[
+    Path | None, typer.Option(help="The run folder itself; must not exist.", show_default=False)
+]
+Seed = Annotated[int, typer.Option(help="Seeds python, numpy and torch before the subject loads.")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Moves model and batches there, such as cuda.", show_default=False),
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes at most, side by side.")]
+
+DEFAULT_COMMAND = "diagnose"
+
+
+def explain(code: Annotated[str, typer.Argument(help="A rule's code, such as FIT001.")]) -> None:
+    """Print a rule: what it looks for, a sick and a healthy example, its limits."""
+    from dataclasses import fields
+    from inspect import cleandoc
+
+    known = {rule.code: rule for rule in gather("whynan.rules")}
+    rule = known.get(code.upper())
+    if rule is None:
+        raise RequestError(
+            f"`{code}` is no rule's code: the codes are {', '.join(sorted(known)) or 'none'}."
+        )
+    print(f"{rule.code} {rule.rule}\n\n{cleandoc(rule.__doc__ or '')}")
+    for limit in fields(rule):
+        print(f"\nlimit {limit.name} = {getattr(rule, limit.name)}", end="")
+    print()
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (explain,)
+
+
+def gather(group: str) -> list[Any]:
+    """The entries of every tuple that a package lists under this entry-point group, in order."""
+    points = sorted(entry_points(group=group), key=lambda point: point.name)
+    tuples: list[Iterable[Any]] = [point.load() for point in points]
+    return [entry for each in tuples for entry in each]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command has run; a wrong request ends with its sentence and status 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        commands = gather("whynan.commands")
+        if words and ":" in words[0] and not words[0].startswith("-"):
+            words.insert(0, DEFAULT_COMMAND)
+        app(commands)(words)
+    except RequestError as error:
+        print(f"whynan: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def app(commands: Iterable[Callable[..., None]]) -> typer.Typer:
+    """The command line of these functions: a function's name is its command, its docstring help."""
+    made = typer.Typer(
+        name="whynan",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="Say why a PyTorch trainer does not train. `whynan train.py:subject` is "
+        "`whynan diagnose train.py:subject`.",
+    )
+    made.callback()(lambda: None)
+    for command in commands:
+        made.command()(command)
+    return made
+
+
+def prepare(address: str, seed: int, device: str | None) -> Subject:
+    """The subject, seeded and loaded, on the device where one is named.
+
+    Raises RequestError where the device is not there.
+    """
+    from probes.subject import load_subject
+
+    subject = load_subject(address, seed)
+    return subject if device is None else on_device(subject, device)
+
+
+def on_device(subject: Subject, device: str) -> Subject:
+    """The subject with its model on the device and every batch moved there as it is read."""
+    from dataclasses import replace
+
+    from probes.batch import Moved
+
+    check_device(device)
+    subject.model.to(device)
+    moved = replace(subject, batches=Moved(subject.batches, device))
+    if subject.eval_batches is not None:
+        moved = replace(moved, eval_batches=Moved(subject.eval_batches, device))
+    return moved
+
+
+def check_device(device: str) -> None:
+    """The device is known to torch and there. Raises RequestError where it is not."""
+    import torch
+
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise RequestError(
+            f"`--device {device}` is no device of torch: name cpu, cuda or cuda:0."
+        ) from error
+    count = torch.cuda.device_count() if wanted.type == "cuda" else 1
+    if (wanted.index or 0) >= count:
+        raise RequestError(
+            f"`--device {device}` was asked for, but torch finds {count} CUDA devices here: run "
+            "with `--device cpu`, or install a torch that was built for CUDA."
+        )
+
+
+def finish(folder: Path, judgement: Judgement, report: Path | None = None) -> NoReturn:
+    """Findings, report and run folder are told, and the command ends with the right status."""
+    from probes.terminal import say
+
+    say(judgement)
+    if report is not None:
+        print(f"report: {report}")
+    done(folder, judgement.exit_status)
+
+
+def done(folder: Path, status: int = 0) -> NoReturn:
+    """`run: PATH` is the last line of standard output, and the command ends with the status."""
+    print(f"run: {folder}", flush=True)
+    raise typer.Exit(status)
