@@ -1,0 +1,49 @@
+# `make report` and `make test` set up what they need by themselves.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt
+JOBS ?= 2
+
+.PHONY: help report test test-slow check format screenshot clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no python3 was found; name a Python 3.11 or later: make PYTHON=/path/to/python"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing whynan (torch is some 200 MB; a few minutes the first time)"
+	@$(INSTALL) -e .
+	@touch $@
+
+.venv/developed: .venv/installed
+	@echo "installing what tests and checks need"
+	@$(INSTALL) -e '.[dev,minilm,tensorboard]'
+	@touch $@
+
+report: .venv/installed ## the main job: the specimen on 5 and 20 samples, judged, as one HTML file
+	@$(BIN)/whynan diagnose model.subject:hierarchical --sizes 5,20 --quick
+
+test: .venv/developed ## the fast tests
+	@$(BIN)/pytest -n $(JOBS) -q -m "not slow"
+
+test-slow: .venv/developed ## the tests that need longer
+	@$(BIN)/pytest -n $(JOBS) -q -m slow
+
+check: .venv/developed ## style, types and floors
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: .venv/developed ## the style that `make check` demands
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+screenshot: .venv/developed ## the README's picture, of a fresh run of the main job
+	@rm -rf runs/screenshot
+	@$(BIN)/whynan diagnose model.subject:hierarchical --sizes 5,20 --quick --out runs/screenshot
+	@$(BIN)/python -m reports.screenshot runs/screenshot/report.html reports/screenshot.png
+
+clean: ## everything that was made, but for runs/
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build
