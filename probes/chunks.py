@@ -89,14 +89,13 @@ def row_of(step: int, values: Floats) -> bytes:
 def fold(rows: Floats) -> Floats:
     """Neighbouring rows as one: the first one's step, the largest of what was seen; NaN is largest.
 
-    rows: (row, 1 + site); an odd last row is kept as it is.
+    rows: (row, 1 + site), even in number.
     """
-    even, odd = rows[0:-1:2], rows[1::2]
+    even, odd = rows[0::2], rows[1::2]
     left, right = even[:, 1:], odd[:, 1:]
     both = measured(np.maximum(left, right))
     largest = np.where(~seen(left), right, np.where(~seen(right), left, both))
-    folded = np.concatenate([even[:, :1], largest], axis=1)
-    return np.concatenate([folded, rows[-1:]]) if len(rows) % 2 else folded
+    return np.concatenate([even[:, :1], largest], axis=1)
 
 
 def stored(folder: Path) -> list[Chunk]:
@@ -169,12 +168,23 @@ class Stream:
         return 0
 
     def _foldable(self) -> Iterator[tuple[int, int]]:
-        """Start and number of the chunks to fold next: least folded first, then oldest."""
+        """Start and number of the chunks to fold next: pairs, least folded first, then oldest.
+
+        A chunk alone is folded only where no two neighbours are alike; its rows are even in
+        number, so that every row of a chunk stands for as many steps.
+        """
         older = self.chunks[: -self.KEPT]
-        for index in sorted(range(len(older)), key=lambda index: older[index].folded):
-            this = older[index]
-            following = older[index + 1] if index + 1 < len(older) else None
-            if following and (following.folded, following.width) == (this.folded, this.width):
+        order = sorted(range(len(older)), key=lambda index: older[index].folded)
+        for index in order:
+            this, following = older[index], older[index + 1 : index + 2]
+            if following and _alike(this, following[0]) and self._even(index, 2):
                 yield index, 2
-            elif self.sizes[index] >= 2 * this.row_bytes:
-                yield index, 1
+        yield from ((index, 1) for index in order if self._even(index, 1))
+
+    def _even(self, start: int, count: int) -> bool:
+        rows = sum(self.sizes[start : start + count]) // self.chunks[start].row_bytes
+        return rows >= 2 and rows % 2 == 0
+
+
+def _alike(one: Chunk, other: Chunk) -> bool:
+    return (one.folded, one.width) == (other.folded, other.width)

@@ -8,12 +8,13 @@ import platform
 import socket
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +106,8 @@ class Recorder:
         (folder / "readings").mkdir()
         self._sites = (folder / "sites.jsonl").open("a", encoding="utf-8")
         self._done = (folder / "readings" / "steps.i64").open("ab", buffering=0)
+        # a recorder that is dropped closes its files, and its run stays incomplete
+        self._release = weakref.finalize(self, _close, self._streams, (self._sites, self._done))
         strict_json.write(folder / "run.json", self.facts)
 
     def column(self, kind: str, site: str) -> int:
@@ -181,12 +184,13 @@ class Recorder:
         """The run is complete and says so; the files are closed."""
         if judgement is not None:
             self.findings(judgement)
-        for stream in self._streams.values():
-            stream.close()
-        self._sites.close()
-        self._done.close()
+        self.release()
         self.facts["complete"] = True
         strict_json.write(self.folder / "run.json", self.facts)
+
+    def release(self) -> None:
+        """The files are closed; unless it was closed before, the run stays incomplete."""
+        self._release()
 
     def _stream(self, kind: str, stat: str) -> Stream:
         if (kind, stat) not in self._streams:
@@ -202,3 +206,10 @@ class Recorder:
         won = sum(stream.thin() for stream in self._streams.values())
         self._size -= won
         return won
+
+
+def _close(streams: Mapping[tuple[str, str], Stream], files: Iterable[IO[Any]]) -> None:
+    for stream in streams.values():
+        stream.close()
+    for file in files:
+        file.close()

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import textwrap
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from probes import Subject
+from probes.errors import RequestError
+from probes.subject import load_subject
+
+SUBJECT = textwrap.dedent(
+    """
+    import torch
+    from probes import Subject
+    from beside import WIDTH
+
+    def subject():
+        model = torch.nn.Linear(WIDTH, 2)
+        return Subject(
+            model,
+            [{"x": torch.randn(4, WIDTH)}],
+            lambda model, batch: model(batch["x"]).square().mean(),
+            lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+        )
+
+    number = 3
+    """
+)
+
+FIELDS = [
+    "model",
+    "batches",
+    "loss",
+    "optimizer",
+    "predict",
+    "train_step",
+    "schedule",
+    "clip_norm",
+    "parts",
+    "metrics",
+    "interventions",
+    "eval_batches",
+    "describe",
+    "layout",
+    "group",
+]
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Path:
+    (tmp_path / "beside.py").write_text("WIDTH = 3\n")
+    path = tmp_path / "train.py"
+    path.write_text(SUBJECT)
+    return path
+
+
+def test_the_fields_are_those_of_the_contract_in_order() -> None:
+    names = [field.name for field in fields(Subject)]
+    assert names == FIELDS
+
+
+def test_a_function_is_called_afresh_after_seeding(train: Path) -> None:
+    first, again = (load_subject(f"{train}:subject", seed=5) for _ in range(2))
+    other = load_subject(f"{train}:subject", seed=6)
+    assert torch.equal(first.model.weight, again.model.weight)
+    assert first.model is not again.model
+    assert not torch.equal(first.model.weight, other.model.weight)
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("train.py", "`train.py` names no subject: `FILE.py:NAME`"),
+        ("gone.py:subject", "`gone.py` was not found below"),
+        ("gone.module:subject", "there is no module `gone` here; name a file"),
+        ("{train}:nothing", "holds no `nothing`; it holds Subject, WIDTH, number, subject, torch"),
+        ("{train}:number", "is a int, but a Subject, or a function that returns one, was expected"),
+    ],
+)
+def test_a_wrong_address_is_a_sentence(train: Path, address: str, sentence: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        load_subject(address.format(train=train))
+    assert sentence in str(caught.value)
+
+
+def test_a_module_that_imports_what_is_not_there_says_its_own_error(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("import not_installed_anywhere\n")
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        load_subject(f"{path}:subject")
