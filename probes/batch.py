@@ -35,6 +35,8 @@ def _items(node: Any) -> list[tuple[Any, Any]] | None:
     """The children of a container by key or place; None where the node is a leaf."""
     if isinstance(node, Mapping):
         return list(node.items())
+    if hasattr(node, "_fields") and not isinstance(node, PackedSequence):  # a named tuple
+        return list(zip(node._fields, node, strict=True))
     if isinstance(node, (list, tuple)) and not isinstance(node, PackedSequence):
         return None if _is_column(node) else list(enumerate(node))
     return None
@@ -59,7 +61,7 @@ def _rebuild(node: Any, path: str, change: Callable[[str, Any], Any]) -> Any:
     if isinstance(node, Mapping):
         return _mapping_like(node, children)
     values = list(children.values())
-    if hasattr(node, "_fields"):  # a named tuple
+    if hasattr(node, "_fields"):
         return type(node)(*values)
     return tuple(values) if isinstance(node, tuple) else values
 
