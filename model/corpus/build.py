@@ -18,11 +18,12 @@ CORPUS = Path(__file__).parent
 SQL_TYPES: Mapping[str, str] = {"number": "NUMERIC", "text": "TEXT", "time": "DATE"}
 """SParC's column type -> the type it is declared with; all that the corpus uses."""
 
-# SQLite's types are only affinities: without a check it stores any text in a NUMERIC column
+# SQLite's types are only affinities: without a check it stores any text in a NUMERIC column.
+# `+0 days` makes it count the days of the month: bare `date('2022-02-31')` is itself.
 _CHECKS: Mapping[str, str] = {
     "number": " CHECK (typeof({0}) IN ('integer', 'real', 'null'))",
     "text": "",
-    "time": " CHECK ({0} IS date({0}))",
+    "time": " CHECK ({0} IS date({0}, '+0 days'))",
 }
 
 
