@@ -1,0 +1,119 @@
+"""What a layout leaves out, guessed from names, shapes and dtypes, each guess with its line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from probes.batch import leaves, sample_axes
+from probes.layout import Labels, Layout, Mask
+from probes.subject import Batch
+
+KEEP = re.compile(r"(attention_mask|(^|_)mask|_keep)$")
+HIDE = re.compile(r"(key_padding_mask|padding_mask|pad_mask|ignore_mask)$")
+LENGTH = re.compile(r"((^|_)(lengths?|lens?|sizes))$")
+LABELS = re.compile(r"((^|_)(labels?|targets?|y))$")
+
+
+@dataclass(frozen=True, slots=True)
+class Guessed:
+    """The layout with what was guessed filled in, and the line that would declare each guess."""
+
+    layout: Layout
+    lines: tuple[str, ...]
+
+
+def complete(batch: Batch, layout: Layout | None = None) -> Guessed:
+    """What is declared stands; axes, masks and labels that are not are guessed from the batch."""
+    declared = layout or Layout()
+    tensors = {path: leaf for path, leaf in leaves(batch).items() if isinstance(leaf, Tensor)}
+    axes = _axes(tensors, sample_axes(batch, declared), declared)
+    known = {mask.key for mask in declared.masks}
+    masks = [_mask(key, tensors) for key in tensors if key not in known]
+    found = tuple(mask for mask in masks if mask is not None and mask.hides)
+    labels = () if declared.labels else _labels(tensors)
+    lines = (
+        *(f"axes={{{key!r}: {names!r}}}" for key, names in axes.items()),
+        *(f"masks=({mask!r},)" for mask in found),
+        *(f"labels=({label!r},)" for label in labels),
+    )
+    full = replace(
+        declared,
+        axes={**axes, **declared.axes},
+        masks=declared.masks + found,
+        labels=declared.labels + labels,
+    )
+    return Guessed(full, lines)
+
+
+def _axes(
+    tensors: Mapping[str, Tensor], samples: Mapping[str, int], declared: Layout
+) -> dict[str, tuple[str, ...]]:
+    """Samples first, then tokens of an id or steps of a vector, then features."""
+    found = {}
+    for path, tensor in tensors.items():
+        if path in declared.axes or samples.get(path) != 0 or tensor.ndim > 3:
+            continue
+        inner = ("time", "feature") if tensor.is_floating_point() else ("token", "feature")
+        flat = tensor.is_floating_point() and tensor.ndim == 2  # (sample, feature), most likely
+        found[path] = ("sample", *(("feature",) if flat else inner[: tensor.ndim - 1]))
+    return found
+
+
+def _mask(key: str, tensors: Mapping[str, Tensor]) -> Mask | None:
+    tensor, name = tensors[key], key.rpartition(".")[2]
+    if LENGTH.search(name) and tensor.ndim == 1 and not tensor.is_floating_point():
+        return Mask(key, _of_rows(key, len(tensor), tensors), axis=1, means="length")
+    if tensor.ndim < 2 or not _is_binary(tensor):
+        return None
+    if HIDE.search(name):
+        return Mask(key, _of_shape(key, tensors), axis=tensor.ndim - 1, means="hide")
+    if KEEP.search(name):
+        return Mask(key, _of_shape(key, tensors), axis=tensor.ndim - 1, means="keep")
+    return None
+
+
+def _is_binary(tensor: Tensor) -> bool:
+    return bool(((tensor == 0) | (tensor == 1)).all())
+
+
+def _of_shape(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The other keys whose first axes are the mask's, but for masks and labels."""
+    shape = tensors[key].shape
+    return tuple(
+        path
+        for path, tensor in tensors.items()
+        if tensor.shape[: len(shape)] == shape and not _is_other(path)
+    )
+
+
+def _of_rows(key: str, rows: int, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The other keys with as many samples as there are lengths, and room for the longest."""
+    longest = int(tensors[key].max()) if rows else 0
+    return tuple(
+        path
+        for path, tensor in tensors.items()
+        if tensor.ndim >= 2
+        and len(tensor) == rows
+        and tensor.shape[1] >= longest
+        and not _is_other(path)
+    )
+
+
+def _is_other(path: str) -> bool:
+    name = path.rpartition(".")[2]
+    return any(kind.search(name) for kind in (KEEP, HIDE, LENGTH, LABELS))
+
+
+def _labels(tensors: Mapping[str, Any]) -> tuple[Labels, ...]:
+    """One key called labels, targets or y: classes where it holds integers, values where not."""
+    named = [path for path in tensors if LABELS.search(path.rpartition(".")[2])]
+    if len(named) != 1:
+        return ()
+    if tensors[named[0]].is_floating_point():
+        return (Labels(named[0], output="output", kind="value"),)
+    return (Labels(named[0], output="output"),)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import torch
+
+from probes import Labels, Layout, Mask
+from probes.guess import complete
+
+
+def test_a_transformers_batch_needs_no_declaration() -> None:
+    batch = {
+        "input_ids": torch.randint(5, 90, (4, 6)),
+        "attention_mask": torch.arange(6).lt(torch.tensor([[6], [4], [2], [1]])).long(),
+        "labels": torch.tensor([0, 1, 0, 1]),
+    }
+    guessed = complete(batch)
+    assert guessed.layout.axes["input_ids"] == ("sample", "token")
+    assert guessed.layout.masks == (Mask("attention_mask", hides=("input_ids",), axis=1),)
+    assert guessed.layout.labels == (Labels("labels", "output"),)
+    assert f"masks=({guessed.layout.masks[0]!r},)" in guessed.lines
+
+
+def test_lengths_and_padding_masks_are_told_apart() -> None:
+    batch = {
+        "x": torch.randn(3, 5, 2),
+        "lengths": torch.tensor([5, 3, 1]),
+        "key_padding_mask": torch.zeros(3, 5, dtype=torch.bool),
+    }
+    means = {mask.key: (mask.means, mask.hides) for mask in complete(batch).layout.masks}
+    assert means == {"lengths": ("length", ("x",)), "key_padding_mask": ("hide", ("x",))}
+
+
+def test_a_weight_called_mask_is_not_one() -> None:
+    batch = {"ids": torch.ones(2, 3, dtype=torch.long), "mask": torch.rand(2, 3)}
+    assert complete(batch).layout.masks == ()
+
+
+def test_what_is_declared_stands() -> None:
+    batch = {"ids": torch.ones(2, 3, dtype=torch.long), "mask": torch.ones(2, 3)}
+    mask = Mask("mask", hides=("ids",), means="hide")
+    declared = Layout(axes={"ids": ("sample", "unit")}, masks=(mask,))
+    guessed = complete(batch, declared)
+    assert guessed.layout.masks == (mask,)
+    assert guessed.layout.axes["ids"] == ("sample", "unit")
