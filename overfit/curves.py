@@ -1,0 +1,145 @@
+"""What a suite left in its record, as the verdict rules read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import fmean, median
+
+from overfit.plan import Ending
+from probes.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """One head over the evaluations: at these steps, so many right out of so many."""
+
+    steps: tuple[int, ...]
+    hits: tuple[float, ...]
+    counts: tuple[float, ...]
+
+    @property
+    def first(self) -> float:
+        """The share that was right before the first step."""
+        return self.hits[0] / self.counts[0]
+
+    @property
+    def last(self) -> float:
+        """The share that was right at the last evaluation."""
+        return self.hits[-1] / self.counts[-1]
+
+    @property
+    def best(self) -> float:
+        """The largest share that was ever right."""
+        return max(hit / count for hit, count in zip(self.hits, self.counts, strict=True))
+
+    def __str__(self) -> str:
+        return f"{self.hits[-1]:.10g} of {self.counts[-1]:.10g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """A suite's course.
+
+    name: its part in the run folder, such as `overfit-5-seed0`.
+    size, seed, budget: as asked; budget is the number of steps. unit: what size counts.
+    steps, losses: (step,) the loss of every step, in training mode, NaN where it was not finite.
+    heads: accuracies in eval mode, those that had anything to count.
+    passes: steps that one pass over the samples takes.
+    ended: how the suite ended; None where it was cut off.
+    refused: the step that the watch refused. said: what was said as it ended before its time.
+    source: the user's line that it ended at, where it is known.
+    """
+
+    name: str
+    size: int
+    seed: int
+    budget: int
+    unit: str
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+    heads: Mapping[str, Accuracy] = field(default_factory=dict)
+    passes: int = 1
+    ended: Ending | None = None
+    refused: int | None = None
+    said: str | None = None
+    source: str | None = None
+
+    WINDOW = 5
+
+    @property
+    def suite(self) -> str:
+        """How a message calls it."""
+        unit = self.unit if self.size != 1 else {"samples": "sample", "batches": "batch"}[self.unit]
+        return f"{self.size} {unit}"
+
+    @property
+    def start(self) -> float:
+        """The mean loss of the first pass over the samples."""
+        return fmean(self.losses[: self.passes])
+
+    @property
+    def end(self) -> float:
+        """The median loss of the last passes; NaN where the last step's was not finite."""
+        window = max(self.WINDOW, self.passes)
+        last = self.losses[-1]
+        return last if last - last != 0 else median(self.losses[-window:])
+
+    @property
+    def perfect(self) -> bool:
+        """Whether every head had all of it right at the last evaluation."""
+        return bool(self.heads) and all(
+            head.hits[-1] >= head.counts[-1] for head in self.heads.values()
+        )
+
+    @property
+    def told(self) -> str:
+        """The heads at the last evaluation, worst first, in words."""
+        worst_first = sorted(self.heads.items(), key=lambda item: item[1].last)
+        return ", ".join(f"`{name}` {head}" for name, head in worst_first)
+
+
+def read_curves(run: Run) -> Curves:
+    """The curves of a suite's part of a run folder, whole or cut off."""
+    asked = run.facts["settings"]
+    steps, losses = _series(run, "loss", "value", "<loss>")
+    return Curves(
+        name=run.folder.name,
+        size=asked["size"],
+        seed=asked["seed"],
+        budget=asked["steps"],
+        unit=asked.get("unit", "samples"),
+        steps=steps,
+        losses=losses,
+        heads=_heads(run),
+        passes=asked.get("batches", 1),
+        ended=asked.get("ended"),
+        refused=asked.get("refused"),
+        said=asked.get("said"),
+        source=asked.get("source"),
+    )
+
+
+def counted(heads: Mapping[str, Accuracy]) -> dict[str, Accuracy]:
+    """Those heads that had something to count at every evaluation."""
+    return {name: head for name, head in heads.items() if head.counts and min(head.counts) > 0}
+
+
+def _heads(run: Run) -> dict[str, Accuracy]:
+    found = {}
+    for name in run.matrix("metric", "count").sites:
+        steps, hits = _series(run, "metric", "hits", name)
+        counts = _series(run, "metric", "count", name)[1]
+        whole = len(counts)  # hits are written first, and a kill may come between the two
+        found[name] = Accuracy(steps[:whole], hits[:whole], counts)
+    return counted(found)
+
+
+def _series(run: Run, kind: str, stat: str, site: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Steps and values of one column, where it was seen."""
+    matrix = run.matrix(kind, stat)
+    if site not in matrix.sites:
+        return (), ()
+    column = matrix.sites.index(site)
+    rows = matrix.seen[:, column]
+    return tuple(matrix.steps[rows].tolist()), tuple(matrix.values[rows, column].tolist())

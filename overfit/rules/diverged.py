@@ -1,0 +1,109 @@
+"""FIT003: training ran away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from overfit.curves import Curves
+from overfit.rules.lacking import lacks_course
+from overfit.rules.memorised import Memorised
+from probes.finding import Evidence, Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Diverged:
+    """Training on a handful of samples ran away instead of settling.
+
+    It holds where the watch refused a step because something was not finite, where the loss ends
+    above `rise` times its start, or where it once stood above `peak` times its start and never
+    came back below half of it.
+
+    Sick: the step is too large.
+
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=100.0)
+
+    Healthy: the same with lr=0.1.
+    """
+
+    rise: float = 2.0
+    peak: float = 10.0
+
+    family: ClassVar[Literal["verdict"]] = "verdict"
+    code: ClassVar[str] = "FIT003"
+    rule: ClassVar[str] = "diverged"
+    unless: ClassVar[Memorised] = Memorised()
+
+    def lacks(self, curves: Curves) -> str | None:
+        """A course of the loss."""
+        return lacks_course(curves)
+
+    def holds(self, curves: Curves) -> bool:
+        """Whether it diverged."""
+        if curves.ended == "refused":
+            return True
+        return not self.unless.holds(curves) and self.ran_away(curves)
+
+    def ran_away(self, curves: Curves) -> bool:
+        """Whether the loss rose far above its start; a NaN did."""
+        start, end, scale = curves.start, curves.end, abs(curves.start)
+        highest = max(curves.losses)
+        settled = end <= start + (self.rise - 1) * scale
+        recovered = not highest > start + (self.peak - 1) * scale or end < start - scale / 2
+        return not (settled and recovered)
+
+    def judge(self, curves: Curves) -> Iterator[Finding]:
+        """One finding where it diverged."""
+        if not self.holds(curves):
+            return
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=self._message(curves),
+            fix=self._fix(curves),
+            site="<optimizer>" if self._grew(curves) else None,
+            step=self._step(curves),
+            evidence=tuple(self._evidence(curves)),
+        )
+
+    def _grew(self, curves: Curves) -> bool:
+        return len(curves.losses) > 1 and self.ran_away(curves)
+
+    def _step(self, curves: Curves) -> int | None:
+        """The refused step, or the one where the loss was first above the limit."""
+        if curves.ended == "refused":
+            return curves.refused
+        limit = curves.start + (self.rise - 1) * abs(curves.start)
+        above = (
+            step
+            for step, loss in zip(curves.steps, curves.losses, strict=True)
+            if not loss <= limit
+        )
+        return next(above, None)
+
+    def _message(self, curves: Curves) -> str:
+        if curves.ended != "refused":
+            return (
+                f"training on {curves.suite} (seed {curves.seed}) diverged: the loss went from "
+                f"{curves.start:.4g} to {curves.end:.4g}, at most {max(curves.losses):.4g}."
+            )
+        how = "diverged" if self._grew(curves) else "stopped"
+        return (
+            f"training on {curves.suite} (seed {curves.seed}) {how}: step {curves.refused} was "
+            f"not finite and was refused; {curves.said}"
+        )
+
+    def _fix(self, curves: Curves) -> str:
+        if self._grew(curves):
+            return "Make the step smaller: a learning rate ten times lower, or clip the gradient."
+        return "Mend the place where the first value that is not finite is born, named above."
+
+    def _evidence(self, curves: Curves) -> Iterator[Evidence]:
+        if not curves.losses:
+            return
+        limit = curves.start + (self.rise - 1) * abs(curves.start)
+        yield Evidence("loss at the start", curves.start)
+        yield Evidence("loss at the end", curves.end, limit, anchor=curves.name)
+        yield Evidence("highest loss", max(curves.losses))

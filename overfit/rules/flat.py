@@ -1,0 +1,80 @@
+"""FIT004: the loss did not move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from overfit.curves import Curves
+from overfit.rules.diverged import Diverged
+from overfit.rules.lacking import lacks_course
+from overfit.rules.memorised import Memorised
+from probes.finding import Evidence, Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """Nothing was learned: the loss ended about where it began, and no head became better.
+
+    It holds where the median loss of the last pass lies less than `fall` of the start below the
+    start, and no head gained more than `gain` of its positions.
+
+    Sick: the parameters that would learn never reach the optimizer, or the step is far too small.
+
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=1e-9)
+
+    Healthy: the same with lr=0.1.
+    """
+
+    fall: float = 0.1
+    gain: float = 0.25
+
+    family: ClassVar[Literal["verdict"]] = "verdict"
+    code: ClassVar[str] = "FIT004"
+    rule: ClassVar[str] = "flat"
+    unless: ClassVar[tuple[Memorised, Diverged]] = (Memorised(), Diverged())
+
+    def lacks(self, curves: Curves) -> str | None:
+        """A course of the loss."""
+        return lacks_course(curves)
+
+    def holds(self, curves: Curves) -> bool:
+        """Whether nothing was learned."""
+        if any(other.holds(curves) for other in self.unless):
+            return False
+        fell = curves.start - curves.end > self.fall * abs(curves.start)
+        gained = any(head.last - head.first > self.gain for head in curves.heads.values())
+        return not fell and not gained
+
+    def judge(self, curves: Curves) -> Iterator[Finding]:
+        """One finding where nothing was learned."""
+        if not self.holds(curves):
+            return
+        heads = f"; right are {curves.told}" if curves.heads else ""
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=(
+                f"nothing was learned from {curves.suite} in {len(curves.losses)} steps (seed "
+                f"{curves.seed}): the loss went from {curves.start:.4g} to {curves.end:.4g}{heads}."
+            ),
+            fix="Look whether the input reaches the output and every parameter the optimizer, "
+            "and whether the learning rate is of the right order.",
+            site="<loss>",
+            step=curves.steps[-1],
+            evidence=(
+                Evidence("loss at the start", curves.start),
+                Evidence(
+                    "loss at the end",
+                    curves.end,
+                    curves.start - self.fall * abs(curves.start),
+                    anchor=curves.name,
+                ),
+                *(
+                    Evidence(f"`{name}` gained", head.last - head.first, self.gain)
+                    for name, head in curves.heads.items()
+                ),
+            ),
+        )

@@ -1,0 +1,174 @@
+"""One suite: a few samples, trained on under the watch until they are memorised or steps end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nan_watch import NanWatch, PoisonedStep
+from overfit.curves import Accuracy, Curves, counted
+from overfit.death import note_death
+from overfit.dropout import switch_off
+from overfit.heads import Evaluation, Heads
+from overfit.plan import Ending, Plan
+from overfit.rules.memorised import Memorised
+from overfit.samples import Samples, draw
+from probes.errors import RequestError
+from probes.loop import Loop
+from probes.seeding import seed_everything
+from probes.subject import Subject
+
+Tell = Callable[[int, str], None]
+"""Is told how many steps are done, and what to say beside them."""
+
+
+def run_suite(subject: Subject, plan: Plan, folder: Path, tell: Tell) -> None:
+    """The suite has run, the subject's model is trained, and `folder` holds its record.
+
+    An exception of the user's code ends the suite and stands in the record.
+    Raises RequestError where a size is larger than the data or a metric is no pair of numbers.
+    """
+    try:
+        samples = draw(subject, plan.sizes, plan.seed)[plan.size]
+        off = () if plan.dropout else switch_off(subject.model)
+        loop = Loop(subject)
+        with NanWatch(loop.model, loop.optimizer, out=folder) as watch:
+            watch.recorder.note(**settings(plan, samples, off))
+            Suite(plan, samples, loop, watch, tell).run()
+    except RequestError:
+        raise
+    except Exception as error:
+        note_death(folder, plan, error)
+
+
+def run_copy(subject: Subject, plan: Plan, folder: Path, tell: Tell) -> Subject:
+    """As `run_suite`, on a copy of the model, seeded but for its weights; returns the trained."""
+    seed_everything(plan.seed)
+    trial = replace(subject, model=copy.deepcopy(subject.model))
+    run_suite(trial, plan, folder, tell)
+    return trial
+
+
+def settings(plan: Plan, samples: Samples, off: tuple[str, ...]) -> Mapping[str, object]:
+    """What the record of a suite says of it."""
+    return {
+        "part": "suite",
+        **asdict(plan),
+        "unit": samples.unit,
+        "batches": len(samples.batches),
+        "group": samples.group,
+        "samples": samples.names,
+        "dropout_off": off,
+        "notes": samples.notes,
+    }
+
+
+class Suite:
+    """The course of a suite while it runs; its record follows step by step."""
+
+    def __init__(
+        self, plan: Plan, samples: Samples, loop: Loop, watch: NanWatch, tell: Tell
+    ) -> None:
+        self.plan = plan
+        self.loop = loop
+        self.watch = watch
+        self.tell = tell
+        self.batches = samples.batches
+        self.heads = Heads(loop.subject, samples.batches)
+        self.losses: list[float] = []
+        self.unread: list[Tensor] = []
+        self.looks: list[tuple[int, Evaluation]] = []
+        self.in_a_row = 0
+
+    def run(self) -> None:
+        """The steps are done, and the record says how they ended."""
+        recorder = self.watch.recorder
+        try:
+            recorder.note(ended=self._steps())
+        except PoisonedStep as refusal:
+            recorder.note(ended="refused", refused=self._refused(), said=str(refusal))
+
+    def _refused(self) -> int:
+        found = [each.step for each in self.watch.findings if each.step is not None]
+        return found[-1] if found else len(self.losses) + len(self.unread)
+
+    def _steps(self) -> Ending:
+        for step in range(self.plan.steps):
+            if step % self.plan.every == 0 and self._remembered(step):
+                return "memorised"
+            self.unread.append(self.loop.step(self.batches[step % len(self.batches)], self.watch))
+            self._record_loss(step)
+            self.tell(step + 1, "")
+        self._remembered(self.plan.steps)
+        return "steps"
+
+    def _record_loss(self, step: int) -> None:
+        """A step of the user's own tells the watch no loss."""
+        if self.loop.subject.train_step is not None:
+            loss = float(self.unread[-1])
+            self.watch.recorder.values(step, "loss", "value", {"<loss>": loss})
+
+    def _remembered(self, step: int) -> bool:
+        """Evaluates; true once the samples were memorised so many evaluations in a row."""
+        self._read_losses()
+        look = self.heads.evaluate()
+        self._record(step, look)
+        self.looks.append((step, look))
+        curves = self.curves()
+        self.tell(step, told(curves))
+        held = bool(self.losses) and Memorised().holds(curves)
+        self.in_a_row = self.in_a_row + 1 if held else 0
+        return self.in_a_row >= self.plan.in_a_row
+
+    def _read_losses(self) -> None:
+        if self.unread:
+            self.losses += torch.stack(self.unread).float().tolist()
+            self.unread.clear()
+
+    def _record(self, step: int, look: Evaluation) -> None:
+        recorder = self.watch.recorder
+        if look.counts:
+            recorder.values(step, "metric", "hits", look.hits)
+            recorder.values(step, "metric", "count", look.counts)
+        if look.parts:
+            recorder.values(step, "loss", "evaluated", look.parts)
+
+    def curves(self) -> Curves:
+        """What `read_curves` will read from the record, so far."""
+        return Curves(
+            name=self.plan.name,
+            size=self.plan.size,
+            seed=self.plan.seed,
+            budget=self.plan.steps,
+            unit="samples",
+            steps=tuple(range(len(self.losses))),
+            losses=tuple(self.losses),
+            heads=self._heads(),
+            passes=len(self.batches),
+        )
+
+    def _heads(self) -> dict[str, Accuracy]:
+        steps = tuple(step for step, _ in self.looks)
+        looks = [look for _, look in self.looks]
+        return counted(
+            {
+                name: Accuracy(
+                    steps,
+                    tuple(look.hits[name] for look in looks),
+                    tuple(look.counts[name] for look in looks),
+                )
+                for name in self.heads.accuracies
+            }
+        )
+
+
+def told(curves: Curves) -> str:
+    """The loss and the worst head, for the progress bar."""
+    loss = f"loss {curves.losses[-1]:.3g}" if curves.losses else ""
+    worst = min(curves.heads.items(), key=lambda item: item[1].last, default=None)
+    return loss if worst is None else f"{loss} {worst[0]} {worst[1]}".strip()
