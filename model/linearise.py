@@ -9,14 +9,14 @@ aliases are resolved, literals are `value` and columns are `table.column`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from model.database import Database
-from model.scope import Scope, first_select, from_items, scope
+from model.scope import Scope, SetOperation, first_select, from_items, scope
 from model.scope import UnparsedError as UnparsedError
 
 # fmt: off
@@ -72,14 +72,21 @@ def linearise(query: str, database: Database) -> tuple[str, ...]:
     Raises `UnparsedError` where the query is not one SELECT, names what the database does not
     have, or says what no step can say (OFFSET, UNION ALL, CASE, functions but the aggregates).
     """
-    try:
-        parsed = sqlglot.parse(query, read="sqlite")
-    except SqlglotError as error:
-        raise UnparsedError(f"it does not parse: {str(error).splitlines()[0]}") from error
-    statements = [statement for statement in parsed if isinstance(statement, exp.Expression)]
+    statements = [one for one in _parse(query) if isinstance(one, exp.Expression)]
     if len(statements) != 1:
         raise UnparsedError(f"it holds {len(statements)} statements, expected one SELECT")
     return tuple(_query(statements[0], database, None))
+
+
+def _parse(query: str) -> Sequence[object]:
+    try:
+        for token in sqlglot.tokenize(query, read="sqlite"):
+            # sqlglot 25 takes `a ! = b` for NOT a = b; SQLite refuses it
+            if token.token_type == sqlglot.TokenType.NOT and token.text == "!":
+                raise UnparsedError(f"it does not parse: `!` alone at character {token.start}")
+        return sqlglot.parse(query, read="sqlite")
+    except SqlglotError as error:
+        raise UnparsedError(f"it does not parse: {str(error).splitlines()[0]}") from error
 
 
 def show(steps: Iterable[str]) -> str:
@@ -103,19 +110,19 @@ def split(line: str, database: Database) -> tuple[str, ...]:
 def _query(node: exp.Expression, database: Database, outer: Scope | None) -> Steps:
     if isinstance(node, exp.Subquery):
         yield from ("(", *_query(node.this, database, outer), ")")
-    elif isinstance(node, exp.SetOperation):
+    elif isinstance(node, SetOperation):
         yield from _set_operation(node, database, outer)
     else:
         select = first_select(node)
         yield from _select(select, scope(select, database, outer))
 
 
-def _set_operation(node: exp.SetOperation, database: Database, outer: Scope | None) -> Steps:
+def _set_operation(node: SetOperation, database: Database, outer: Scope | None) -> Steps:
     _demand_only(node, {"this", "expression", "distinct", "order", "limit"})
     if not node.args.get("distinct"):
         raise UnparsedError("`ALL` of a set operation has no step")
     left = node.this
-    if isinstance(left, exp.Subquery) and isinstance(left.this, exp.SetOperation):
+    if isinstance(left, exp.Subquery) and isinstance(left.this, SetOperation):
         left = left.this  # sqlglot's parentheses: a chain runs from the left in SQLite anyway
     yield from _query(left, database, outer)
     yield _SET_OPERATIONS[type(node)]

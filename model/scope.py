@@ -9,6 +9,8 @@ from sqlglot import exp
 
 from model.database import Database
 
+SetOperation = exp.Union | exp.Intersect | exp.Except  # `exp.SetOperation` is younger than 25.0
+
 
 class UnparsedError(ValueError):
     """The query has no form as steps; the message says why, without naming the query."""
@@ -22,7 +24,7 @@ class Scope:
     sources: tuple[tuple[str, str | Scope], ...]
     """Alias -> the name of a table, or the scope of a nested query."""
     projections: Mapping[str, exp.Expression]
-    """Alias -> the expression of the select list it stands for; a plain column is its own alias."""
+    """Alias -> the expression of the select list that it stands for."""
     outer: Scope | None = None
 
     @property
@@ -39,6 +41,11 @@ class Scope:
     def star(self) -> str:
         """The unit that a bare `*` is: `table.*` over a single table, else `*`."""
         return f"{next(iter(self.tables))}.*" if len(self.tables) == 1 else "*"
+
+    @property
+    def unaliased(self) -> Scope:
+        """This scope without the aliases it gives, which end where they would name themselves."""
+        return replace(self, projections={})
 
     def whole(self, alias: str) -> str:
         """The unit that `alias.*` is."""
@@ -58,14 +65,15 @@ class Scope:
             if found is not None:
                 return found
         if not alias and column in self.projections:
-            # without aliases of its own, so that `x + 1 AS x` ends
-            return self.projections[column], replace(self, projections={})
+            return self.projections[column], self.unaliased
         return self.outer.find(column, alias) if self.outer else None
 
     def _inside(
         self, source: str | Scope, column: str
     ) -> str | tuple[exp.Expression, Scope] | None:
-        if isinstance(source, Scope):
+        if isinstance(source, Scope):  # what it calls its columns comes before what they are
+            if column in source.projections:
+                return source.projections[column], source.unaliased
             return replace(source, outer=None).find(column)
         unit = f"{source}.{column}"
         return unit if unit in self.database.units else None
@@ -97,7 +105,7 @@ def _flat(node: exp.Expression) -> Iterator[exp.Expression]:
 def first_select(query: exp.Expression) -> exp.Select:
     """The leftmost SELECT of a query, a set operation or a parenthesis around either."""
     while not isinstance(query, exp.Select):
-        if not isinstance(query, exp.Subquery | exp.SetOperation):
+        if not isinstance(query, exp.Subquery | SetOperation):
             raise UnparsedError(f"`{type(query).__name__.upper()}` is no SELECT")
         query = query.this
     return query

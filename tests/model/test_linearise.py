@@ -109,6 +109,15 @@ def test_units_follow_the_schema_in_lower_case() -> None:
             "select sum ( animal.weight ) ( select sum ( animal.weight ) )",
         ),
         (
+            "SELECT T.name FROM (SELECT min(id) AS name FROM Animal) AS T JOIN Keeper"
+            " ON T.name = Keeper.id",
+            "select min ( animal.id ) ( select min ( animal.id ) )",
+        ),
+        (
+            "SELECT name FROM Animal WHERE name = '!'",
+            "select animal.name where animal.name = value",
+        ),
+        (
             "SELECT name, count(*) AS n FROM Animal GROUP BY name, id ORDER BY n DESC, id ASC, name"
             " LIMIT 3",
             "select animal.name , count ( animal.* ) group_by animal.name , animal.id"
@@ -154,7 +163,12 @@ def test_a_column_with_a_space_is_one_step() -> None:
 @pytest.mark.parametrize(
     ("query", "why"),
     [
-        ("SELECT id FROM Animal WHERE name ! = 'x'", "it does not parse: Invalid expression"),
+        (
+            "SELECT id FROM Animal WHERE name ! = 'x'",
+            "it does not parse: `!` alone at character 33",
+        ),
+        ("SELECT id Animal WHERE FROM", "it does not parse: "),
+        ("SELECT id FROM Animal; SELECT id FROM Keeper", "it holds 2 statements"),
         ("", "it holds 0 statements, expected one SELECT"),
         ("DELETE FROM Animal", "`DELETE` is no SELECT"),
         ("SELECT id FROM Lion", "table `Lion` is not in database `zoo`"),
