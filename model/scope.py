@@ -88,7 +88,7 @@ def scope(select: exp.Select, database: Database, outer: Scope | None = None) ->
 
 def from_items(select: exp.Select) -> Iterator[exp.Expression]:
     """The tables and nested queries of FROM and its joins, in order."""
-    start = select.args.get("from_") or select.args.get("from")  # sqlglot 28 renamed it
+    start = select.args.get("from_") or select.args.get("from")  # `from` in sqlglot 25
     for node in (start, *(select.args.get("joins") or ())):
         if node is not None:
             yield from _flat(node.this)
