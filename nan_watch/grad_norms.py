@@ -1,0 +1,188 @@
+"""Every parameter's gradient norm as the optimizer sees it, and before clipping: computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nan_watch.flags import Doubles
+from probes.bus import Kind, See
+
+
+def named_parameters(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The model's parameters, then those that only the optimizer holds, by name."""
+    named: dict[str, Tensor] = dict(model.named_parameters())
+    known = {id(parameter) for parameter in named.values()}
+    for group, facts in enumerate(optimizer.param_groups):
+        for place, parameter in enumerate(facts["params"]):
+            if id(parameter) not in known:
+                named[f"<optimizer>[{group}][{place}]"] = parameter
+    return named
+
+
+def norms_of(grads: Sequence[Tensor]) -> list[Tensor]:
+    """The 2-norm of each gradient, () each; a sparse one's from its values."""
+    sparse = {place for place, grad in enumerate(grads) if grad.layout is not torch.strided}
+    if sparse:
+        grads = [g.coalesce().values() if i in sparse else g for i, g in enumerate(grads)]
+    return list(torch._foreach_norm([grad.detach() for grad in grads])) if grads else []
+
+
+@dataclass(frozen=True, slots=True)
+class Norms:
+    """The gradient norms of one step, not seen where there is no gradient.
+
+    places: the parameters' places that have one. seen: (place,) as the optimizer sees it.
+    before: (place,) before clipping, None where `watch.clip_grad_norm_` was not called.
+    total: the total norm before clipping. factor: what the gradients were multiplied by.
+    """
+
+    places: list[int]
+    seen: Doubles
+    before: Doubles | None = None
+    total: float | None = None
+    factor: float | None = None
+
+
+@dataclass(slots=True)
+class _Clipped:
+    """What a call of `clip` computed, which stays true while the gradients are not changed."""
+
+    places: list[int]
+    norms: list[Tensor]
+    versions: list[tuple[int, int]]
+    total: Tensor
+    factor: Tensor
+    scaled: list[bool] = field(default_factory=list)
+
+
+class GradNorms:
+    """Norms of the gradients of the named parameters."""
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self._clipped: _Clipped | None = None
+        self._unchanged = False
+        self.refresh()
+
+    def refresh(self) -> None:
+        """The parameters are those that model and optimizer hold now."""
+        self.named = named_parameters(self.model, self.optimizer)
+        self.names = list(self.named)
+        self.parameters = list(self.named.values())
+        self._held_count = self._count()
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        self.held = [id(parameter) in held for parameter in self.parameters]
+
+    def _count(self) -> int:
+        return sum(len(group["params"]) for group in self.optimizer.param_groups)
+
+    def _grads(self) -> tuple[list[int], list[Tensor]]:
+        if self._count() != self._held_count:
+            self.refresh()
+        grads = [parameter.grad for parameter in self.parameters]
+        places = [place for place, grad in enumerate(grads) if grad is not None]
+        return places, [grad for grad in grads if grad is not None]
+
+    @torch.no_grad()
+    def clip(self, max_norm: float, parameters: Iterable[Tensor] | None) -> Tensor:
+        """The gradients are clipped as by `torch.nn.utils.clip_grad_norm_`, to the same bits.
+
+        parameters: those that are clipped together; by default all of the model's.
+        Returns the total norm before clipping, ().
+        """
+        chosen = list(self.model.parameters() if parameters is None else parameters)
+        places, grads = self._grads()
+        norms = norms_of(grads)
+        scope = {id(parameter) for parameter in chosen}
+        scaled = [id(self.parameters[place]) in scope for place in places]
+        norm_of = {
+            id(self.parameters[place]): norm for place, norm in zip(places, norms, strict=True)
+        }
+        inside = [parameter for parameter in chosen if parameter.grad is not None]
+        if _alike([p.grad for p in inside]) and all(id(p) in norm_of for p in inside):
+            total: Tensor = torch.linalg.vector_norm(
+                torch.stack([norm_of[id(p)] for p in inside]), 2.0
+            )
+            factor = torch.clamp(max_norm / (total + 1e-6), max=1.0)
+            torch._foreach_mul_([p.grad for p in inside if p.grad is not None], factor)
+        else:  # torch groups them by device and kind, and so orders its sum
+            total = torch.nn.utils.clip_grad_norm_(chosen, max_norm)
+            factor = torch.clamp(max_norm / (total + 1e-6), max=1.0)
+        self._clipped = _Clipped(places, norms, _versions(grads), total, factor, scaled)
+        return total
+
+    @torch.no_grad()
+    def waiting(self) -> list[Tensor]:
+        """What is to be read for this step, computed now unless `clip` has done so."""
+        places, grads = self._grads()
+        clipped = self._clipped
+        self._unchanged = clipped is not None and clipped.versions == _versions(grads)
+        self._places = places
+        fresh = [] if self._unchanged else norms_of(grads)
+        self._fresh = len(fresh)
+        before = [*clipped.norms, clipped.total, clipped.factor] if clipped else []
+        return fresh + before
+
+    def take(self, numbers: Doubles) -> Norms:
+        """The step's norms, from what was read of `waiting`."""
+        clipped, self._clipped = self._clipped, None
+        if clipped is None:
+            return Norms(self._places, self._wide(self._places, numbers))
+        fresh, before = numbers[: self._fresh], numbers[self._fresh : -2]
+        total, factor = numbers[-2:]
+        if self._unchanged:
+            with np.errstate(invalid="ignore"):  # inf * 0 is the NaN that clipping makes of it
+                fresh = before * np.where(clipped.scaled, factor, 1.0)
+        return Norms(
+            self._places,
+            self._wide(self._places, fresh),
+            self._wide(clipped.places, before),
+            float(total),
+            float(factor),
+        )
+
+    def _wide(self, places: list[int], numbers: Doubles) -> Doubles:
+        """(place,) with minus one, which no norm is, where nothing was seen."""
+        wide = np.full(len(self.parameters), -1.0)
+        wide[places] = numbers
+        return wide
+
+
+def _alike(grads: Sequence[Tensor | None]) -> bool:
+    """Whether all are plain, dense and of one dtype and device; false where there is none."""
+    kinds = {(type(g), g.dtype, g.device, g.layout) for g in grads if g is not None}
+    return len(kinds) == 1 and next(iter(kinds))[0] is Tensor and torch.strided in next(iter(kinds))
+
+
+def _versions(grads: Sequence[Tensor]) -> list[tuple[int, int]]:
+    return [(id(grad), grad._version) for grad in grads]
+
+
+class HookedNorms:
+    """Gradient norms at the moment of their accumulation, by hooks on the parameters."""
+
+    def __init__(self) -> None:
+        self.sees: Mapping[Kind, See] = {Kind.PARAM_GRAD: self.see}
+        self._norms: dict[int, Tensor] = {}
+
+    def see(self, number: int, grad: Tensor) -> None:
+        """The norm of the gradient so far; of several accumulations the last one counts."""
+        self._norms[number] = norms_of([grad])[0]
+
+    @property
+    def waiting(self) -> list[Tensor]:
+        """What is to be read."""
+        return list(self._norms.values())
+
+    def take(self, numbers: Doubles, name_of: Callable[[int], str]) -> dict[str, float]:
+        """Parameter name to norm, from what was read of `waiting`."""
+        names = [name_of(number) for number in self._norms]
+        self._norms = {}
+        return dict(zip(names, numbers.tolist(), strict=True))

@@ -1,0 +1,84 @@
+"""Stands before the optimizer: a poisoned step never reaches the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch.optim import Optimizer
+
+from probes.errors import RequestError
+from probes.finding import Finding
+
+
+class PoisonedStep(RuntimeError):  # noqa: N818
+    """A loss, gradient or parameter is not finite; the optimizer did not write it.
+
+    finding: what is known of it, which is also the message.
+    """
+
+    def __init__(self, finding: Finding, run: str | None = None) -> None:
+        lines = [finding.message, f"fix: {finding.fix}", *([f"run: {run}"] if run else [])]
+        super().__init__("\n".join(lines))
+        self.finding = finding
+
+
+class Guard:
+    """Calls `before` ahead of every step of the optimizer and `after` behind it."""
+
+    def __init__(
+        self, optimizer: Optimizer, before: Callable[[], None], after: Callable[[], None]
+    ) -> None:
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise RequestError(
+                "`optimizer` is an LBFGS, which takes several steps inside one: a refused one "
+                "would leave its memory changed. Watch with another optimizer, such as AdamW."
+            )
+        self.optimizer = optimizer
+        self._before = before
+        self._after = after
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> Self:
+        """The guard stands."""
+        with ExitStack() as hooks:
+            hooks.callback(self.optimizer.register_step_pre_hook(self._pre).remove)
+            hooks.callback(self.optimizer.register_step_post_hook(self._post).remove)
+            self._hooks = hooks.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Our hooks are off, and no other."""
+        self._hooks.close()
+
+    def refuse(self) -> None:
+        """The step that is about to be taken changes neither parameters nor optimizer state."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def _pre(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        # torch calls the hook with the optimizer itself as the first of the arguments
+        own, rest = args[:1], args[1:]
+        closure = rest[0] if rest else kwargs.get("closure")
+        if closure is None:
+            self._before()
+            return None
+
+        def guarded() -> Any:  # the gradients are there only once the closure has run
+            loss = closure()
+            self._before()
+            return loss
+
+        return (*own, guarded, *rest[1:]), {k: v for k, v in kwargs.items() if k != "closure"}
+
+    def _post(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._after()

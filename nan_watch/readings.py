@@ -1,0 +1,117 @@
+"""Puts the numbers of a step into the run record, and keeps those of the newest steps at hand."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from nan_watch.flags import Doubles, Sightings
+from nan_watch.grad_norms import Norms
+from probes.bus import Kind, Site
+from probes.chunks import NOT_SEEN, Floats, seen
+from probes.record import Recorder
+
+LARGEST = float(np.finfo(np.float32).max)
+KEPT = 9  # steps kept in memory: the one at work, and eight before for the history of a finding
+
+Rows = dict[tuple[str, str], Floats]
+
+
+def as_row(values: Doubles) -> Floats:
+    """The numbers as float32, finite ones kept finite; minus one becomes not seen."""
+    row = values.astype(np.float64)
+    row[(row > LARGEST) & (row < np.inf)] = LARGEST
+    out = row.astype(np.float32)
+    out[row == -1.0] = NOT_SEEN
+    return out
+
+
+class Readings:
+    """Writes one step after the other; `of` tells what the newest ones held."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self._columns: list[int] = []  # by the number of a site
+        self._of_kind: dict[str, int] = {}
+        self._kinds = np.empty(0, bool)  # true for an output, by the number of a site
+        self._places = np.empty(0, np.int64)
+        self._names: dict[str, dict[str, int]] = {}
+        self._newest: deque[tuple[int, Rows]] = deque(maxlen=KEPT)
+
+    def sightings(self, sightings: Sightings, sites: Sequence[Site]) -> Rows:
+        """The rows of outputs and output gradients; a site seen often has its largest number."""
+        for number in sightings.numbers[sightings.numbers >= len(self._columns)]:
+            if number >= len(self._columns):
+                self._learn(sites[len(self._columns) : number + 1])
+        largest = sightings.abs_max
+        is_output = self._kinds[sightings.numbers]
+        places = self._places[sightings.numbers]
+        rows = {}
+        for kind, chosen in ((Kind.OUTPUT, is_output), (Kind.OUTPUT_GRAD, ~is_output)):
+            if chosen.any():
+                wide = np.full(self._of_kind[kind], -1.0)
+                with np.errstate(invalid="ignore"):  # a NaN stays one, and is no news
+                    np.maximum.at(wide, places[chosen], largest[chosen])
+                rows[str(kind), "abs_max"] = as_row(wide)
+        return rows
+
+    def _learn(self, fresh: Sequence[Site]) -> None:
+        for site in fresh:
+            column = self.column(site.kind, site.name)
+            self._columns.append(column)
+            self._of_kind[site.kind] = max(self._of_kind.get(site.kind, 0), column + 1)
+        self._kinds = np.append(self._kinds, [site.kind is Kind.OUTPUT for site in fresh])
+        self._places = np.array(self._columns, np.int64)
+
+    def column(self, kind: str, name: str) -> int:
+        """The column of the site in its kind's rows."""
+        column = self._names.setdefault(kind, {}).get(name)
+        if column is None:
+            column = self._names[kind][name] = self.recorder.column(kind, name)
+        return column
+
+    def norms(self, norms: Norms, names: Sequence[str]) -> Rows:
+        """The rows of gradient norms, and of clipping where there was any."""
+        if len(self._names.get("param_grad", ())) < len(names):
+            for name in names:
+                self.column("param_grad", name)
+        rows: Rows = {("param_grad", "norm"): as_row(norms.seen)}
+        if norms.before is not None:
+            rows["param_grad", "norm_before_clip"] = as_row(norms.before)
+        if norms.total is not None and norms.factor is not None:
+            rows |= self.one("clip", "total_norm", {"<optimizer>": norms.total})
+            rows |= self.one("clip", "factor", {"<optimizer>": norms.factor})
+        return rows
+
+    def one(self, kind: str, stat: str, by_site: Mapping[str, float]) -> Rows:
+        """The row of one statistic of a few sites; empty where there is none."""
+        if not by_site:
+            return {}
+        columns = [self.column(kind, site) for site in by_site]
+        wide = np.full(len(self._names[kind]), NOT_SEEN, np.float32)
+        wide[columns] = as_row(np.array(list(by_site.values())))
+        return {(kind, stat): wide}
+
+    def write(self, step: int, rows: Rows) -> None:
+        """The step's rows are on disk, and at hand for as long as it is among the newest."""
+        self.recorder.write(step, rows)
+        self._newest.append((step, rows))
+
+    def late(self, step: int, rows: Rows) -> None:
+        """Rows that became known after their step was written are on disk too."""
+        if rows:
+            self.recorder.write(step, rows)
+
+    def of(self, kind: str, stat: str, site: str) -> list[tuple[int, float]]:
+        """Step and value, oldest first, of the newest steps in which the site was seen."""
+        column = self._names.get(kind, {}).get(site)
+        if column is None:
+            return []
+        found = []
+        for step, rows in self._newest:
+            row = rows.get((kind, stat))
+            if row is not None and column < len(row) and seen(row[column : column + 1])[0]:
+                found.append((step, float(row[column])))
+        return found

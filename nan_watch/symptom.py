@@ -1,0 +1,70 @@
+"""What the watch knows at the step that it stopped: the material of the causes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from nan_watch.state import Poisoned
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The smallest and largest number of one tensor; both NaN where it holds a NaN."""
+
+    site: str
+    low: float
+    high: float
+
+    @property
+    def abs_max(self) -> float:
+        """The largest absolute number; NaN where there is a NaN."""
+        return self.low if math.isnan(self.low) else max(abs(self.low), abs(self.high))
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number is finite."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def only_minus_inf(self) -> bool:
+        """Whether what is not finite is `-inf` alone, as in the scores of a healthy mask."""
+        return self.low == -math.inf and self.high < math.inf
+
+    @property
+    def kind(self) -> str:
+        """NaN, inf or -inf: the worst that it holds."""
+        if math.isnan(self.low):
+            return "NaN"
+        return "-inf" if self.only_minus_inf else "inf"
+
+
+class Past(Protocol):
+    """The steps before, as far as they are kept in memory."""
+
+    def of(self, kind: str, stat: str, site: str) -> list[tuple[int, float]]:
+        """Step and value, oldest first, of the steps in which the site was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """A step whose loss, gradients or parameters are not finite.
+
+    loss: None where the watch was not told. outputs: in the order of the forward pass.
+    output_grads: in the order of the backward pass. root: what the model itself is called.
+    grads: gradients that are not finite. state: parameters and buffers that are not finite,
+    looked at before the step was written. loaded: the names of those that were so before the
+    first step. past: the steps before.
+    """
+
+    step: int
+    tier: str
+    loss: float | None
+    outputs: tuple[Reading, ...]
+    output_grads: tuple[Reading, ...]
+    root: str
+    grads: tuple[Poisoned, ...]
+    state: tuple[Poisoned, ...]
+    loaded: tuple[str, ...]
+    past: Past

@@ -1,0 +1,62 @@
+"""How large an update is beside its weights: a few parameters a step, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+
+import torch
+from torch import Tensor
+
+A_STEP = 4  # parameters looked at in a step
+SAMPLE = 2**18  # numbers of a parameter that are looked at; of a larger one an even sample
+
+
+class Updates:
+    """Takes two norms of each parameter whose turn it is: of its update and of its weights."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+        self._old: list[tuple[str, Tensor, Tensor]] = []
+        self.names: list[str] = []
+        self._waiting: list[Tensor] = []
+
+    @torch.no_grad()
+    def before(self, names: Sequence[str], parameters: Sequence[Tensor]) -> None:
+        """Copies of the parameters whose turn it is have been taken; the step may write them."""
+        self._old = []
+        for ahead in count():
+            if ahead >= len(names) or len(self._old) >= A_STEP:
+                break
+            place = (self._turn + ahead) % len(names)
+            parameter = parameters[place]
+            if parameter.grad is not None and parameter.numel() > 0:
+                self._old.append((names[place], parameter, sample(parameter).clone()))
+        self._turn = (self._turn + ahead) % max(1, len(names))
+
+    @torch.no_grad()
+    def after(self) -> None:
+        """The norms are on their way; the copies are gone."""
+        for name, parameter, old in self._old:
+            self.names.append(name)
+            self._waiting.append(torch.linalg.vector_norm(sample(parameter) - old))
+            self._waiting.append(torch.linalg.vector_norm(old))
+        self._old = []
+
+    @property
+    def waiting(self) -> list[Tensor]:
+        """What is to be read: for every name the update's norm and the weights'."""
+        return self._waiting
+
+    def take(self, numbers: Sequence[float]) -> dict[str, float]:
+        """Name to norm of the update over norm of the weights; weights of zero have no ratio."""
+        pairs = zip(self.names, numbers[0::2], numbers[1::2], strict=True)
+        ratios = {name: float(update / weight) for name, update, weight in pairs if weight != 0}
+        self.names, self._waiting = [], []
+        return ratios
+
+
+def sample(parameter: Tensor) -> Tensor:
+    """(number,) the parameter's numbers, or an even sample of them; a view where it can be."""
+    flat = parameter.detach().reshape(-1)  # (number,)
+    return flat[:: max(1, flat.numel() // SAMPLE)]

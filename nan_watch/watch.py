@@ -1,0 +1,325 @@
+"""The watch around a training loop that is not ours."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, get_args
+
+import numpy as np
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nan_watch.causes import RULES
+from nan_watch.flags import Doubles, Flags, Sightings, read
+from nan_watch.grad_norms import GradNorms, HookedNorms, Norms
+from nan_watch.guard import Guard, PoisonedStep
+from nan_watch.readings import Readings
+from nan_watch.state import Poisoned, poisoned
+from nan_watch.symptom import Reading, Symptom
+from nan_watch.updates import Updates
+from probes.bus import Bus, Kind, watched_modules
+from probes.errors import RequestError
+from probes.finding import Evidence, Finding, Judgement, judge
+from probes.record import Recorder, new_folder
+from probes.run import Run
+
+Tier = Literal["sentinel", "sites"]
+OnPoison = Literal["raise", "skip", "allow"]
+Result = TypeVar("Result")
+
+REFUSALS = 10  # in a row, after which skipping gives up
+STORIES = 20  # findings kept apart; what comes after is counted with the last one of its place
+
+
+class NanWatch:
+    """Watches a loop: records every step, and keeps what is not finite out of the weights.
+
+    tier: `sites` looks at every output and its gradient; `sentinel` at loss and gradients only.
+    on_poison: `raise` raises PoisonedStep before the optimizer writes; `skip` drops the step and
+    goes on, and raises after ten in a row; `allow` lets it through.
+    out: the run folder, by default `runs/Nov22_15-59-28_host`; or a Recorder that is open, which
+    is then left open and gets no page.
+    parameter_hooks: gradient norms before clipping are known without `watch.clip_grad_norm_`.
+
+    `findings` is what was found so far, worst first; `run` reads the run folder; `steps` is the
+    number of steps that the optimizer attempted; `batch` is the index of the batch at work, for
+    the finding, where the loop sets it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        tier: Tier = "sites",
+        on_poison: OnPoison = "raise",
+        out: Path | str | Recorder | None = None,
+        *,
+        parameter_hooks: bool = False,
+    ) -> None:
+        _one_of("tier", tier, get_args(Tier))
+        _one_of("on_poison", on_poison, get_args(OnPoison))
+        self.model = model
+        self.tier = tier
+        self.on_poison = on_poison
+        self.steps = 0
+        self.batch: int | None = None
+        self._out = out
+        self._flags = Flags()
+        self._hooked = HookedNorms()
+        self._norms = GradNorms(model, optimizer)
+        self._updates = Updates()
+        self._losses: list[Tensor] = []
+        self._late_losses: list[Tensor] = []
+        self._told = False
+        self._stories: dict[tuple[str | None, ...], tuple[Finding, int]] = {}
+        self._in_a_row = 0
+        observers = [self._flags] if tier == "sites" else []
+        self._bus = Bus(model, [*observers, self._hooked] if parameter_hooks else observers)
+        self._guard = Guard(optimizer, self._before_step, self._updates.after)
+        self._root = next(name for name, module in watched_modules(model) if module is model)
+
+    def __enter__(self) -> Self:
+        """Every hook is on and the run folder is there; or neither, where one could not be."""
+        with ExitStack() as opened:
+            self.recorder = self._open()
+            if self.recorder is not self._out:
+                opened.callback(self.recorder.close)
+            self._readings = Readings(self.recorder)
+            self._loaded = tuple(each.name for each in poisoned(self._state()))
+            opened.enter_context(self._bus)
+            opened.enter_context(self._guard)
+            opened.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Our hooks are off, the record is closed, and the report made where there is one to."""
+        self._guard.__exit__(kind, error, trace)
+        self._bus.__exit__(kind, error, trace)
+        try:
+            if error is None or isinstance(error, (PoisonedStep, KeyboardInterrupt)):
+                self._read_late()
+        finally:
+            self._close(error)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was found so far, worst first."""
+        return self.judgement.findings
+
+    @property
+    def judgement(self) -> Judgement:
+        """The findings; without any, the causes have passed."""
+        found = Judgement(tuple(_counted(*story) for story in self._stories.values()))
+        return found + Judgement(passed=tuple(rule.code for rule in RULES if not self._stories))
+
+    @property
+    def run(self) -> Run:
+        """The run folder, as far as it is written."""
+        return Run(self.recorder.folder)
+
+    def step(self, fn: Callable[[], Result]) -> Result:
+        """A whole step of the user's own has run; the loss that it returns is in the record."""
+        before, self._told = self.steps, False
+        result = fn()
+        if isinstance(result, Tensor) and result.numel() == 1 and not self._told:
+            waiting = self._late_losses if self.steps > before else self._losses
+            waiting.append(result.detach().reshape(()))
+        return result
+
+    def backward(self, loss: Tensor, **how: Any) -> None:
+        """The loss's backward has run, with torch's own arguments; its value is in the record."""
+        self._told = True
+        if loss.numel() == 1:
+            self._losses.append(loss.detach().reshape(()))
+        loss.backward(**how)
+
+    def clip_grad_norm_(
+        self, max_norm: float, parameters: Iterable[Tensor] | None = None
+    ) -> Tensor:
+        """The gradients are clipped as torch's clip_grad_norm_ does, to the same bits.
+
+        parameters: those that are clipped together; by default all of the model's.
+        Returns their total norm before, ().
+        """
+        return self._norms.clip(max_norm, parameters)
+
+    def _open(self) -> Recorder:
+        if isinstance(self._out, Recorder):
+            return self._out
+        folder = new_folder(Path(self._out) if self._out is not None else None)
+        device = next((str(p.device) for p in self.model.parameters()), None)
+        return Recorder(
+            folder,
+            device=device,
+            settings={"tier": self.tier, "on_poison": self.on_poison},
+            limits={rule.code: vars(rule) for rule in RULES},
+        )
+
+    def _state(self) -> Mapping[str, Tensor]:
+        return self._norms.named | dict(self.model.named_buffers())
+
+    def _before_step(self) -> None:
+        """The step is on disk, and stopped where it is poisoned."""
+        groups = [self._losses, self._norms.waiting(), self._flags.waiting, self._hooked.waiting]
+        late, numbers = self._read(groups)
+        losses, norms, flags, hooked = numbers
+        step, self.steps = self.steps, self.steps + 1
+        loss = float(losses.mean()) if len(losses) else None
+        taken = self._norms.take(norms)
+        sightings = self._flags.take(flags)
+        before = self._hooked.take(hooked, lambda number: self._bus.sites[number].name)
+        self._losses = []
+        self._write(step, loss, taken, sightings, before)
+        grads = self._poisoned_grads(taken)
+        if late or grads or _odd(loss) or (self._loaded and step == 0):
+            self._stop(step, loss, sightings, grads)
+            if self.on_poison != "allow":
+                return
+        else:
+            self._in_a_row = 0
+        held = [place for place, is_held in enumerate(self._norms.held) if is_held]
+        self._updates.before(
+            [self._norms.names[place] for place in held],
+            [self._norms.parameters[place] for place in held],
+        )
+
+    def _read(self, groups: list[list[Tensor]]) -> tuple[bool, list[Doubles]]:
+        """The groups' numbers, and whether the step before turned out sick; one read for all."""
+        late = [self._updates.waiting, self._late_losses]
+        updates, losses, *numbers = read([*late, *groups])
+        step = self.steps - 1
+        ratios = self._updates.take(updates.tolist())
+        self._late_losses = []
+        rows = self._readings.one("update", "ratio", ratios)
+        if len(losses):
+            rows |= self._readings.one("loss", "value", {"<loss>": float(losses.mean())})
+        self._readings.late(step, rows)
+        return not (np.isfinite(updates).all() and np.isfinite(losses).all()), numbers
+
+    def _write(
+        self,
+        step: int,
+        loss: float | None,
+        norms: Norms,
+        sightings: Sightings,
+        before: Mapping[str, float],
+    ) -> None:
+        rows = self._readings.sightings(sightings, self._bus.sites)
+        rows |= self._readings.norms(norms, self._norms.names)
+        rows |= self._readings.one("param_grad", "norm_before_clip", before)
+        if loss is not None:
+            rows |= self._readings.one("loss", "value", {"<loss>": loss})
+        self._readings.write(step, rows)
+
+    def _poisoned_grads(self, norms: Norms) -> tuple[Poisoned, ...]:
+        """The gradients that the optimizer would write and that are not finite, exactly.
+
+        A norm that is not finite is only a reason to look: a finite gradient can overflow it.
+        """
+        alarm = ~(norms.seen < math.inf)
+        named = {
+            self._norms.names[place]: grad
+            for place in np.flatnonzero(alarm).tolist()
+            if self._norms.held[place] and (grad := self._norms.parameters[place].grad) is not None
+        }
+        return poisoned(named, minus_inf_is_odd=True) if named else ()
+
+    def _stop(
+        self, step: int, loss: float | None, sightings: Sightings, grads: tuple[Poisoned, ...]
+    ) -> None:
+        """What is known of the step is a finding, and the step is refused as the user asked."""
+        finding = self._find(self._symptom(step, loss, sightings, grads))
+        self._in_a_row += 1
+        if self.on_poison == "allow":
+            return
+        if self.on_poison == "raise" or self._in_a_row >= REFUSALS:
+            raise PoisonedStep(finding, str(self.recorder.folder))
+        self._guard.refuse()
+
+    def _symptom(
+        self, step: int, loss: float | None, sightings: Sightings, grads: tuple[Poisoned, ...]
+    ) -> Symptom:
+        readings: dict[str, list[Reading]] = {Kind.OUTPUT: [], Kind.OUTPUT_GRAD: []}
+        rows = zip(sightings.numbers, sightings.low, sightings.high, strict=True)
+        for number, low, high in rows:
+            site = self._bus.sites[number]
+            readings[site.kind].append(Reading(site.name, float(low), float(high)))
+        return Symptom(
+            step,
+            self.tier,
+            loss,
+            tuple(readings[Kind.OUTPUT]),
+            tuple(readings[Kind.OUTPUT_GRAD]),
+            self._root,
+            grads,
+            poisoned(self._state()),
+            self._loaded,
+            self._readings,
+        )
+
+    def _find(self, symptom: Symptom) -> Finding:
+        """The finding, kept; once a poisoned step was let through, all later ones are its own."""
+        found = judge(RULES, symptom).findings[0]
+        if self.batch is not None:
+            found = replace(found, batch=self.batch)
+        key: tuple[str | None, ...] = (found.code, found.site, found.phase)
+        if self.on_poison == "allow" and self._stories:
+            key = next(iter(self._stories))
+        elif key not in self._stories and len(self._stories) >= STORIES:
+            key = list(self._stories)[-1]
+        first, count = self._stories.get(key, (found, 0))
+        self._stories[key] = (first, count + 1)
+        return found
+
+    def _read_late(self) -> None:
+        """What the last step left to be read is in the record."""
+        late, _ = self._read([])
+        if late:
+            self._find(self._symptom(self.steps, None, self._flags.take(np.empty(0)), ()))
+
+    def _close(self, error: BaseException | None) -> None:
+        if self.recorder is self._out:
+            return
+        if error is not None and not isinstance(error, PoisonedStep):
+            self.recorder.note(ended_by=type(error).__name__)
+        self.recorder.close(self.judgement)
+        if self._stories:
+            _render(self.recorder.folder)
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise RequestError(
+            f"`{name}` is {value!r}, which is none of {', '.join(known)}: choose one of them."
+        )
+
+
+def _odd(loss: float | None) -> bool:
+    return loss is not None and not math.isfinite(loss)
+
+
+def _counted(finding: Finding, count: int) -> Finding:
+    if count == 1:
+        return finding
+    again = Evidence("poisoned steps like this one", count, 0)
+    return replace(finding, evidence=(*finding.evidence, again))
+
+
+def _render(folder: Path) -> None:
+    from reports import render
+
+    try:
+        render(folder)
+    except Exception as error:  # the record is whole, and the loop's own error must not be hidden
+        warnings.warn(f"`{folder}` has no report: {type(error).__name__}: {error}", stacklevel=2)

@@ -1,0 +1,259 @@
+"""The only file that registers module and tensor hooks: shows live tensors to observers.
+
+A hook only hands a tensor on. It returns nothing, so that nothing is replaced; it reads nothing
+back to the host; and it inserts no autograd node, because gradients are seen by hooks on tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+
+class Kind(StrEnum):
+    """What a tensor is to its site."""
+
+    OUTPUT = "output"
+    OUTPUT_GRAD = "output_grad"
+    PARAM_GRAD = "param_grad"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place whose tensors are shown: `decoder.cell[0]`, and what they are to it."""
+
+    kind: Kind
+    name: str
+
+
+See = Callable[[int, Tensor], None]
+"""Takes the number of a site and a live tensor, which it must neither keep nor change."""
+
+
+class Observer(Protocol):
+    """Wants to be shown tensors."""
+
+    @property
+    def sees(self) -> Mapping[Kind, See]:
+        """What is called for each kind; no hook is registered for a kind that nobody wants."""
+
+
+class Bus:
+    """Shows an observer the outputs, output gradients and parameter gradients of a model.
+
+    Outputs are those of every leaf module, of `nn.MultiheadAttention` and of the model itself;
+    a tuple's, mapping's or dataclass's parts are sites of their own. A forward pass of the whole
+    model without gradients is an evaluation and is not shown. `sites[number]` is the site of a
+    number; `parts` of the same structure keep their numbers from step to step.
+    """
+
+    def __init__(self, model: nn.Module, observers: Sequence[Observer]) -> None:
+        self.model = model
+        self.sites: list[Site] = []
+        self.listening = False
+        self._seers = {kind: _together([o.sees[kind] for o in observers if kind in o.sees])
+                       for kind in Kind}  # fmt: skip
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Every hook is on, or, where one could not be registered, none."""
+        with ExitStack() as hooks:
+            if self.seer(Kind.OUTPUT) or self.seer(Kind.OUTPUT_GRAD):
+                self._hook_modules(hooks)
+            if self.seer(Kind.PARAM_GRAD):
+                self._hook_parameters(hooks)
+            self._hooks = hooks.pop_all()
+        self.listening = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Our hooks are off; those that hang on tensors of a living graph are silent."""
+        self.listening = False
+        self._hooks.close()
+
+    def seer(self, kind: Kind) -> See | None:
+        """What is called for tensors of this kind."""
+        return self._seers[kind]
+
+    def number(self, kind: Kind, name: str) -> int:
+        """The number of a new site."""
+        self.sites.append(Site(kind, name))
+        return len(self.sites) - 1
+
+    def _hook_modules(self, hooks: ExitStack) -> None:
+        root = self.model
+        hooks.callback(root.register_forward_pre_hook(_Hush(self)).remove)
+        for name, module in watched_modules(root):
+            hooks.callback(module.register_forward_hook(_OutputHook(self, module, name)).remove)
+        hooks.callback(root.register_forward_hook(_Wake(self), always_call=True).remove)
+
+    def _hook_parameters(self, hooks: ExitStack) -> None:
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                hook = _GradHook(self, name)
+                hooks.callback(parameter.register_post_accumulate_grad_hook(hook).remove)
+
+
+def watched_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Leaf modules, attention modules and the model itself, each once, under its first name.
+
+    The model is called `model`; where it has a child of that name, `<model>`.
+    """
+    taken = any(name == "model" for name, _ in model.named_children())
+    for name, module in model.named_modules():
+        if not name:
+            yield "<model>" if taken else "model", module
+        elif _is_leaf(module) or isinstance(module, nn.MultiheadAttention):
+            yield name, module
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return all(name == "parametrizations" for name, _ in module.named_children())
+
+
+def _together(seers: list[See]) -> See | None:
+    if len(seers) < 2:
+        return seers[0] if seers else None
+
+    def show_all(number: int, tensor: Tensor) -> None:
+        for see in seers:
+            see(number, tensor)
+
+    return show_all
+
+
+class _Hook:
+    """Ours, and silent on any copy of the module: a copied or saved model is not watched."""
+
+    __slots__ = ("bus",)
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+
+    def __deepcopy__(self, memo: object) -> Callable[..., None]:
+        return silent
+
+    def __reduce__(self) -> str:
+        return "silent"
+
+
+def silent(*_: object) -> None:
+    """What our hooks become in a copied or pickled module."""
+
+
+class _Hush(_Hook):
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, args: object) -> None:
+        if self.bus.listening and not torch.is_grad_enabled():
+            self.bus.listening = False
+
+
+class _Wake(_Hook):
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, args: object, output: object) -> None:
+        self.bus.listening = True  # this hook is off once the bus is closed
+
+
+class _OutputHook(_Hook):
+    __slots__ = ("module", "part")
+
+    def __init__(self, bus: Bus, module: nn.Module, name: str) -> None:
+        super().__init__(bus)
+        self.module = module
+        self.part = _Part(bus, name)
+
+    def __call__(self, module: nn.Module, args: object, output: object) -> None:
+        if self.bus.listening and module is self.module:
+            self.part.show(output)
+
+
+class _GradHook(_Hook):
+    __slots__ = ("number", "see")
+
+    def __init__(self, bus: Bus, name: str) -> None:
+        super().__init__(bus)
+        self.number = bus.number(Kind.PARAM_GRAD, name)
+        self.see = bus.seer(Kind.PARAM_GRAD)
+
+    def __call__(self, parameter: Tensor) -> None:
+        if self.bus.listening and self.see is not None and parameter.grad is not None:
+            self.see(self.number, parameter.grad)
+
+
+class _Part:
+    """An output, or a part of one, with the parts below it as they turn up."""
+
+    __slots__ = ("bus", "grad_number", "name", "number", "parts", "see", "see_grad")
+
+    def __init__(self, bus: Bus, name: str) -> None:
+        self.bus = bus
+        self.name = name
+        self.parts: dict[object, _Part] = {}
+        self.see = bus.seer(Kind.OUTPUT)
+        self.see_grad = bus.seer(Kind.OUTPUT_GRAD)
+        self.number = self.grad_number = -1
+
+    def show(self, value: Any) -> None:
+        """Every tensor in the value has been seen, and its gradient will be."""
+        if isinstance(value, Tensor):
+            if self.see is not None:
+                if self.number < 0:
+                    self.number = self.bus.number(Kind.OUTPUT, self.name)
+                self.see(self.number, value)
+            # a hook on a leaf would stay for good, and a leaf's gradient is a parameter's
+            if self.see_grad is not None and value.requires_grad and not value.is_leaf:
+                value.register_hook(self.show_grad)  # type: ignore[no-untyped-call]
+        elif value is not None:
+            self._show_parts(value)
+
+    def show_grad(self, grad: Tensor) -> None:
+        """The gradient has been seen, unless the bus is closed by now."""
+        if self.bus.listening and self.see_grad is not None:
+            if self.grad_number < 0:
+                self.grad_number = self.bus.number(Kind.OUTPUT_GRAD, self.name)
+            self.see_grad(self.grad_number, grad)
+
+    def _show_parts(self, value: Any) -> None:
+        if isinstance(value, PackedSequence):
+            self.show(value.data)
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                self._at(key, ".").show(item)
+        elif isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+            for index, item in enumerate(value):
+                self._at(index, "[").show(item)
+        else:
+            for name in _field_names(value):
+                self._at(name, ".").show(getattr(value, name))
+
+    def _at(self, key: object, mark: str) -> _Part:
+        part = self.parts.get(key)
+        if part is None:
+            name = f"{self.name}[{key}]" if mark == "[" else f"{self.name}.{key}"
+            part = self.parts[key] = _Part(self.bus, name)
+        return part
+
+
+def _field_names(value: Any) -> Sequence[str]:
+    """The fields of a named tuple or a dataclass; none for anything else."""
+    if isinstance(value, tuple):
+        names: Sequence[str] = value._fields  # type: ignore[attr-defined]
+        return names
+    if is_dataclass(value) and not isinstance(value, type):
+        return [field.name for field in fields(value)]
+    return ()
