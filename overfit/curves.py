@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean, median
@@ -75,8 +76,8 @@ class Curves:
 
     @property
     def start(self) -> float:
-        """The mean loss of the first pass over the samples."""
-        return fmean(self.losses[: self.passes])
+        """The mean loss of the first pass over the samples; NaN where there was none."""
+        return fmean(self.losses[: self.passes]) if self.losses else math.nan
 
     @property
     def end(self) -> float:

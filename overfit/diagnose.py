@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -112,7 +112,7 @@ def examine(subject: Subject | str, asked: Asked, out: Path | None = None) -> Ru
         seed=asked.seed,
         device=_device(loaded),
         settings=_settings(subject, asked),
-        limits={rule.code: asdict(rule) for rule in RULES},
+        limits={rule.code: asdict(cast(Any, rule)) for rule in RULES},
     )
     try:
         _moves(subject, loaded, asked, folder)

@@ -14,14 +14,15 @@ from nan_watch import NanWatch, PoisonedStep
 from overfit.curves import Accuracy, Curves, counted
 from overfit.death import note_death
 from overfit.dropout import switch_off
-from overfit.heads import Evaluation, Heads
+from overfit.heads import Evaluation, Heads, undisturbed
 from overfit.plan import Ending, Plan
 from overfit.rules.memorised import Memorised
 from overfit.samples import Samples, draw
 from probes.errors import RequestError
 from probes.loop import Loop
+from probes.record import Recorder
 from probes.seeding import seed_everything
-from probes.subject import Subject
+from probes.subject import Batch, Subject
 
 Tell = Callable[[int, str], None]
 """Is told how many steps are done, and what to say beside them."""
@@ -35,15 +36,28 @@ def run_suite(subject: Subject, plan: Plan, folder: Path, tell: Tell) -> None:
     """
     try:
         samples = draw(subject, plan.sizes, plan.seed)[plan.size]
-        off = () if plan.dropout else switch_off(subject.model)
-        loop = Loop(subject)
-        with NanWatch(loop.model, loop.optimizer, out=folder) as watch:
-            watch.recorder.note(**settings(plan, samples, off))
-            Suite(plan, samples, loop, watch, tell).run()
+        _train(subject, plan, samples, folder, tell)
     except RequestError:
         raise
     except Exception as error:
         note_death(folder, plan, error)
+
+
+def _train(subject: Subject, plan: Plan, samples: Samples, folder: Path, tell: Tell) -> None:
+    off = () if plan.dropout else switch_off(subject.model)
+    loop = Loop(subject)
+    device = next((str(each.device) for each in subject.model.parameters()), None)
+    recorder = Recorder(
+        folder, seed=plan.seed, device=device, settings=settings(plan, samples, off)
+    )
+    with NanWatch(loop.model, loop.optimizer, out=recorder) as watch:
+        try:
+            Suite(plan, samples, loop, watch, tell).run()
+        finally:  # an exception or Ctrl-C leaves what was found so far
+            recorder.findings(watch.judgement)
+    if plan.attention:
+        _write_attention(recorder, subject, samples)
+    recorder.close(watch.judgement)
 
 
 def run_copy(subject: Subject, plan: Plan, folder: Path, tell: Tell) -> Subject:
@@ -68,6 +82,17 @@ def settings(plan: Plan, samples: Samples, off: tuple[str, ...]) -> Mapping[str,
     }
 
 
+def _write_attention(recorder: Recorder, subject: Subject, samples: Samples) -> None:
+    """The trained model's attention maps lie in the record, or why there are none."""
+    from probes.attention import write_attention
+
+    try:
+        with undisturbed(subject.model):
+            write_attention(recorder, subject, subject.model, samples.batches[0])
+    except Exception as error:  # the suite's own result stands, whatever a map may need
+        recorder.note(no_attention=f"{type(error).__name__}: {error}")
+
+
 class Suite:
     """The course of a suite while it runs; its record follows step by step."""
 
@@ -82,6 +107,7 @@ class Suite:
         self.heads = Heads(loop.subject, samples.batches)
         self.losses: list[float] = []
         self.unread: list[Tensor] = []
+        watch.recorder.column("loss", "<loss>")  # before the parts, which are seen before it
         self.looks: list[tuple[int, Evaluation]] = []
         self.in_a_row = 0
 
@@ -91,27 +117,20 @@ class Suite:
         try:
             recorder.note(ended=self._steps())
         except PoisonedStep as refusal:
-            recorder.note(ended="refused", refused=self._refused(), said=str(refusal))
-
-    def _refused(self) -> int:
-        found = [each.step for each in self.watch.findings if each.step is not None]
-        return found[-1] if found else len(self.losses) + len(self.unread)
+            found = refusal.finding
+            recorder.note(ended="refused", refused=found.step, said=found.message)
 
     def _steps(self) -> Ending:
         for step in range(self.plan.steps):
             if step % self.plan.every == 0 and self._remembered(step):
                 return "memorised"
-            self.unread.append(self.loop.step(self.batches[step % len(self.batches)], self.watch))
-            self._record_loss(step)
+            self.unread.append(self._step(self.batches[step % len(self.batches)]))
             self.tell(step + 1, "")
         self._remembered(self.plan.steps)
         return "steps"
 
-    def _record_loss(self, step: int) -> None:
-        """A step of the user's own tells the watch no loss."""
-        if self.loop.subject.train_step is not None:
-            loss = float(self.unread[-1])
-            self.watch.recorder.values(step, "loss", "value", {"<loss>": loss})
+    def _step(self, batch: Batch) -> Tensor:
+        return self.watch.step(lambda: self.loop.step(batch, self.watch))
 
     def _remembered(self, step: int) -> bool:
         """Evaluates; true once the samples were memorised so many evaluations in a row."""

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from overfit.curves import Accuracy, Curves
+from overfit.rules import RULES
+from overfit.rules.diverged import Diverged
+from overfit.rules.flat import Flat
+from overfit.rules.memorised import Memorised
+from overfit.rules.not_memorised import NotMemorised
+from probes import Finding, Verdict, judge
+
+
+def curves(losses: list[float], right: list[int] | None = None, **more: Any) -> Curves:
+    """A suite of five samples; `right` out of 10 at evaluations ten steps apart."""
+    heads = {}
+    if right is not None:
+        steps = tuple(10 * i for i in range(len(right)))
+        heads = {"token": Accuracy(steps, tuple(map(float, right)), (10.0,) * len(right))}
+    course = Curves(
+        name="overfit-5-seed0",
+        size=5,
+        seed=0,
+        budget=400,
+        unit="samples",
+        steps=tuple(range(len(losses))),
+        losses=tuple(losses),
+        heads=heads,
+        ended="steps",
+    )
+    return replace(course, **more)
+
+
+FALLING = [1.6 * 0.9**i for i in range(100)]
+STUCK = [1.6 * 0.9**i for i in range(8)] + [0.7] * 92
+FLAT = [1.61, 1.6, 1.62, 1.6] * 25
+GROWING = [1.6 * 1.1**i for i in range(100)]
+BLOWN = [1.6, 80.0, 900.0, *[1.58] * 97]
+GONE = [1.6] * 50 + [math.nan]
+
+COURSES = [
+    ("FIT001", curves(FALLING)),
+    ("FIT001", curves(STUCK, [0, 10])),
+    ("FIT001", curves([1e-6] * 30, [10, 10, 10])),
+    ("FIT002", curves(STUCK)),
+    ("FIT002", curves(FALLING, [0, 9])),
+    ("FIT002", curves(FLAT, [0, 5])),
+    ("FIT003", curves(GROWING)),
+    ("FIT003", curves(BLOWN)),
+    ("FIT003", curves(GONE)),
+    ("FIT003", curves(GONE, [0, 10], ended="refused", refused=51, said="`a` is NaN.")),
+    ("FIT003", curves([], ended="refused", refused=0, said="`a` is NaN.")),
+    ("FIT004", curves(FLAT)),
+    ("FIT004", curves(FLAT, [2, 3])),
+    ("FIT004", curves([-3.0] * 30, [2, 3])),
+    ("FIT005", curves(FALLING, ended="died", said="ValueError: no", source="train.py:3")),
+]
+
+
+@pytest.mark.parametrize(("code", "course"), COURSES)
+def test_exactly_one_verdict_holds(code: str, course: Curves) -> None:
+    judgement = judge(RULES, course)
+    assert [finding.code for finding in judgement.findings] == [code]
+
+
+def finding(course: Curves) -> Finding:
+    (found,) = judge(RULES, course).findings
+    return found
+
+
+def test_memorised_is_a_note_that_counts() -> None:
+    found = finding(curves(STUCK, [0, 10]))
+    assert found.verdict is Verdict.NOTE
+    assert found.message == "5 samples memorised within 100 steps (seed 0): `token` 10 of 10."
+
+
+def test_every_other_verdict_fails() -> None:
+    for code, course in COURSES:
+        assert (finding(course).verdict is Verdict.FAIL) == (code != "FIT001")
+
+
+def test_not_memorised_names_the_worst_head_first_and_whether_it_still_falls() -> None:
+    course = curves(FALLING[:40], [0, 9])
+    course = replace(course, heads={**course.heads, "db": Accuracy((0, 10), (0, 1), (4, 4))})
+    found = finding(course)
+    assert "right are `db` 1 of 4, `token` 9 of 10" in found.message
+    assert found.message.endswith("still falls.")
+    assert found.fix.startswith("Give it more steps: `--steps 1600`")
+    stuck = finding(curves(STUCK, [0, 9]))
+    assert stuck.message.endswith("has stopped falling.")
+    assert stuck.fix.startswith("Look for what hides the samples")
+
+
+def test_a_refusal_after_growth_blames_the_step_and_one_without_does_not() -> None:
+    grew = finding(curves(GROWING, ended="refused", refused=100, said="`w` is inf."))
+    assert (grew.site, grew.step) == ("<optimizer>", 100)
+    assert "diverged: step 100 was not finite and was refused; `w` is inf." in grew.message
+    calm = finding(curves([1.6, 1.5], ended="refused", refused=2, said="`w` is inf."))
+    assert (calm.site, calm.step) == (None, 2)
+    assert "stopped: step 2 was not finite" in calm.message
+
+
+def test_divergence_names_the_step_that_first_passed_the_limit() -> None:
+    assert finding(curves(GROWING)).step == 8  # 1.6 * 1.1**8 is the first above 3.2
+    assert finding(curves(GONE)).step == 50
+
+
+def test_a_death_names_the_line() -> None:
+    found = finding(curves(FALLING, ended="died", said="ValueError: no", source="train.py:3"))
+    assert found.source == "train.py:3"
+    assert "died after 100 of 400 steps: ValueError: no" in found.message
+
+
+@pytest.mark.parametrize(
+    ("course", "why"),
+    [
+        (curves(FALLING, ended=None), "the suite of 5 samples was cut off after 100 of 400 steps"),
+        (curves([]), "the suite of 5 samples recorded no loss"),
+        (curves([0.0] * 9), "the loss began at 0"),
+        (curves([-2.0] * 9), "the loss began at -2"),
+    ],
+)
+def test_what_cannot_be_judged_says_why(course: Curves, why: str) -> None:
+    not_judged = {each.code: each.why for each in judge(RULES, course).not_judged}
+    assert "FIT001" in not_judged
+    assert why in not_judged["FIT001"]
+
+
+def test_limits_are_the_rules_own_fields() -> None:
+    half = curves([1.6] * 50 + [0.8] * 50)
+    assert not Memorised().holds(half)
+    assert Memorised(loss_left=0.5).holds(half)
+    grown = curves([1.0] * 10 + [1.8] * 50)
+    assert not Diverged().holds(grown)
+    assert Diverged(rise=1.5).holds(grown)
+    fallen = curves([1.0] * 10 + [0.85] * 50)
+    assert not Flat().holds(fallen)
+    assert Flat(fall=0.2).holds(fallen)
+    slow = curves([2.0 - 0.01 * i for i in range(100)])
+    assert finding(slow).message.endswith("still falls.")
+    (patient,) = NotMemorised(falling=0.5).judge(slow)
+    assert patient.message.endswith("has stopped falling.")
