@@ -145,6 +145,7 @@ def _in_loss(symptom: Symptom) -> Place | None:
         "Look at the loss code: a log, root or division at its edge, or a mean over nothing."
         if symptom.outputs
         else "Watch with `tier='sites'`, which names the site.",
+        reading=("output", symptom.outputs[-1].site) if symptom.outputs else None,
     )
 
 

@@ -48,8 +48,8 @@ class NanWatch:
     parameter_hooks: gradient norms before clipping are known without `watch.clip_grad_norm_`.
 
     `findings` is what was found so far, worst first; `run` reads the run folder; `steps` is the
-    number of steps that the optimizer attempted; `batch` is the index of the batch at work, for
-    the finding, where the loop sets it.
+    number of steps that the optimizer attempted; `loss` is the newest that is known; `batch` is
+    the index of the batch at work, for the finding, where the loop sets it.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class NanWatch:
         self.tier = tier
         self.on_poison = on_poison
         self.steps = 0
+        self.loss: float | None = None
         self.batch: int | None = None
         self._out = out
         self._flags = Flags()
@@ -203,7 +204,8 @@ class NanWatch:
         self._late_losses = []
         rows = self._readings.one("update", "ratio", ratios)
         if len(losses):
-            rows |= self._readings.one("loss", "value", {"<loss>": float(losses.mean())})
+            self.loss = float(losses.mean())
+            rows |= self._readings.one("loss", "value", {"<loss>": self.loss})
         self._readings.late(step, rows)
         return not (np.isfinite(updates).all() and np.isfinite(losses).all()), numbers
 
@@ -219,6 +221,7 @@ class NanWatch:
         rows |= self._readings.norms(norms, self._norms.names)
         rows |= self._readings.one("param_grad", "norm_before_clip", before)
         if loss is not None:
+            self.loss = loss
             rows |= self._readings.one("loss", "value", {"<loss>": loss})
         self._readings.write(step, rows)
 

@@ -1,0 +1,72 @@
+"""`whynan hunt`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from probes.command import Address, Device, Out, Seed, finish, prepare
+
+
+class OnPoison(StrEnum):
+    """What to do with a step that is not finite."""
+
+    RAISE = "raise"
+    SKIP = "skip"
+    ALLOW = "allow"
+
+
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Steps to take at most; by default one pass over the batches, but not under 100 "
+        "nor over 1,000.",
+        show_default=False,
+    ),
+]
+Poison = Annotated[
+    OnPoison,
+    typer.Option(help="Stop at the first finding, drop such steps and go on, or let them write."),
+]
+
+
+def hunt(
+    subject: Address,
+    steps: Steps = None,
+    on_poison: Poison = OnPoison.RAISE,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Run a subject until something is not finite; say at which step, where and which way."""
+    from nan_watch import hunt as hunting
+    from probes.first_step import check_first_step
+    from probes.progress import progress
+    from probes.record import Recorder, new_folder
+    from reports import render
+
+    ready = prepare(subject, seed, device)
+    check_first_step(ready)
+    home = next((str(parameter.device) for parameter in ready.model.parameters()), None)
+    settings = {"part": "hunt", "subject": subject, "steps": steps, "on_poison": on_poison.value}
+    recorder = Recorder(new_folder(out), seed=seed, device=home, settings=settings)
+    with progress() as shown:
+        bar = shown.add_task("hunt", total=steps, said="")
+
+        def say(step: int, total: int, loss: float | None) -> None:
+            said = "" if loss is None else f"loss {loss:.4g}"
+            shown.update(bar, completed=step, total=total, said=said)
+
+        found = hunting.hunt(ready, steps, recorder, on_poison=on_poison.value, say=say)
+    recorder.close(found.judgement)
+    ended = "ended by Ctrl-C" if found.interrupted else "ended"
+    loss = "" if found.loss is None else f", loss {found.loss:.4g}"
+    print(f"hunt {ended} after {found.steps} steps{loss}")
+    finish(recorder.folder, found.judgement, render(recorder.folder))
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (hunt,)
