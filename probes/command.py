@@ -51,10 +51,21 @@ COMMANDS: tuple[Callable[..., None], ...] = (explain,)
 
 
 def gather(group: str) -> list[Any]:
-    """The entries of every tuple that a package lists under this entry-point group, in order."""
-    points = sorted(entry_points(group=group), key=lambda point: point.name)
-    tuples: list[Iterable[Any]] = [point.load() for point in points]
-    return [entry for each in tuples for entry in each]
+    """The entries of every tuple that a package lists under this entry-point group, in order.
+
+    A stranger's package that cannot be loaded is named on standard error and left out.
+    """
+    found: list[Any] = []
+    for point in sorted(entry_points(group=group), key=lambda point: point.name):
+        try:
+            found += point.load()
+        except Exception as error:
+            owner = point.dist.name if point.dist else "an unknown package"
+            if owner == "whynan":
+                raise
+            told = f"`{point.value}` of {owner} cannot be loaded"
+            print(f"whynan: {told}: {type(error).__name__}: {error}", file=sys.stderr)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
