@@ -116,8 +116,11 @@ def _of_root(reading: Reading, symptom: Symptom) -> bool:
 def _lead(symptom: Symptom, suspects: Sequence[Reading]) -> Reading:
     """The first that no healthy mask explains; failing that, the first of all."""
     for reading in suspects:
-        past = [value for step, value in symptom.past.of("output", "abs_max", reading.site)
-                if step < symptom.step]  # fmt: skip
+        past = [
+            value
+            for step, value in symptom.past.of("output", "abs_max", reading.site)
+            if step < symptom.step
+        ]
         usual = any(math.isinf(value) for value in past)
         if reading.kind == "NaN" or not (reading.only_minus_inf or usual):
             return reading
@@ -155,8 +158,11 @@ def _in_backward(symptom: Symptom) -> Place | None:
         return None
     lead = suspects[0]
     place = symptom.output_grads.index(lead)
-    evidence = (Evidence(f"largest |output_grad| of {lead.site}", lead.abs_max, "finite", None,
-                         symptom.step),)  # fmt: skip
+    evidence = (
+        Evidence(
+            f"largest |output_grad| of {lead.site}", lead.abs_max, "finite", None, symptom.step
+        ),
+    )
     reading = ("output_grad", lead.site)
     outside = [each for each in suspects if _of_root(each, symptom)]
     if outside:

@@ -101,7 +101,9 @@ class Flags:
             low, high = known[2], known[3]
         elif tensor.dtype in MEASURED:
             try:
-                low, high = torch.aminmax(tensor.detach())
+                # gradients need no graph, and a detached view costs as much as a small pass
+                plain = tensor.detach() if tensor.requires_grad else tensor
+                low, high = torch.aminmax(plain)
                 self._known[id(tensor)] = (ref(tensor), tensor._version, low, high)
             except (RuntimeError, NotImplementedError):  # empty, complex, sparse, inference mode
                 found = extremes(tensor)

@@ -8,8 +8,8 @@ from itertools import count
 import torch
 from torch import Tensor
 
-A_STEP = 4  # parameters looked at in a step
-SAMPLE = 2**18  # numbers of a parameter that are looked at; of a larger one an even sample
+A_STEP = 2  # parameters looked at in a step
+SAMPLE = 2**14  # numbers of a parameter that are looked at; of a larger one an even sample
 
 
 class Updates:

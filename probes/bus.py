@@ -59,8 +59,9 @@ class Bus:
         self.model = model
         self.sites: list[Site] = []
         self.listening = False
-        self._seers = {kind: _together([o.sees[kind] for o in observers if kind in o.sees])
-                       for kind in Kind}  # fmt: skip
+        self._seers = {
+            kind: _together([o.sees[kind] for o in observers if kind in o.sees]) for kind in Kind
+        }
         self._hooks = ExitStack()
 
     def __enter__(self) -> Self:
@@ -146,12 +147,16 @@ class _Hook:
     def __deepcopy__(self, memo: object) -> Callable[..., None]:
         return silent
 
-    def __reduce__(self) -> str:
-        return "silent"
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return _silence, ()
 
 
 def silent(*_: object) -> None:
     """What our hooks become in a copied or pickled module."""
+
+
+def _silence() -> Callable[..., None]:
+    return silent
 
 
 class _Hush(_Hook):
