@@ -1,0 +1,219 @@
+"""The same step again: what it started from is kept, and given back after each run."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True, slots=True)
+class RandomState:
+    """Where python's, numpy's and torch's generators stand, every CUDA device's too."""
+
+    python: tuple[Any, ...]
+    numpy: Any
+    cpu: Tensor
+    cuda: tuple[Tensor, ...]
+
+    @classmethod
+    def take(cls) -> RandomState:
+        """The state of now; no generator moves."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return cls(random.getstate(), np.random.get_state(), torch.get_rng_state(), tuple(cuda))
+
+    def restore(self) -> None:
+        """Every generator stands where it stood."""
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        torch.set_rng_state(self.cpu)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(list(self.cuda))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A tensor under its name in a module, with a copy of what it held."""
+
+    owner: dict[str, Tensor | None]
+    name: str
+    tensor: Tensor | None
+    copy: Tensor | None
+
+    @classmethod
+    def of(cls, owner: dict[str, Tensor | None], name: str) -> _Kept:
+        tensor = owner[name]
+        return cls(owner, name, tensor, None if tensor is None else tensor.detach().clone())
+
+    def restore(self) -> None:
+        self.owner[self.name] = self.tensor
+        if self.tensor is None or self.copy is None:
+            return
+        if self.tensor.shape != self.copy.shape:  # it was resized in place
+            self.tensor.data = self.copy.clone()
+        else:  # through `.data`: a graph that saved the tensor must not think that it changed
+            self.tensor.data.copy_(self.copy)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a step starts from, beside its batch and, where the guard kept them, its parameters.
+
+    random: the generators. buffers, parameters: copies; parameters only where asked for.
+    modes: every module with its train/eval flag.
+    """
+
+    random: RandomState
+    buffers: tuple[_Kept, ...]
+    parameters: tuple[_Kept, ...]
+    modes: tuple[tuple[nn.Module, bool], ...]
+
+    @classmethod
+    def take(cls, model: nn.Module, parameters: bool = False) -> Snapshot:
+        """The state of now; nothing is read back from the device, and no generator moves."""
+        modules = list(model.modules())
+        buffers = [_Kept.of(m._buffers, name) for m in modules for name in m._buffers]
+        return cls(
+            random=RandomState.take(),
+            buffers=tuple(buffers),
+            parameters=tuple(_parameters(modules)) if parameters else (),
+            modes=tuple((module, module.training) for module in modules),
+        )
+
+    def restore(self) -> None:
+        """Generators, buffers, modes and kept parameters are as they were when it was taken."""
+        self.random.restore()
+        for kept in (*self.buffers, *self.parameters):
+            kept.restore()
+        for module, training in self.modes:
+            module.training = training
+
+
+def _parameters(modules: Sequence[nn.Module]) -> Iterator[_Kept]:
+    for module in modules:
+        owner: dict[str, Tensor | None] = module._parameters  # type: ignore[assignment]
+        yield from (_Kept.of(owner, name) for name in owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replayed step gave.
+
+    loss: detached. grads: parameter name to the gradient that the optimizer would have seen.
+    """
+
+    loss: Tensor
+    grads: Mapping[str, Tensor | None]
+
+    def same_as(self, other: Replayed) -> bool:
+        """Equal to the bit, NaN where NaN is, and no gradient where there is none."""
+        return _same(self.loss, other.loss) and all(
+            _same(grad, other.grads.get(name)) for name, grad in self.grads.items()
+        )
+
+    def symptoms(self) -> dict[str, Tensor]:
+        """What is not finite: the loss as `<loss>`, and gradients by their parameter's name."""
+        found = {"<loss>": self.loss, **self.grads}
+        return {name: t for name, t in found.items() if t is not None and not is_finite(t)}
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; integers always are finite. Reads the device."""
+    values = tensor.detach()
+    if values.layout is torch.sparse_coo:
+        values = values._values()
+    return bool(torch.isfinite(values).all())
+
+
+def _same(one: Tensor | None, two: Tensor | None) -> bool:
+    if one is None or two is None:
+        return one is two
+    one, two = (t.detach().to_dense() if t.is_sparse else t.detach() for t in (one, two))
+    if one.shape != two.shape or one.dtype != two.dtype:
+        return False
+    return bool(((one == two) | ((one != one) & (two != two))).all())
+
+
+def replay(
+    step: Callable[[], Tensor],
+    model: nn.Module,
+    snapshot: Snapshot,
+    *,
+    under: Sequence[AbstractContextManager[Any]] = (),
+    optimizers: Sequence[Optimizer] = (),
+) -> Replayed:
+    """The step has run again from the snapshot, and nothing outside has changed.
+
+    step: the loss and its backward pass; it returns the loss.
+    under: context managers to run it in, the first outermost, such as a dispatch mode.
+    optimizers: held back where the step itself would call them, as a whole train step does.
+
+    Parameters, gradients, buffers, modes and random states are afterwards as they were before,
+    also where the step raises. What else the user's code counts up by itself is not known here.
+    """
+    parameters = dict(model.named_parameters())
+    now = Snapshot.take(model, parameters=True)
+    given = {name: parameter.grad for name, parameter in parameters.items()}
+    with ExitStack() as last:
+        last.callback(_give_back, parameters, given)
+        last.callback(now.restore)
+        _give_back(parameters, dict.fromkeys(parameters))
+        snapshot.restore()
+        held = [last.enter_context(held_back(each)) for each in optimizers]
+        loss = _run(step, under)
+        grads = {name: parameter.grad for name, parameter in parameters.items()}
+        seen = {id(p): grad for seen in held for p, grad in seen}
+        for name, parameter in parameters.items():
+            grads[name] = seen.get(id(parameter), grads[name])
+        return Replayed(loss.detach(), grads)
+
+
+def _give_back(parameters: Mapping[str, nn.Parameter], grads: Mapping[str, Tensor | None]) -> None:
+    for name, parameter in parameters.items():
+        parameter.grad = grads[name]
+
+
+def _run(step: Callable[[], Tensor], under: Sequence[AbstractContextManager[Any]]) -> Tensor:
+    torch.clear_autocast_cache()  # a weight cast before the replay would have no history
+    with warnings.catch_warnings(), ExitStack() as inside:
+        warnings.simplefilter("ignore")  # they were shown when the step ran first
+        inside.enter_context(torch.enable_grad())
+        for each in under:
+            inside.enter_context(each)
+        return step()
+
+
+@contextmanager
+def held_back(optimizer: Optimizer) -> Iterator[list[tuple[nn.Parameter, Tensor | None]]]:
+    """Steps of the optimizer do nothing but to list each parameter with the gradient it has.
+
+    A closure that is passed to it runs, once. Learning rates end as they began.
+    """
+    seen: list[tuple[nn.Parameter, Tensor | None]] = []
+    groups = optimizer.param_groups
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+
+    def hold(closure: Callable[[], Any] | None = None, **_: Any) -> Any:
+        loss = None if closure is None else closure()
+        seen[:] = [(p, p.grad) for group in groups for p in group["params"]]
+        return loss
+
+    own = vars(optimizer)
+    before = own.get("step")  # a schedule has put its own there
+    own["step"] = hold
+    try:
+        yield seen
+    finally:
+        own.pop("step")
+        if before is not None:
+            own["step"] = before
+        for group, setting in zip(groups, settings, strict=True):
+            group.update(setting)
