@@ -1,0 +1,108 @@
+"""Pictures as inline SVG: cells drawn by hand, and what matplotlib drew in the page's own ink."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#010203"  # becomes the page's own text colour
+LINES = ("#a10001", "#a10002", "#a10003", "#a10004", "#a10005", "#a10006")  # become --line-1 ...
+SETTINGS: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "font.size": 10,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+
+
+def from_matplotlib(figure: Figure, prefix: str) -> Markup:
+    """The figure as markup in the page's colours, its ids prefixed so that two do not clash."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", text, flags=re.S)
+    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)
+    text = text.replace("xlink:href", "href").replace(INK, "currentColor")
+    for place, colour in enumerate(LINES, 1):
+        text = text.replace(colour, f"var(--line-{place})")
+    text = re.sub(r'\bid="', f'id="{prefix}.', text)
+    text = re.sub(r"url\(#", f"url(#{prefix}.", text)
+    text = re.sub(r'href="#', f'href="#{prefix}.', text)
+    text = re.sub(r"<svg [^>]*?viewBox", '<svg class="plot" viewBox', text, count=1)
+    return Markup(text)
+
+
+def text(x: float, y: float, words: str, kind: str = "") -> Markup:
+    """Words at a place; kind: classes, such as `end` for right-aligned."""
+    return Markup('<text x="{:.6g}" y="{:.6g}"{}>{}</text>').format(
+        x, y, Markup(' class="{}"').format(kind) if kind else "", words
+    )
+
+
+def image(x: float, y: float, width: float, height: float, uri: str) -> Markup:
+    """A picture of one pixel a cell, stretched."""
+    return Markup(
+        '<image x="{:.6g}" y="{:.6g}" width="{:.6g}" height="{:.6g}" href="{}" '
+        'preserveAspectRatio="none"/>'
+    ).format(x, y, width, height, uri)
+
+
+def rectangle(x: float, y: float, width: float, height: float, kind: str) -> Markup:
+    """A rectangle of this class."""
+    return Markup('<rect x="{:.6g}" y="{:.6g}" width="{:.6g}" height="{:.6g}" class="{}"/>').format(
+        x, y, width, height, kind
+    )
+
+
+def picture(width: float, height: float, marks: Iterable[Markup], kind: str) -> Markup:
+    """The marks as one SVG, as wide as it wants and no wider than the page."""
+    return Markup(
+        '<svg class="{}" viewBox="0 0 {:.6g} {:.6g}" style="max-width:{:.6g}px">{}</svg>'
+    ).format(kind, width, height, width, Markup("").join(marks))
+
+
+def blocks(marked: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int, int, int]]:
+    """Rectangles (row, column, rows, columns) that cover the marked cells; alike rows as one."""
+    open_runs: dict[tuple[int, int], int] = {}
+    for row in range(len(marked) + 1):
+        runs = set(_runs(marked[row])) if row < len(marked) else set()
+        for run in [run for run in open_runs if run not in runs]:
+            start = open_runs.pop(run)
+            yield start, run[0], row - start, run[1]
+        for run in sorted(runs):
+            open_runs.setdefault(run, row)
+
+
+def _runs(line: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], line.astype(np.int8), [0]])))
+    for start, end in edges.reshape(-1, 2).tolist():  # (run, start and end)
+        yield start, end - start
+
+
+def short(words: str, most: int = 34) -> str:
+    """The words, cut in their middle where they are long: a name's end tells most."""
+    if len(words) <= most:
+        return words
+    head = most // 3
+    return f"{words[:head]}…{words[-(most - head - 1) :]}"

@@ -1,0 +1,115 @@
+"""Lays a run out as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from probes.run import Run
+from reports.figures import attention, curves, gradients
+from reports.figures.attention import Attention
+from reports.figures.figure import Figure, identifier, number
+from reports.page import Page, read_page
+
+ATTENTION = 350_000  # characters of a page that attention maps may take
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Figures under one heading."""
+
+    title: str
+    figures: tuple[Figure, ...]
+
+
+def render(folder: Path) -> Path:
+    """`report.html` in the run folder tells of the run; returns its path.
+
+    The same record gives the same bytes. Raises RequestError where the folder is no run folder.
+    """
+    report = folder / "report.html"
+    fresh = report.with_name("report.html.new")
+    fresh.write_text(html(read_page(Run(folder))), encoding="utf-8")
+    fresh.replace(report)
+    return report
+
+
+def html(page: Page) -> str:
+    """The page as one file that needs no other."""
+    maps, left_out = chosen(page.attention)
+    courses = tuple(curves.draw(course) for course in page.courses)
+    norms = tuple(gradients.draw(each.matrix, each.part, each.stat) for each in page.gradients)
+    sections = {
+        "overfit": courses,
+        "grad": norms,
+        "attention": [f for s in maps for f in s.figures],
+    }
+    ids = {figure.id for figures in sections.values() for figure in figures}
+    ids |= {card.id for card in page.cards} | {"verdict", "findings", *sections}
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            page=page,
+            courses=courses,
+            norms=norms,
+            maps=maps,
+            left_out=left_out,
+            address=lambda anchor: anchor is not None and identifier(anchor) in ids,
+            css=_beside("page.css"),
+            js=_beside("page.js"),
+        )
+    )
+
+
+def chosen(maps: Sequence[Attention]) -> tuple[tuple[Section, ...], str | None]:
+    """The maps that fit the page by sample, and what is said of the others.
+
+    The worst comes first, then first and last, then all in order, until the page is full.
+    """
+    worst = max(range(len(maps)), key=lambda place: maps[place].badness, default=0)
+    order = dict.fromkeys([worst, 0, len(maps) - 1, *range(len(maps))] if maps else [])
+    drawn: dict[int, Figure] = {}
+    size = 0
+    for place in order:
+        figure = attention.draw(maps[place])
+        if size + figure.size > ATTENTION and drawn:
+            break
+        drawn[place], size = figure, size + figure.size
+    places = sorted(drawn)
+    sections = tuple(
+        Section(sample, tuple(drawn[place] for place in group))
+        for sample, group in groupby(places, key=lambda place: maps[place].sample)
+    )
+    said = None
+    if len(drawn) < len(maps):
+        said = (
+            f"{len(drawn)} of {len(maps)} maps are drawn, the worst, the first and the last among "
+            "them; all of them are arrays in the run folder."
+        )
+    return sections, said
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"number": number, "identifier": identifier}
+    return made
+
+
+def _beside(name: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
