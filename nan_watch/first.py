@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from nan_watch.symptom import Reading, Symptom
 from probes.finding import Evidence, Phase
 
+NEWS = 3  # finite steps before, after which a first `-inf` is news and not a mask
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -116,15 +118,17 @@ def _of_root(reading: Reading, symptom: Symptom) -> bool:
 def _lead(symptom: Symptom, suspects: Sequence[Reading]) -> Reading:
     """The first that no healthy mask explains; failing that, the first of all."""
     for reading in suspects:
-        past = [
-            value
-            for step, value in symptom.past.of("output", "abs_max", reading.site)
-            if step < symptom.step
-        ]
-        usual = any(math.isinf(value) for value in past)
-        if reading.kind == "NaN" or not (reading.only_minus_inf or usual):
+        if reading.kind == "NaN" or not _may_be_a_mask(symptom, reading):
             return reading
     return suspects[0]
+
+
+def _may_be_a_mask(symptom: Symptom, reading: Reading) -> bool:
+    """Whether healthy steps had an infinity here too, or have not shown that they have none."""
+    past = symptom.past.of("output", "abs_max", reading.site)
+    values = [value for step, value in past if step < symptom.step]
+    usual = any(math.isinf(value) for value in values)
+    return usual or (reading.only_minus_inf and len(values) < NEWS)
 
 
 def _in_loss(symptom: Symptom) -> Place | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 import torch
@@ -41,6 +42,7 @@ class Guard:
         self._before = before
         self._after = after
         self._hooks = ExitStack()
+        self._outermost: FrameType | None = None  # the call of `step` that is at work
 
     def __enter__(self) -> Self:
         """The guard stands."""
@@ -58,6 +60,7 @@ class Guard:
     ) -> None:
         """Our hooks are off, and no other."""
         self._hooks.close()
+        self._outermost = None
 
     def refuse(self) -> None:
         """The step that is about to be taken changes neither parameters nor optimizer state."""
@@ -66,12 +69,18 @@ class Guard:
                 parameter.grad = None
 
     def _pre(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        if self._inside(sys._getframe(1)):  # an optimizer whose step calls its parent's
+            return None
+        self._outermost = None
         # torch calls the hook with the optimizer itself as the first of the arguments
         own, rest = args[:1], args[1:]
         closure = rest[0] if rest else kwargs.get("closure")
         if closure is None:
             self._before()
+            self._outermost = sys._getframe(1)
             return None
+
+        self._outermost = sys._getframe(1)
 
         def guarded() -> Any:  # the gradients are there only once the closure has run
             loss = closure()
@@ -81,4 +90,14 @@ class Guard:
         return (*own, guarded, *rest[1:]), {k: v for k, v in kwargs.items() if k != "closure"}
 
     def _post(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._after()
+        if sys._getframe(1) is self._outermost:
+            self._outermost = None
+            self._after()
+
+    def _inside(self, frame: FrameType | None) -> bool:
+        """Whether the call of `step` that is at work is among the callers of this one."""
+        while self._outermost is not None and frame is not None:
+            if frame is self._outermost:
+                return True
+            frame = frame.f_back
+        return False

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from nan_watch.flags import Doubles, Sightings
 from nan_watch.grad_norms import Norms
@@ -33,37 +34,37 @@ class Readings:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self._columns: list[int] = []  # by the number of a site
-        self._of_kind: dict[str, int] = {}
-        self._kinds = np.empty(0, bool)  # true for an output, by the number of a site
-        self._places = np.empty(0, np.int64)
+        self._kinds = np.empty(0, bool)  # by the number of a site: true for an output
+        self._places = np.empty(0, np.int64)  # by the number of a site: its column, -1 if none yet
         self._names: dict[str, dict[str, int]] = {}
         self._newest: deque[tuple[int, Rows]] = deque(maxlen=KEPT)
 
     def sightings(self, sightings: Sightings, sites: Sequence[Site]) -> Rows:
         """The rows of outputs and output gradients; a site seen often has its largest number."""
-        for number in sightings.numbers[sightings.numbers >= len(self._columns)]:
-            if number >= len(self._columns):
-                self._learn(sites[len(self._columns) : number + 1])
+        self._learn(sightings.numbers, sites)
         largest = sightings.abs_max
         is_output = self._kinds[sightings.numbers]
         places = self._places[sightings.numbers]
         rows = {}
         for kind, chosen in ((Kind.OUTPUT, is_output), (Kind.OUTPUT_GRAD, ~is_output)):
             if chosen.any():
-                wide = np.full(self._of_kind[kind], -1.0)
+                wide = np.full(len(self._names[kind]), -1.0)
                 with np.errstate(invalid="ignore"):  # a NaN stays one, and is no news
                     np.maximum.at(wide, places[chosen], largest[chosen])
                 rows[str(kind), "abs_max"] = as_row(wide)
         return rows
 
-    def _learn(self, fresh: Sequence[Site]) -> None:
-        for site in fresh:
-            column = self.column(site.kind, site.name)
-            self._columns.append(column)
-            self._of_kind[site.kind] = max(self._of_kind.get(site.kind, 0), column + 1)
-        self._kinds = np.append(self._kinds, [site.kind is Kind.OUTPUT for site in fresh])
-        self._places = np.array(self._columns, np.int64)
+    def _learn(self, numbers: npt.NDArray[np.int64], sites: Sequence[Site]) -> None:
+        """Every number has a place in the rows of its kind; a site never seen has none."""
+        fresh = len(sites) - len(self._places)
+        if fresh:
+            kinds = [site.kind is Kind.OUTPUT for site in sites[len(self._places) :]]
+            self._kinds = np.append(self._kinds, kinds)
+            self._places = np.append(self._places, np.full(fresh, -1))
+        if self._places[numbers].min(initial=0) < 0:
+            for number in numbers[self._places[numbers] < 0].tolist():
+                site = sites[number]
+                self._places[number] = self.column(site.kind, site.name)
 
     def column(self, kind: str, name: str) -> int:
         """The column of the site in its kind's rows."""

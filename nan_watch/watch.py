@@ -288,7 +288,7 @@ class NanWatch:
     def _read_late(self) -> None:
         """What the last step left to be read is in the record."""
         late, _ = self._read([])
-        if late:
+        if late and self._in_a_row == 0:  # else the step itself has told it
             self._find(self._symptom(self.steps, None, self._flags.take(np.empty(0)), ()))
 
     def _close(self, error: BaseException | None) -> None:

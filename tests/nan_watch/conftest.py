@@ -1,0 +1,85 @@
+"""A small model with an embedding, a recurrence and a head, and its loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class Tagger(nn.Module):
+    def __init__(self, vocabulary: int = 12, width: int = 8, tags: int = 5) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.lstm = nn.LSTM(width, width, batch_first=True)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(width, tags)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.drop(self.lstm(self.embedding(ids))[0]))
+
+
+Loss = Callable[[Tensor, int], Tensor]
+Train = Callable[..., list[Tensor]]
+
+
+def fine(logits: Tensor, step: int) -> Tensor:
+    return logits.log_softmax(-1)[..., 0].neg().mean()
+
+
+def poisoned_at(*steps: int) -> Loss:
+    """The mean's weight is NaN at these steps: loss and gradients are not finite."""
+
+    def loss(logits: Tensor, step: int) -> Tensor:
+        return fine(logits, step) * (float("nan") if step in steps else 1.0)
+
+    return loss
+
+
+@pytest.fixture
+def tagger() -> nn.Module:
+    torch.manual_seed(0)
+    return Tagger()
+
+
+@pytest.fixture
+def train() -> Train:
+    """Trains for so many steps, and returns a copy of every parameter at the end."""
+
+    def run(
+        model: nn.Module,
+        optimizer: Optimizer,
+        steps: int,
+        loss: Loss = fine,
+        watch: object = None,
+        clip: float | None = None,
+        start: int = 0,
+    ) -> list[Tensor]:
+        chance = torch.Generator().manual_seed(1 + start)
+        for step in range(start, start + steps):
+            ids = torch.randint(0, 12, (4, 6), generator=chance)
+            optimizer.zero_grad()
+            value = loss(model(ids), step)
+            value.backward() if watch is None else watch.backward(value)  # type: ignore[attr-defined]
+            if clip is not None and watch is None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
+            elif clip is not None:
+                watch.clip_grad_norm_(clip)  # type: ignore[attr-defined]
+            optimizer.step()
+        return [parameter.detach().clone() for parameter in model.parameters()]
+
+    return run
+
+
+@pytest.fixture
+def poison() -> Callable[..., Loss]:
+    """A loss that is NaN at the steps it is given."""
+    return poisoned_at
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(str(tmp_path))
