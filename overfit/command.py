@@ -12,7 +12,7 @@ from overfit.plan import parse_sizes
 from probes.command import Address, Device, Out, Seed
 
 if TYPE_CHECKING:
-    from overfit.diagnose import Asked
+    from overfit.asked import Asked
 
 Sizes = Annotated[str, typer.Option(help="How many samples each suite has, with commas between.")]
 Steps = Annotated[int, typer.Option(min=1, help="Optimizer steps of a suite, at most.")]
@@ -27,8 +27,6 @@ Jobs = Annotated[
     ),
 ]
 
-INTERRUPTED = 130
-
 
 def diagnose(
     subject: Address,
@@ -42,7 +40,7 @@ def diagnose(
     out: Out = None,
 ) -> None:
     """Say why a subject does not train: first step, NaN hunt, overfit suites, report."""
-    from overfit.diagnose import Asked
+    from overfit.asked import Asked
 
     asked = Asked(parse_sizes(sizes), steps, seed, True, quick, dropout, device, jobs)
     _examine(subject, asked, out)
@@ -59,7 +57,7 @@ def overfit(
     out: Out = None,
 ) -> None:
     """Train on a few samples under the watch, and say whether they were memorised."""
-    from overfit.diagnose import Asked
+    from overfit.asked import Asked
 
     asked = Asked(parse_sizes(sizes), steps, seed, False, False, dropout, device, jobs)
     _examine(subject, asked, out)
@@ -70,12 +68,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (diagnose, overfit)
 
 def _examine(subject: str, asked: Asked, out: Path | None) -> NoReturn:
     from overfit.diagnose import examine
-    from probes.command import done, finish
-    from probes.terminal import say
+    from probes.command import finish
 
     run = examine(subject, asked, out)
-    if run.complete:
-        finish(run.folder, run.judgement, run.folder / "report.html")
-    say(run.judgement)
-    print("interrupted: the suites that were cut off are not judged")
-    done(run.folder, INTERRUPTED)
+    if not run.complete:
+        print("ended by Ctrl-C: suites that were cut off are not judged")
+    finish(run.folder, run.judgement, run.folder / "report.html")

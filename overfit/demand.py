@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from overfit.diagnose import STEPS, Asked, examine
+from overfit.asked import STEPS, Asked
+from overfit.diagnose import examine
 from overfit.plan import check_sizes
 from probes.finding import Finding, Verdict
 from probes.run import Run

@@ -3,75 +3,29 @@
 from __future__ import annotations
 
 import copy
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-import torch
-
-from overfit.child import Job
-from overfit.plan import Plan, check_sizes
-from overfit.process import Process, SideBySide
+from overfit.asked import SIZES, STEPS, Asked
+from overfit.bars import Bars
+from overfit.moves import here, side_by_side
+from overfit.plan import check_sizes
 from overfit.reread import reread
 from overfit.rules import RULES
 from overfit.samples import draw
 from overfit.story import story
-from overfit.suite import Tell, run_copy
 from probes.first_step import check_first_step
 from probes.record import Recorder, new_folder
 from probes.run import Run
+from probes.seeding import seed_everything
 from probes.subject import Subject
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 NOT_SEEDED = (
     "the subject was handed over as an object: its weights are those it came with and do not "
-    "follow the seed, and its suites ran one after the other"
+    "follow the seed, and its suites run one after the other"
 )
-SIZES = (5, 20)
-STEPS = 400
-QUICK_HUNT = 20  # steps
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What is to be done with a subject.
-
-    hunted: whether the hunt is part of it. quick: shorter hunt, fewer evaluations. jobs:
-    processes at once; by default as many as there are cores.
-    """
-
-    sizes: tuple[int, ...] = SIZES
-    steps: int = STEPS
-    seed: int = 0
-    hunted: bool = True
-    quick: bool = False
-    dropout: bool = False
-    device: str | None = None
-    jobs: int | None = None
-
-    def plans(self) -> list[Plan]:
-        """One plan a suite, the largest first, since it takes longest."""
-        every, in_a_row = (20, 2) if self.quick else (10, 3)
-        largest = max(self.sizes)
-        return [
-            Plan(
-                size=size,
-                sizes=self.sizes,
-                seed=self.seed,
-                steps=self.steps,
-                every=every,
-                in_a_row=in_a_row,
-                dropout=self.dropout,
-                attention=self.hunted and size == largest,
-            )
-            for size in sorted(self.sizes, reverse=True)
-        ]
 
 
 def diagnose(
@@ -90,38 +44,46 @@ def diagnose(
 
     subject: an address, whose suites run side by side in fresh processes, or a Subject, whose
     suites run here one after the other on copies of its model.
+    Raises RequestError where the first step, a size or the folder will not do.
     """
-    sizes = check_sizes(tuple(sizes), f"sizes={sizes}")
-    return examine(subject, Asked(sizes, steps, seed, True, quick, dropout, device, jobs), out)
+    asked = Asked(
+        sizes=check_sizes(tuple(sizes), f"sizes={sizes}"),
+        steps=steps,
+        seed=seed,
+        quick=quick,
+        dropout=dropout,
+        device=device,
+        jobs=jobs,
+    )
+    return examine(subject, asked, out)
 
 
 def examine(subject: Subject | str, asked: Asked, out: Path | None = None) -> Run:
     """The subject went through what was asked, and the run folder tells of it.
 
-    Ctrl-C ends all processes; what is done is judged and rendered, and the record is incomplete.
-    Raises RequestError where the first step, a size or the folder will not do.
+    Ctrl-C ends all processes; what is done is judged and rendered, and the record says that it
+    is incomplete. Raises RequestError where the first step, a size or the folder will not do.
     """
     from reports import render
 
     loaded = _loaded(subject, asked)
-    check_first_step(loaded)
+    first = check_first_step(loaded)
     draw(loaded, asked.sizes, asked.seed)
-    folder = new_folder(out)
-    recorder = Recorder(
-        folder,
+    record = Recorder(
+        new_folder(out),
         seed=asked.seed,
         device=_device(loaded),
-        settings=_settings(subject, asked),
+        settings={**_settings(subject, asked), "first_step": asdict(first)},
         limits={rule.code: asdict(cast(Any, rule)) for rule in RULES},
     )
     try:
-        _moves(subject, loaded, asked, folder)
-        recorder.close(story(folder))
+        _moves(subject, loaded, asked, record)
+        record.close(story(record.folder))
     except KeyboardInterrupt:
-        recorder.note(interrupted=True)
-        recorder.findings(story(folder))
-    render(folder)
-    return Run(folder)
+        record.note(ended_by="KeyboardInterrupt")
+        record.findings(story(record.folder))
+    render(record.folder)
+    return Run(record.folder)
 
 
 def _loaded(subject: Subject | str, asked: Asked) -> Subject:
@@ -129,6 +91,7 @@ def _loaded(subject: Subject | str, asked: Asked) -> Subject:
 
     if isinstance(subject, str):
         return reread(prepare(subject, asked.seed, asked.device))
+    seed_everything(asked.seed)
     own = replace(reread(subject), model=copy.deepcopy(subject.model))
     return own if asked.device is None else on_device(own, asked.device)
 
@@ -138,81 +101,18 @@ def _device(subject: Subject) -> str:
 
 
 def _settings(subject: Subject | str, asked: Asked) -> dict[str, Any]:
+    part = "diagnosis" if asked.hunted else "overfit"
     if isinstance(subject, str):
-        return {"part": "diagnosis", "subject": subject, **asdict(asked)}
-    return {"part": "diagnosis", **asdict(asked), "notes": [NOT_SEEDED]}
+        return {"part": part, "subject": subject, **asdict(asked)}
+    return {"part": part, **asdict(asked), "notes": [NOT_SEEDED]}
 
 
-def _moves(subject: Subject | str, loaded: Subject, asked: Asked, folder: Path) -> None:
-    if isinstance(subject, str):
-        _side_by_side(subject, loaded, asked, folder)
-        return
+def _moves(subject: Subject | str, loaded: Subject, asked: Asked, record: Recorder) -> None:
     from probes.progress import progress
 
-    print(f"whynan: {NOT_SEEDED}", file=sys.stderr)
-    if asked.hunted:
-        _hunt(loaded, asked, folder)
-    for plan in asked.plans():
-        with progress() as bars:
-            task = bars.add_task(plan.name, total=plan.steps, said="")
-            run_copy(loaded, plan, folder / "parts" / plan.name, _teller(bars, task))
-
-
-def _teller(bars: Progress, task: TaskID) -> Tell:
-    def tell(step: int, words: str) -> None:
-        if words:
-            bars.update(task, completed=step, said=words)
+    with progress() as shown:
+        if isinstance(subject, str):
+            side_by_side(subject, loaded, asked, record, Bars(shown))
         else:
-            bars.update(task, completed=step)
-
-    return tell
-
-
-def _side_by_side(address: str, loaded: Subject, asked: Asked, folder: Path) -> None:
-    from probes.progress import progress
-
-    plans = asked.plans()
-    cores = os.cpu_count() or 1
-    at_once = min(asked.jobs or cores, len(plans))
-    threads = max(1, cores // at_once)
-    jobs = [
-        Job(address, asked.device, threads, folder / "parts" / plan.name, plan) for plan in plans
-    ]
-    with SideBySide(jobs, at_once) as suites:
-        if at_once > 1:
-            suites.start()  # they load while the hunt is on
-        if asked.hunted:
-            with _threads(threads):
-                _hunt(loaded, asked, folder)
-        with progress() as bars:
-            suites.wait(Bars(bars))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class Bars:
-    """One progress bar a process."""
-
-    def __init__(self, bars: Progress) -> None:
-        self.bars = bars
-        self.tasks: dict[str, TaskID] = {}
-
-    def __call__(self, processes: Sequence[Process]) -> None:
-        """The bars stand where the processes are."""
-        for each in processes:
-            plan = each.job.plan
-            if plan.name not in self.tasks:
-                self.tasks[plan.name] = self.bars.add_task(plan.name, total=plan.steps, said="")
-            self.bars.update(self.tasks[plan.name], completed=each.step, said=each.words)
-
-
-def _hunt(subject: Subject, asked: Asked, folder: Path) -> None:
-    pass
+            print(f"whynan: {NOT_SEEDED}", file=sys.stderr)
+            here(loaded, asked, record, Bars(shown))

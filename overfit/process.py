@@ -102,6 +102,8 @@ class Process:
         self.process.stdout.close()
         if self.output.stat().st_size == 0:
             self.output.unlink()
+            with suppress(OSError):  # another child's output is still there
+                self.output.parent.rmdir()
 
     def _last_words(self, status: int) -> str:
         how = f"its process ended with status {status}"

@@ -14,7 +14,7 @@ from nan_watch import NanWatch, PoisonedStep
 from overfit.curves import Accuracy, Curves, counted
 from overfit.death import note_death
 from overfit.dropout import switch_off
-from overfit.heads import Evaluation, Heads, undisturbed
+from overfit.heads import Evaluation, Heads
 from overfit.plan import Ending, Plan
 from overfit.rules.memorised import Memorised
 from overfit.samples import Samples, draw
@@ -87,8 +87,7 @@ def _write_attention(recorder: Recorder, subject: Subject, samples: Samples) -> 
     from probes.attention import write_attention
 
     try:
-        with undisturbed(subject.model):
-            write_attention(recorder, subject, subject.model, samples.batches[0])
+        write_attention(recorder, subject, subject.model, samples.batches[0])
     except Exception as error:  # the suite's own result stands, whatever a map may need
         recorder.note(no_attention=f"{type(error).__name__}: {error}")
 

@@ -8,7 +8,7 @@ from overfit.curves import Curves
 def lacks_course(curves: Curves) -> str | None:
     """Why the suite's course cannot be judged; None where it ran to an end of its own."""
     if curves.ended == "died":
-        return f"the suite of {curves.suite} died: {curves.said}"
+        return f"the suite of {curves.suite} died"
     if curves.ended is None:
         done = len(curves.steps)
         return f"the suite of {curves.suite} was cut off after {done} of {curves.budget} steps"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from overfit.asked import Asked
 from overfit.child import Job
-from overfit.diagnose import Asked
 from overfit.plan import Plan, check_sizes, parse_sizes
 from probes.errors import RequestError
 

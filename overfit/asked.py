@@ -1,0 +1,65 @@
+"""What is asked of a diagnosis."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from overfit.plan import Plan
+
+SIZES = (5, 20)
+STEPS = 400
+QUICK_HUNT = 20  # steps
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be done with a subject.
+
+    sizes: samples of each suite. steps: optimizer steps of a suite at most. hunted: whether the
+    hunt and attention maps are part of it. quick: a hunt of 20 steps, and suites that evaluate
+    every 20 steps instead of 10 and stop after two perfect evaluations instead of three.
+    dropout: left on while a suite trains. jobs: suites at once, None for one a core.
+    """
+
+    sizes: tuple[int, ...] = SIZES
+    steps: int = STEPS
+    seed: int = 0
+    hunted: bool = True
+    quick: bool = False
+    dropout: bool = False
+    device: str | None = None
+    jobs: int | None = None
+
+    @property
+    def hunt_steps(self) -> int | None:
+        """Steps of the hunt; None for the hunt's own default."""
+        return QUICK_HUNT if self.quick else None
+
+    @property
+    def at_once(self) -> int:
+        """How many suites run side by side."""
+        return min(self.jobs or os.cpu_count() or 1, len(self.sizes))
+
+    @property
+    def threads(self) -> int:
+        """Torch's threads in each of them."""
+        return max(1, (os.cpu_count() or 1) // self.at_once)
+
+    def plans(self) -> list[Plan]:
+        """One plan a suite, the largest first, since it takes longest."""
+        every, in_a_row = (20, 2) if self.quick else (10, 3)
+        largest = max(self.sizes)
+        return [
+            Plan(
+                size=size,
+                sizes=self.sizes,
+                seed=self.seed,
+                steps=self.steps,
+                every=every,
+                in_a_row=in_a_row,
+                dropout=self.dropout,
+                attention=self.hunted and size == largest,
+            )
+            for size in sorted(self.sizes, reverse=True)
+        ]

@@ -1,0 +1,34 @@
+"""Where the hunt and every suite stand, for one who waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from overfit.process import Process
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+@dataclass
+class Bars:
+    """One bar a name, made when it is first spoken of."""
+
+    shown: Progress
+    tasks: dict[str, TaskID] = field(default_factory=dict)
+
+    def tell(self, name: str, total: int, done: int, words: str) -> None:
+        """The bar of this name stands there; without words it keeps those that it has."""
+        if name not in self.tasks:
+            self.tasks[name] = self.shown.add_task(name, total=total, said="")
+        self.shown.update(self.tasks[name], completed=done, total=total)
+        if words:
+            self.shown.update(self.tasks[name], said=words)
+
+    def look(self, processes: Sequence[Process]) -> None:
+        """The bars of these processes stand where they do."""
+        for each in processes:
+            plan = each.job.plan
+            self.tell(plan.name, plan.steps, each.step, each.words)

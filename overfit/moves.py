@@ -1,0 +1,86 @@
+"""The hunt and the suites of a diagnosis, in this process or side by side in fresh ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from nan_watch.hunt import hunt
+from overfit.asked import Asked
+from overfit.bars import Bars
+from overfit.child import Job
+from overfit.process import SideBySide
+from overfit.suite import run_copy
+from probes.record import Recorder
+from probes.seeding import seed_everything
+from probes.subject import Subject
+
+
+def here(subject: Subject, asked: Asked, record: Recorder, bars: Bars) -> None:
+    """Hunt and suites have run one after the other, each on a copy of the model."""
+    if asked.hunted:
+        seed_everything(asked.seed)
+        trial = replace(subject, model=copy.deepcopy(subject.model))
+        hunted(trial, asked, record, bars, lambda: None)
+    for plan in asked.plans():
+        tell = partial(bars.tell, plan.name, plan.steps)
+        run_copy(subject, plan, record.folder / "parts" / plan.name, tell)
+
+
+def side_by_side(
+    address: str, subject: Subject, asked: Asked, record: Recorder, bars: Bars
+) -> None:
+    """Hunt and suites have run; the hunt here, while the first suites load in their processes.
+
+    Leaving early, by Ctrl-C too, ends all processes.
+    """
+    parts = record.folder / "parts"
+    jobs = [
+        Job(address, asked.device, asked.threads, parts / plan.name, plan) for plan in asked.plans()
+    ]
+
+    def go_on() -> None:
+        suites.start()
+        bars.look(suites.all)
+
+    with SideBySide(jobs, asked.at_once) as suites:
+        if asked.hunted and asked.at_once > 1:
+            go_on()
+            with threads(asked.threads):
+                hunted(subject, asked, record, bars, go_on)
+        elif asked.hunted:
+            hunted(subject, asked, record, bars, lambda: None)
+        suites.wait(bars.look)
+
+
+def hunted(
+    subject: Subject, asked: Asked, record: Recorder, bars: Bars, meanwhile: Callable[[], None]
+) -> None:
+    """The hunt has run on the subject's model, and is the part `hunt`. Raises KeyboardInterrupt."""
+    settings = {"part": "hunt", "steps": asked.hunt_steps}
+    part = record.part("hunt", seed=asked.seed, device=record.facts["device"], settings=settings)
+
+    def say(step: int, total: int, loss: float | None) -> None:
+        bars.tell("hunt", total, step, "" if loss is None else f"loss {loss:.3g}")
+        meanwhile()
+
+    found = hunt(subject, asked.hunt_steps, part, say=say)
+    part.close(found.judgement)
+    if found.interrupted:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Torch uses so many threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
