@@ -140,7 +140,8 @@ class Names:
             places = np.arange(hidden.shape[axis])
             kept: Array = places < values[..., None]
             return kept
-        return values == 0 if mask.means == "hide" else values != 0
+        visible: Array = values == 0 if mask.means == "hide" else values != 0
+        return visible
 
     def pictures(
         self, map_: AttentionMap, sample: int | None, sample_name: str | None

@@ -62,7 +62,7 @@ class SoftmaxTrace(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.uses: list[Use] = []
         self._names = {id(module): name or "model" for name, module in model.named_modules()}
         # by id, each with the tensor itself, so that the id is not given to another one

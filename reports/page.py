@@ -1,4 +1,4 @@
-"""What a report says of a run, as plain data: read here, drawn in `figures/`, laid out by templates."""
+"""What a report says of a run, as plain data; `figures/` draws it, `templates/` lay it out."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ WORDS = {
     Verdict.BROKEN: "A rule is broken",
 }
 UNJUDGED = "Not judged"
+ATTENTION = "Attention maps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,16 @@ class Fact:
 class Page:
     """Everything that a report says.
 
-    verdict: None where nothing was judged. banners: what must be known before anything else.
+    verdict: None where nothing was judged. whole: false where attention was all that was asked
+    for. banners: what must be known before anything else.
     missing: what could not be read or was never recorded.
     """
 
     run: str
     verdict: Verdict | None
     word: str
+    headline: str
+    whole: bool
     banners: tuple[str, ...]
     cards: tuple[Card, ...]
     passed: tuple[str, ...]
@@ -87,12 +91,15 @@ def read_page(run: Run) -> Page:
     """
     missing: list[str] = []
     judgement, judged = _judgement(run, missing)
-    stretches = [("run", run), *run.parts]
+    parts = sorted(run.parts, key=_reading_order)
+    stretches = [("run", run), *parts]
     cards = tuple(_cards(judgement.findings))
     return Page(
         run=str(run.facts.get("run", run.folder.name)),
         verdict=judgement.verdict if judged else None,
-        word=WORDS[judgement.verdict] if judged else UNJUDGED,
+        word=_word(run, judgement, judged),
+        headline=_headline(run, judgement, judged),
+        whole=not only_attention(run),
         banners=tuple(_banners(run, judgement, judged)),
         cards=cards,
         passed=judgement.passed,
@@ -101,12 +108,40 @@ def read_page(run: Run) -> Page:
         gradients=tuple(_each(_gradients, stretches, missing)),
         attention=tuple(_attention(stretches, missing)),
         facts=tuple(_facts(run)),
-        parts=tuple((name, tuple(_settings(part))) for name, part in run.parts),
+        parts=tuple((name, tuple(_settings(part))) for name, part in parts),
         environment=tuple(_environment(run)),
         limits=tuple(_flat(run.facts.get("limits", {}))),
         command=" ".join(str(word) for word in run.facts.get("command", [])),
         missing=tuple(missing),
     )
+
+
+def only_attention(run: Run) -> bool:
+    """Whether attention maps are all that the run was made for."""
+    return bool(run.facts.get("settings", {}).get("part") == "attention")
+
+
+def _word(run: Run, judgement: Judgement, judged: bool) -> str:
+    if judged:
+        return WORDS[judgement.verdict]
+    return ATTENTION if only_attention(run) else UNJUDGED
+
+
+def _headline(run: Run, judgement: Judgement, judged: bool) -> str:
+    if judgement.findings:
+        return judgement.findings[0].message
+    if judged:
+        return "No rule found anything in this run."
+    if only_attention(run):
+        return f"What `{run.facts['settings'].get('subject')}` attends to"
+    return "This run was not judged."
+
+
+def _reading_order(named: tuple[str, Run]) -> tuple[int, str]:
+    """Suites by their size, after what has none, such as the hunt."""
+    name, part = named
+    size = part.facts.get("settings", {}).get("size", 0)
+    return size if isinstance(size, int) else 0, name
 
 
 def _judgement(run: Run, missing: list[str]) -> tuple[Judgement, bool]:
@@ -121,7 +156,8 @@ def _banners(run: Run, judgement: Judgement, judged: bool) -> Iterator[str]:
     steps = run.steps
     if not run.complete:
         reach = f"to step {steps[-1]}" if len(steps) else "before any step of its own was recorded"
-        how = "was interrupted" if run.facts["settings"].get("interrupted") else "is incomplete"
+        stopped = run.facts.get("settings", {}).get("interrupted")
+        how = "was interrupted and is incomplete" if stopped else "is incomplete"
         yield f"This run {how}: its record reaches {reach}, and what follows rests on that."
     cut = [name for name, part in run.parts if not part.complete]
     if cut:
@@ -129,8 +165,8 @@ def _banners(run: Run, judgement: Judgement, judged: bool) -> Iterator[str]:
     broken = [each.code for each in judgement.findings if each.verdict is Verdict.BROKEN]
     if broken:
         yield f"A rule raised an exception and was not judged: {', '.join(broken)}."
-    if not judged:
-        yield "This run holds no findings: nothing was judged, which is not to say that all is well."
+    if not judged and not only_attention(run):
+        yield "This run holds no findings: nothing was judged. That is not to say that all is well."
 
 
 def _cards(findings: Sequence[Finding]) -> Iterator[Card]:

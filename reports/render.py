@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from probes.run import Run
 from reports.figures import attention, curves, gradients
@@ -105,11 +106,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": number, "identifier": identifier}
+    made.filters |= {"number": number, "identifier": identifier, "ticked": ticked}
     return made
 
 
-def _beside(name: str) -> Any:
-    from markupsafe import Markup
+def ticked(words: str) -> Markup:
+    """The words, escaped, with what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(words))))
 
+
+def _beside(name: str) -> Markup:
     return Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))

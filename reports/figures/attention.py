@@ -91,7 +91,7 @@ def draw(map_: Attention) -> Figure:
 def palette() -> Palette:
     """One blue, from clear at 0 to full at 1; the last colour is red, for what is not finite."""
     alpha = (np.linspace(0, 1, ODD) ** 0.6 * 255).round()
-    blue = np.tile([37, 99, 200], (ODD, 1))
+    blue = np.tile([58, 124, 235], (ODD, 1))
     scale = np.concatenate([blue, alpha[:, None]], axis=1)
     return np.concatenate([scale, [[214, 40, 57, 255]]]).astype(np.uint8)
 
@@ -136,7 +136,8 @@ def _large(map_: Attention, head: int) -> Markup:
     weights = _pooled(map_.weights[head])
     queries, keys = map_.weights.shape[1:]
     rows, columns = weights.shape
-    left = 20 + 6.2 * max(len(short(name, 22)) for name in map_.queries)
+    axes = f"{map_.query_axis} ↓  {map_.key_axis} →"
+    left = 20 + 6.2 * max(len(axes), *(len(short(name, 22)) for name in map_.queries))
     top = 14 + 4.6 * max(len(short(name, 30)) for name in map_.keys)
     cell = min(18.0, max(4.0, (WIDE - left - 60) / columns))
     tall = min(18.0, max(4.0, 700 / rows))
@@ -148,10 +149,11 @@ def _large(map_: Attention, head: int) -> Markup:
         *_padding(map_, head, left, top, sides),
         *_queries(map_, left, top, sides[1]),
         *_keys(map_, left, top, sides[0]),
-        text(left - 8, top - 6, f"{map_.query_axis} ↓  {map_.key_axis} →", "end axis"),
+        text(left - 8, top - 6, axes, "end axis"),
         *_legend(left, top + high + 14),
     ]
-    return picture(left + wide + top * 0.75 + 10, top + high + 44, marks, "cells")
+    across = left + max(wide + top * 0.75 + 10, 320)
+    return picture(across, top + high + 44, marks, "cells")
 
 
 def _padding(

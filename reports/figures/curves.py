@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from reports.figures.figure import Figure, identifier, number, thinned
 from reports.figures.svg import INK, LINES, SETTINGS, from_matplotlib
@@ -65,10 +65,10 @@ def draw(course: Course) -> Figure:
 
 
 def _plot(course: Course, log: bool) -> Any:
-    import matplotlib
+    from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
 
-    with matplotlib.rc_context(SETTINGS):
+    with rc_context(cast(Any, SETTINGS)):
         panels = [kind for kind in (course.losses, course.accuracies) if kind]
         canvas = Canvas(figsize=(9.6, 3.3), layout="constrained")
         axes = canvas.subplots(1, len(panels), squeeze=False)[0]

@@ -76,9 +76,9 @@ def rectangle(x: float, y: float, width: float, height: float, kind: str) -> Mar
 
 
 def picture(width: float, height: float, marks: Iterable[Markup], kind: str) -> Markup:
-    """The marks as one SVG, as wide as it wants and no wider than the page."""
+    """The marks as one SVG of this size; a narrow screen scrolls it, paper shrinks it."""
     return Markup(
-        '<svg class="{}" viewBox="0 0 {:.6g} {:.6g}" style="max-width:{:.6g}px">{}</svg>'
+        '<svg class="{}" viewBox="0 0 {:.6g} {:.6g}" style="width:{:.6g}px">{}</svg>'
     ).format(kind, width, height, width, Markup("").join(marks))
 
 

@@ -1,0 +1,112 @@
+"""`whynan attention` and `whynan render`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from probes.command import Address, Device, Out, Seed, done, prepare
+from probes.errors import RequestError
+
+if TYPE_CHECKING:
+    from probes.attention import AttentionMap
+
+Chosen = Annotated[str | None, typer.Option(help="Such as 0,3; all by default.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+def attention(
+    address: Address,
+    samples: Annotated[
+        str | None,
+        typer.Option(help="Of the first batch, such as 0,3; three by default."),
+    ] = None,
+    layers: Chosen = None,
+    heads: Chosen = None,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Draw the attention maps of a subject's first batch, padding marked."""
+    from probes.attention import attention_maps, write_attention
+    from probes.batch import sample_count
+    from probes.first_step import first_batch
+    from probes.record import Recorder, new_folder
+    from reports import render
+
+    asked = {
+        "samples": places("--samples", samples),
+        "layers": places("--layers", layers),
+        "heads": places("--heads", heads),
+    }
+    subject = prepare(address, seed, device)
+    batch = first_batch(subject)
+    forward = subject.predict or subject.loss
+    count = sample_count(batch, subject.layout)
+    _check_samples(asked["samples"], count)
+    _check_maps(asked, attention_maps(subject.model, lambda: forward(subject.model, batch)))
+    folder = new_folder(out)
+    settings = {"part": "attention", "subject": address, **asked}
+    recorder = Recorder(folder, seed=seed, device=device, settings=settings)
+    drawn = write_attention(recorder, subject, subject.model, batch, **asked)
+    recorder.close()
+    print(f"{drawn} attention maps, each with its heads")
+    print(f"report: {render(folder)}")
+    done(folder)
+
+
+def places(option: str, words: str | None) -> list[int] | None:
+    """The numbers of `0,3`; None where nothing was asked. Raises RequestError where malformed."""
+    if words is None:
+        return None
+    parts = [part.strip() for part in words.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise RequestError(
+            f"`{option} {words}` is no list of numbers from 0 on: write them with commas between "
+            f"them, such as `{option} 0,3`."
+        )
+    return [int(part) for part in dict.fromkeys(parts)]
+
+
+def _check_samples(samples: Sequence[int] | None, count: int | None) -> None:
+    if samples is None:
+        return
+    if count is None:
+        raise RequestError(
+            "`--samples` was given, but the first batch cannot be cut into samples: declare its "
+            "sample axis in `Layout.axes`, or leave the option out."
+        )
+    if max(samples) >= count:
+        raise RequestError(
+            f"`--samples {max(samples)}` is not there: the first batch holds {count} samples, "
+            f"0 to {count - 1}."
+        )
+
+
+def _check_maps(asked: dict[str, list[int] | None], maps: Sequence[AttentionMap]) -> None:
+    """Layers and heads that were asked for are there."""
+    sites = dict.fromkeys(map_.site for map_ in maps)
+    layers, heads = asked["layers"], asked["heads"]
+    if layers is not None and max(layers) >= len(sites):
+        there = ", ".join(f"{place} `{site}`" for place, site in enumerate(sites)) or "none"
+        raise RequestError(f"`--layers {max(layers)}` is not there: the layers are {there}.")
+    most = max((map_.weights.shape[1] for map_ in maps), default=0)
+    if heads is not None and max(heads) >= most:
+        raise RequestError(
+            f"`--heads {max(heads)}` is not there: no layer has more than {most} heads, counted "
+            "from 0."
+        )
+
+
+def render(run: Run) -> None:
+    """Rebuild a run's report from its record alone."""
+    from reports import render as rendered
+
+    print(f"report: {rendered(run)}")
+    done(run)
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (attention, render)
