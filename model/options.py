@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from functools import wraps
@@ -12,16 +13,19 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import typer
 
 Command = Callable[..., None]
+_NOTE = re.compile(r"^    (\w+):.*?#\s*(.*)$", re.MULTILINE)
 _TRUTH = {"true": True, "false": False}
 
 
 def takes_fields_of(settings: type) -> Callable[[Command], Command]:
     """The command has one option a field; those that were given reach its argument `changes`.
 
-    `changes` is a mapping of field to value; a field that was not given is not in it.
+    `changes` is a mapping of field to value; a field that was not given is not in it. The comment
+    beside a field is its option's help.
     """
     hints = get_type_hints(settings)
-    extra = [_option(each, hints[each.name]) for each in fields(settings)]
+    notes = dict(_NOTE.findall(inspect.getsource(settings)))
+    extra = [_option(each, hints[each.name], notes.get(each.name, "")) for each in fields(settings)]
     names = {each.name for each in fields(settings)}
 
     def extend(command: Command) -> Command:
@@ -49,7 +53,7 @@ class Given:
         self.it = it
 
 
-def _option(each: Field[Any], hint: Any) -> inspect.Parameter:
+def _option(each: Field[Any], hint: Any, note: str) -> inspect.Parameter:
     def parse(text: str | Given) -> Given:
         return text if isinstance(text, Given) else Given(value_of(hint, text))
 
@@ -57,7 +61,7 @@ def _option(each: Field[Any], hint: Any) -> inspect.Parameter:
         f"--{each.name}",
         parser=parse,
         metavar=form_of(hint),
-        help=f"Default: {_default(each)}.",
+        help=f"{note[:1].upper()}{note[1:]} Default: {_default(each)}.".strip(),
         show_default=False,
         rich_help_panel="Settings (fields of the configuration)",
     )

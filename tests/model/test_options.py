@@ -13,7 +13,7 @@ from model.options import form_of, takes_fields_of, value_of
 
 @dataclass(frozen=True)
 class Settings:
-    shuffle: bool = False
+    shuffle: bool = False  # a new order every epoch.
     rate: float = 0.1
     max_turn: int | None = None
     loss: Literal["sum", "key"] = "sum"
@@ -82,6 +82,7 @@ def test_help_names_every_field_with_its_default() -> None:
     result, _ = given("--help")
     for name in ("--shuffle", "--rate", "--max_turn", "--loss", "--encoder"):
         assert name in result.output
+    assert "A new order every epoch. Default: false." in " ".join(result.output.split())
     assert "Default: 0.1." in result.output
     assert "Default: none." in result.output
 

@@ -1,0 +1,72 @@
+"""Which interactions are trained on, and in which order: a function of seed and epoch alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from model.config import Config
+from model.read import Interaction
+from probes.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What is trained on and what is held out; no interaction is in both."""
+
+    training: tuple[Interaction, ...]
+    validation: tuple[Interaction, ...]
+
+
+def split(config: Config, interactions: Sequence[Interaction]) -> Split:
+    """The interactions cut to `max_turn`, `validation` of them held out, the rest made tiny.
+
+    Raises RequestError where there are fewer than the configuration asks for.
+    """
+    cut = [replace(each, turns=each.turns[: config.max_turn]) for each in interactions]
+    left = len(cut) - config.validation
+    if left < max(1, config.tiny or 0):
+        raise RequestError(
+            f"`validation={config.validation}` and `tiny_dataset={config.tiny_dataset}` ask for "
+            f"more than the {len(cut)} interactions that the data holds: at least one, and a tiny "
+            "set whole, must be left to train on; ask for fewer, or give more data"
+        )
+    drawn = random.Random(config.seed).sample(range(len(cut)), len(cut))
+    held, rest = sorted(drawn[: config.validation]), drawn[config.validation :]
+    kept = sorted(rest if config.tiny is None else _tiny(config, cut, rest))
+    return Split(tuple(cut[i] for i in kept), tuple(cut[i] for i in held))
+
+
+def _tiny(config: Config, interactions: Sequence[Interaction], drawn: Sequence[int]) -> list[int]:
+    """The first `tiny` that were drawn; of one database where that is asked for.
+
+    Where no database has so many, the largest ones are taken until the set is full.
+    """
+    wanted = config.tiny or 0
+    if not config.same_database:
+        return list(drawn[:wanted])
+    groups: dict[str, list[int]] = {}
+    for index in drawn:
+        groups.setdefault(interactions[index].database, []).append(index)
+    for group in groups.values():  # in the order of the draw, so that the seed chooses
+        if len(group) >= wanted:
+            return group[:wanted]
+    largest = sorted(groups.values(), key=len, reverse=True)
+    return [index for group in largest for index in group][:wanted]
+
+
+def steps_per_epoch(config: Config, count: int) -> int:
+    """How many steps it takes to see `count` interactions once."""
+    return -(-count // config.batch_size)
+
+
+def batches(
+    config: Config, interactions: Sequence[Interaction], epoch: int
+) -> list[list[Interaction]]:
+    """The steps of an epoch: every interaction once, `batch_size` a step."""
+    order = list(interactions)
+    if config.shuffle:
+        random.Random(f"{config.seed} {epoch}").shuffle(order)
+    size = config.batch_size
+    return [order[start : start + size] for start in range(0, len(order), size)]
