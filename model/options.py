@@ -61,13 +61,17 @@ def _option(each: Field[Any], hint: Any, note: str) -> inspect.Parameter:
         f"--{each.name}",
         parser=parse,
         metavar=form_of(hint),
-        help=f"{note[:1].upper()}{note[1:]} Default: {_default(each)}.".strip(),
+        help=f"{_sentence(note)}Default: {_default(each)}.",
         show_default=False,
         rich_help_panel="Settings (fields of the configuration)",
     )
     kind = inspect.Parameter.KEYWORD_ONLY
     annotation = Annotated[Given | None, made]
     return inspect.Parameter(each.name, kind, default=None, annotation=annotation)
+
+
+def _sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:].rstrip('.')}. " if note else ""
 
 
 def _default(each: Field[Any]) -> str:
