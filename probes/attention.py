@@ -17,6 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probes.attention_names import Names, Picture
 from probes.batch import sample_count, take
+from probes.guess import complete
+from probes.layout import Layout
 from probes.record import Recorder
 from probes.softmax_trace import SoftmaxTrace, Use
 from probes.subject import Batch, Subject
@@ -154,9 +156,10 @@ def write_attention(
     chosen: Sequence[int | None] = [None]
     if count is not None:
         chosen = range(min(count, SAMPLES)) if samples is None else samples
+    guessed = complete(batch, subject.layout)
     written, left_out = 0, 0
     for sample in chosen:
-        for picture in _pictures(subject, model, batch, sample):
+        for picture in _pictures(subject, model, batch, sample, guessed.layout):
             if layers is not None and picture.layer not in layers:
                 continue
             if written == ARRAYS:
@@ -164,13 +167,20 @@ def write_attention(
                 continue
             _write(recorder, f"attention-{written:03d}", picture, heads)
             written += 1
-    said = {"samples": list(chosen), "of_samples": count, "arrays": written, "left_out": left_out}
-    recorder.note(attention=said)
+    recorder.note(
+        attention={
+            "samples": None if count is None else list(chosen),
+            "of_samples": count,
+            "maps": written,
+            "left_out": left_out or None,
+            "guessed": list(guessed.lines),
+        }
+    )
     return written
 
 
 def _pictures(
-    subject: Subject, model: nn.Module, batch: Batch, sample: int | None
+    subject: Subject, model: nn.Module, batch: Batch, sample: int | None, layout: Layout
 ) -> Iterator[Picture]:
     """The maps of one sample with the names of their axes and entries."""
     cut = batch if sample is None else take(batch, [sample], subject.layout)
@@ -178,7 +188,7 @@ def _pictures(
     if sample is not None and subject.describe is not None:
         name = subject.describe(batch, sample)
     forward = subject.predict or subject.loss
-    names = Names(cut, subject.layout, alone=sample is not None)
+    names = Names(cut, layout, alone=sample is not None)
     for map_ in joined(attention_maps(model, lambda: forward(model, cut))):
         yield from names.pictures(map_, sample, name)
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from torch import Tensor
 
 from probes.batch import leaves
-from probes.guess import complete
 from probes.layout import Layout, Mask
 from probes.subject import Batch
 
@@ -88,11 +87,12 @@ class Column:
 class Names:
     """What is known of a batch's entries.
 
-    alone: whether the batch holds one sample, whose axis then tells nothing.
+    layout: complete, guesses included. alone: whether the batch holds one sample, whose axis then
+    tells nothing.
     """
 
-    def __init__(self, batch: Batch, layout: Layout | None, alone: bool) -> None:
-        self.layout = complete(batch, layout).layout
+    def __init__(self, batch: Batch, layout: Layout, alone: bool) -> None:
+        self.layout = layout
         self.alone = alone
         self.leaves = leaves(batch)
         keys = [*self.layout.names, *(key for mask in self.layout.masks for key in mask.hides)]
