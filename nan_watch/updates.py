@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 A_STEP = 2  # parameters looked at in a step
-SAMPLE = 2**14  # numbers of a parameter that are looked at; of a larger one an even sample
+BLOCKS, BLOCK = 64, 256  # what is looked at of a larger parameter: even blocks of its numbers
 
 
 class Updates:
@@ -57,6 +57,8 @@ class Updates:
 
 
 def sample(parameter: Tensor) -> Tensor:
-    """(number,) the parameter's numbers, or an even sample of them; a view where it can be."""
+    """The parameter's numbers, or an even sample of them; a view where it can be."""
     flat = parameter.detach().reshape(-1)  # (number,)
-    return flat[:: max(1, flat.numel() // SAMPLE)]
+    if flat.numel() <= BLOCKS * BLOCK:
+        return flat
+    return flat.as_strided((BLOCKS, BLOCK), (flat.numel() // BLOCKS, 1))  # (block, number)

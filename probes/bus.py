@@ -222,7 +222,7 @@ class _Part:
                 self.see(self.number, value)
             # a hook on a leaf would stay for good, and a leaf's gradient is a parameter's
             if self.see_grad is not None and value.requires_grad and not value.is_leaf:
-                value.register_hook(self.show_grad)  # type: ignore[no-untyped-call]
+                value.register_hook(self.show_grad)
         elif value is not None:
             self._show_parts(value)
 

@@ -42,10 +42,11 @@ def loss(model, batch):
 
 
 def made(shortest):
+    cuts = [(i, i + 4) for i in range(0, 24, 4)]
     ids, y = torch.randint(1, 10, (24, 5)), torch.randint(0, 4, (24,))
     length = torch.full((24,), 5.0)
     length[21] = shortest
-    batches = [dict(ids=ids[i:i + 4], y=y[i:i + 4], length=length[i:i + 4]) for i in range(0, 24, 4)]
+    batches = [dict(ids=ids[i:j], y=y[i:j], length=length[i:j]) for i, j in cuts]
     adam = lambda model: torch.optim.Adam(model.parameters(), lr=0.01)
     return Subject(Model(), batches, loss, adam, clip_norm=1.0)
 
