@@ -25,7 +25,7 @@ class TensorFacts:
     nan, inf, minus_inf: how many of its numbers are so. rows: the first indices along its first
     axis that hold one; bad_rows: how many such indices there are, of shape[0].
     abs_max: the largest absolute number among the finite ones; 0 where there is none.
-    subnormal: how many are not zero and below the smallest normal number of the dtype.
+    subnormal: in 16 bits, how many are not zero and below the dtype's smallest normal number.
     change: norm of the difference to the checkpoint before over the norm there, over numbers that
     are finite in both; None where there is none before, or of another shape.
     bad_before: how many were not finite in the checkpoint before; None as above.
@@ -129,15 +129,16 @@ def facts(name: str, tensor: Tensor, before: Tensor | None = None) -> TensorFact
         return TensorFacts(name, shape, dtype)
     nan = inf = minus_inf = subnormal = 0
     abs_max = 0.0
-    tiny = torch.finfo(dtype).tiny if dtype.is_floating_point else 0.0
     for piece in pieces(values):
-        finite = piece.isfinite()
-        nan += int(piece.isnan().sum())
-        inf += int((piece == math.inf).sum())
-        minus_inf += int((piece == -math.inf).sum())
-        sizes = piece[finite].abs()
+        sizes = piece.abs()
+        if not _all_finite(piece):
+            nan += int(piece.isnan().sum())
+            inf += int((piece == math.inf).sum())
+            minus_inf += int((piece == -math.inf).sum())
+            sizes = sizes[piece.isfinite()]
         abs_max = max(abs_max, float(sizes.max()) if len(sizes) else 0.0)
-        subnormal += int(((sizes > 0) & (sizes < tiny)).sum())
+        if dtype.itemsize == 2:
+            subnormal += int(((sizes > 0) & (sizes < torch.finfo(dtype).tiny)).sum())
     rows, bad_rows = _rows(values) if nan + inf + minus_inf and values.shape == shape else ((), 0)
     change, bad_before = _beside(values, before)
     return TensorFacts(
@@ -197,12 +198,23 @@ def _beside(values: Tensor, before: Tensor | None) -> tuple[float | None, int | 
     moved = held = 0.0
     bad = 0
     for new_piece, old_piece in zip(pieces(values), pieces(old), strict=True):
-        was = old_piece.isfinite()
-        both = was & new_piece.isfinite()
-        difference = (new_piece[both].double() - old_piece[both].double()).square().sum()
-        moved += float(difference)
-        held += float(old_piece[both].double().square().sum())
-        bad += len(was) - int(was.sum())
+        if not (_all_finite(new_piece) and _all_finite(old_piece)):
+            was = old_piece.isfinite()
+            bad += len(was) - int(was.sum())
+            both = was & new_piece.isfinite()
+            new_piece, old_piece = new_piece[both], old_piece[both]
+        moved += _square(new_piece - old_piece)
+        held += _square(old_piece)
     if held == 0:
         return (math.inf if moved > 0 else 0.0), bad
     return math.sqrt(moved / held), bad
+
+
+def _all_finite(piece: Tensor) -> bool:
+    """Whether no number is NaN or infinite, in one pass."""
+    return all(map(math.isfinite, (float(edge) for edge in torch.aminmax(piece))))
+
+
+def _square(values: Tensor) -> float:
+    """The sum of squares, added up in float64."""
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2

@@ -381,7 +381,7 @@ def test_the_command_tells_tensors_changes_and_the_run(
     series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        app([command])([str(series), "--out", str(tmp_path / "run")])
+        app([command])(["autopsy", str(series), "--out", str(tmp_path / "run")])
     assert ended.value.code == 1
     out = capsys.readouterr().out
     assert "epoch-9.pt: finite; 12 float32" in out
