@@ -69,8 +69,9 @@ COMMANDS: tuple[Callable[..., None], ...] = (diagnose, overfit)
 def _examine(subject: str, asked: Asked, out: Path | None) -> NoReturn:
     from overfit.diagnose import examine
     from probes.command import finish
+    from reports import render
 
     run = examine(subject, asked, out)
     if not run.complete:
         print("ended by Ctrl-C: suites that were cut off are not judged")
-    finish(run.folder, run.judgement, run.folder / "report.html")
+    finish(run.folder, run.judgement, render(run.folder))

@@ -55,17 +55,19 @@ def diagnose(
         device=device,
         jobs=jobs,
     )
-    return examine(subject, asked, out)
+    from reports import render
+
+    run = examine(subject, asked, out)
+    render(run.folder)
+    return run
 
 
 def examine(subject: Subject | str, asked: Asked, out: Path | None = None) -> Run:
-    """The subject went through what was asked, and the run folder tells of it.
+    """The subject went through what was asked; the run folder tells of it, without a page yet.
 
-    Ctrl-C ends all processes; what is done is judged and rendered, and the record says that it
-    is incomplete. Raises RequestError where the first step, a size or the folder will not do.
+    Ctrl-C ends all processes; what is done is judged, and the record says that it is incomplete.
+    Raises RequestError where the first step, a size or the folder will not do.
     """
-    from reports import render
-
     loaded = _loaded(subject, asked)
     first = check_first_step(loaded)
     draw(loaded, asked.sizes, asked.seed)
@@ -80,9 +82,8 @@ def examine(subject: Subject | str, asked: Asked, out: Path | None = None) -> Ru
         _moves(subject, loaded, asked, record)
         record.close(story(record.folder))
     except KeyboardInterrupt:
-        record.note(ended_by="KeyboardInterrupt")
+        record.note(interrupted=True)
         record.findings(story(record.folder))
-    render(record.folder)
     return Run(record.folder)
 
 

@@ -36,8 +36,10 @@ class Flat:
     unless: ClassVar[tuple[Memorised, Diverged]] = (Memorised(), Diverged())
 
     def lacks(self, curves: Curves) -> str | None:
-        """A course of the loss."""
-        return lacks_course(curves)
+        """A course of the loss, and room for it to fall where no head counts."""
+        if (why := lacks_course(curves)) is None and not curves.heads and curves.start == 0:
+            return "the loss began at 0, and nothing is counted: give `Subject.metrics`"
+        return why
 
     def holds(self, curves: Curves) -> bool:
         """Whether nothing was learned."""

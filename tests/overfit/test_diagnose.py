@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from overfit import assert_healthy, assert_memorises, diagnose
+from overfit.asked import Asked
+from overfit.diagnose import examine
 from overfit.story import story
 from probes import Ratio, Subject, Verdict
 from probes.errors import RequestError
@@ -35,8 +37,8 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 def make(lr: float = 0.02, **more: Any) -> Subject:
     fields: dict[str, Any] = {"batches": batches(), "metrics": {"class": right}, "loss": loss}
     torch.manual_seed(0)
+    fields["model"] = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 3))
     return Subject(
-        nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 3)),
         optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9),
         **(fields | more),
     )
@@ -63,7 +65,7 @@ def test_an_object_is_diagnosed_on_copies_and_that_is_said(
 
 def test_quick_hunts_fewer_steps_and_looks_less_often(tmp_path: Path) -> None:
     records = {
-        quick: dict(diagnose(make(0.1), sizes=(5,), quick=quick, out=tmp_path / str(quick)).parts)
+        quick: dict(examine(make(0.1), Asked((5,), quick=quick), tmp_path / str(quick)).parts)
         for quick in (True, False)
     }
     assert len(records[True]["hunt"].steps) == 20 < len(records[False]["hunt"].steps)
@@ -79,12 +81,31 @@ def test_batches_of_a_generator_serve_every_move(tmp_path: Path) -> None:
     def once() -> Iterator[Batch]:
         yield from batches()
 
-    record = diagnose(make(0.1, batches=once()), sizes=(20,), quick=True, out=tmp_path / "run")
+    subject = make(0.1, batches=once())
+    record = examine(subject, Asked((20,), quick=True), tmp_path / "run")
     assert [each.code for each in record.judgement.findings] == ["FIT001"]
 
 
+def test_the_largest_suite_leaves_its_trained_models_attention(tmp_path: Path) -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = x[:, None] * torch.eye(8)  # (sample, feature) -> (sample, token, feature)
+            return self.head(self.attention(tokens, tokens, tokens)[0].sum(1))
+
+    torch.manual_seed(0)
+    asked = Asked((5, 20), quick=True, steps=20)
+    parts = dict(examine(make(0.1, model=Attending()), asked, tmp_path / "run").parts)
+    assert parts["overfit-20-seed0"].arrays[0].startswith("attention-")
+    assert parts["overfit-5-seed0"].arrays == []
+
+
 def test_a_step_that_is_too_large_leads_what_it_did(tmp_path: Path) -> None:
-    record = diagnose(make(1e3), sizes=(5,), quick=True, out=tmp_path / "run")
+    record = examine(make(1e3), Asked((5,), quick=True), tmp_path / "run")
     codes = [each.code for each in record.judgement.findings if each.code != "NAN000"]
     assert codes == ["FIT003"]
     assert record.judgement.findings[0].site == "<optimizer>"
