@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from probes.finding import Evidence, Finding, Judgement, Verdict
@@ -19,7 +22,7 @@ STYLES = {
 
 def console() -> Console:
     """Standard output at 80 columns when piped, at the terminal's width when not."""
-    out = Console(highlight=False, soft_wrap=False)
+    out = Console(highlight=False)
     return out if out.is_terminal else Console(highlight=False, width=80)
 
 
@@ -30,23 +33,41 @@ def say(judgement: Judgement) -> None:
     out.print(Text.assemble("verdict: ", (verdict.value, STYLES[verdict])))
     for finding in judgement.findings:
         _say_one(out, finding)
-    if judgement.not_judged:
-        codes = ", ".join(f"{each.code} ({each.why})" for each in judgement.not_judged)
-        out.print(Text(f"not judged: {codes}", "dim"))
+    for each in judgement.not_judged:
+        _print(out, f"not judged: {each.code}, {each.why}", "dim", hanging="")
 
 
 def _say_one(out: Console, finding: Finding) -> None:
-    head = Text.assemble(
-        (f"{finding.verdict.value} {finding.code} {finding.rule}", STYLES[finding.verdict])
-    )
+    style = STYLES[finding.verdict]
     out.print()
-    out.print(head)
-    out.print(Padding(Text(finding.message), (0, 0, 0, 2)))
+    out.print(Text(f"{finding.verdict.value} {finding.code} {finding.rule}", style))
+    _print(out, finding.message)
     if finding.source:
-        out.print(Padding(Text(f"at {finding.source}"), (0, 0, 0, 2)))
-    for evidence in finding.evidence:
-        out.print(Padding(Text("- " + describe(evidence), "dim"), (0, 0, 0, 2)))
-    out.print(Padding(Text.assemble(("fix: ", "bold"), finding.fix), (0, 0, 0, 2)))
+        _print(out, f"at {finding.source}")
+    for line in lines(finding.evidence):
+        _print(out, "- " + line, "dim", hanging="    ")
+    _print(out, "fix: " + finding.fix, "bold")
+
+
+def _print(out: Console, words: str, style: str = "", hanging: str = "  ") -> None:
+    """The words, two columns in, broken at the console's width."""
+    first = "  " if hanging else ""
+    folded = textwrap.fill(
+        words, out.width, initial_indent=first, subsequent_indent=hanging, break_on_hyphens=False
+    )
+    out.print(Text(folded, style), soft_wrap=True)
+
+
+def lines(evidence: Iterable[Evidence]) -> Iterator[str]:
+    """The evidence in words, one line each; what was read step after step shares a line."""
+    for _, group in groupby(evidence, lambda each: (each.what, each.limit, each.unit)):
+        same = list(group)
+        steps = [each.step for each in same]
+        if len(same) == 1 or None in steps:
+            yield from map(describe, same)
+        else:
+            values = ", ".join(number(each.value) for each in same)
+            yield f"{same[0].what}, steps {steps[0]} to {steps[-1]}: {values}"
 
 
 def describe(evidence: Evidence) -> str:
