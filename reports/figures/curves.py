@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from reports.figures.figure import Figure, identifier, number, thinned
-from reports.figures.svg import INK, LINES, SETTINGS, from_matplotlib
+from reports.figures.svg import INK, LINES, SETTINGS, from_matplotlib, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+DRAWN = 8  # lines of a panel
 POINTS = 1500  # of a line; beyond it the largest of neighbours stands for them
 
 
@@ -54,6 +55,9 @@ def draw(course: Course) -> Figure:
     notes = [] if log else ["The loss is not above zero throughout, so its scale is linear."]
     if any(len(curve.steps) > POINTS for curve in course.losses):
         notes.append(f"Lines of more than {POINTS} steps are drawn by the maximum of neighbours.")
+    most = max(len(course.losses), len(course.accuracies))
+    if most > DRAWN:
+        notes.append(f"{DRAWN} of {most} lines are drawn; the table holds all of them.")
     return Figure(
         id=identifier(course.part),
         title=course.title,
@@ -72,11 +76,11 @@ def _plot(course: Course, log: bool) -> Any:
         panels = [kind for kind in (course.losses, course.accuracies) if kind]
         canvas = Canvas(figsize=(9.6, 3.3), layout="constrained")
         axes = canvas.subplots(1, len(panels), squeeze=False)[0]
-        for panel, curves in zip(axes, panels, strict=True):
-            if curves is course.losses:
-                _losses(panel, curves, log)
+        for panel, lines in zip(axes, panels, strict=True):
+            if lines is course.losses:
+                _losses(panel, lines[:DRAWN], log)
             else:
-                _accuracies(panel, curves)
+                _accuracies(panel, lines[:DRAWN])
             panel.set_xlabel("step")
         return from_matplotlib(canvas, identifier(course.part))
 
@@ -102,7 +106,7 @@ def _accuracies(panel: Axes, curves: tuple[Curve, ...]) -> None:
     panel.set_ylim(-0.03, 1.05)
     panel.axhline(1, color=INK, linewidth=0.5, alpha=0.5)
     for place, curve in enumerate(curves):
-        _line(panel, place, curve.steps, curve.values, f"{curve.name}: {curve.words}")
+        _line(panel, place, curve.steps, curve.values, f"{short(curve.name, 18)}: {curve.words}")
     panel.legend(loc="best", fontsize=9)
 
 
@@ -114,7 +118,7 @@ def _line(panel: Axes, place: int, steps: Any, values: Any, name: str) -> None:
         linestyle=STYLES[place % len(STYLES)],
         color=LINES[place % len(LINES)],
         marker=only,
-        label=name.replace("$", r"\$").lstrip("_"),
+        label=short(name, 30).replace("$", r"\$").lstrip("_"),
     )
 
 

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import base64
+import io
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from probes.run import Matrix
+from reports.figures import attention, curves, gradients
+from reports.figures.attention import Attention
+from reports.figures.curves import Course, Curve
+from reports.figures.figure import identifier, number, thinned
+from reports.figures.png import data_uri
+from reports.figures.svg import blocks, short
+
+
+def matrix(values: np.ndarray, seen: np.ndarray | None = None) -> Matrix:
+    steps = np.arange(len(values), dtype=np.int64)
+    sites = tuple(f"p{place}" for place in range(values.shape[1]))
+    known = np.ones(values.shape, bool) if seen is None else seen
+    return Matrix(steps, np.ones_like(steps), sites, values.astype(np.float32), known)
+
+
+def attended(weights: np.ndarray, **changes: object) -> Attention:
+    heads, queries, keys = weights.shape
+    given: dict[str, object] = {
+        "name": "attention-000",
+        "site": "read",
+        "layer": 0,
+        "sample": "sample 0",
+        "row": None,
+        "heads": tuple(map(str, range(heads))),
+        "weights": weights,
+        "query_axis": "token",
+        "key_axis": "unit",
+        "queries": tuple(f"q{place}" for place in range(queries)),
+        "keys": tuple(f"k{place}" for place in range(keys)),
+        "query_padding": np.zeros(queries, bool),
+        "key_padding": np.zeros(keys, bool),
+        "hidden": np.zeros(keys, bool),
+        "masked": np.zeros(queries, bool),
+    }
+    return Attention(**(given | changes))  # type: ignore[arg-type]
+
+
+def test_a_png_holds_one_pixel_a_cell() -> None:
+    cells = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
+    palette = np.array([[1, 2, 3, 0], [9, 8, 7, 128], [255, 0, 0, 255]], np.uint8)
+    head, _, body = data_uri(cells, palette).partition(",")
+    assert head == "data:image/png;base64"
+    pixels = np.array(Image.open(io.BytesIO(base64.b64decode(body))).convert("RGBA"))
+    np.testing.assert_array_equal(pixels, palette[cells])
+
+
+def test_blocks_cover_the_marked_cells_and_no_other() -> None:
+    marked = np.random.default_rng(0).random((20, 30)) < 0.4
+    covered = np.zeros_like(marked)
+    for row, column, rows, columns in blocks(marked):
+        area = (slice(row, row + rows), slice(column, column + columns))
+        assert not covered[area].any()
+        covered[area] = True
+    np.testing.assert_array_equal(covered, marked)
+
+
+def test_alike_rows_are_one_block() -> None:
+    assert list(blocks(np.ones((9, 7), bool))) == [(0, 0, 9, 7)]
+
+
+def test_norms_have_their_own_colours_for_odd_ones() -> None:
+    cells = np.array([[np.nan, np.inf, -1.0, 0.0, 1e-9, 1e-4, 1.0]])
+    found = gradients._indices(cells, -4.0, 0.0)[0].tolist()
+    assert found == [gradients.ODD] * 2 + [gradients.NOT_SEEN, gradients.ZERO] + [3, 3, 255]
+
+
+def test_bins_keep_the_largest_and_every_nan() -> None:
+    values = np.random.default_rng(0).random((3, 5000))
+    values[1, 4321] = np.nan
+    values[2, 7] = 9.0
+    binned, notes = gradients._binned(values)
+    assert binned.shape == (3, 1000)
+    assert np.isnan(binned[1]).sum() == 1
+    assert binned[2].max() == 9
+    assert notes == ["5000 steps are binned by their maximum into 1000 columns"]
+
+
+def test_a_gradients_figure_says_what_is_odd() -> None:
+    values = np.full((4, 5), 0.1)
+    values[2:, 1], values[:, 2], values[1, 3] = np.nan, 0, 7
+    seen = np.ones((4, 5), bool)
+    seen[:, 4] = False
+    figure = gradients.draw(matrix(values, seen), "run", "norm_before_clip")
+    assert "1 parameters have a gradient that is not finite, first at step 2: `p1`" in figure.alt
+    assert "The largest finite norm is 7, of `p3` at step 1." in figure.alt
+    assert "Zero at every step: `p2`." in figure.alt
+    assert "Never seen: `p4`." in figure.alt
+    assert "before clipping" in figure.notes[0]
+    rows = {row[0]: row[1:] for row in figure.table.rows}
+    assert rows["p1"] == ("0.1", "0.1", "0.1", "NaN", "2 of 4", "0")
+    assert rows["p4"][-1] == "4 of 4"
+
+
+def test_the_worst_parameters_stay_in_a_large_table() -> None:
+    values = np.full((2, 500), 0.1)
+    values[1, 499] = np.nan
+    table = gradients.draw(matrix(values), "run", "norm").table
+    assert len(table.rows) == gradients.TABLE
+    assert table.rows[-1][0] == "p499"
+    assert table.said is not None
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (1200, 3)])
+def test_gradients_of_any_size(shape: tuple[int, int]) -> None:
+    figure = gradients.draw(matrix(np.ones(shape)), "run", "norm")
+    assert len(figure.svg) < 100_000
+
+
+def test_curves_name_their_last_values_with_counts() -> None:
+    loss = Curve("loss", (0, 1, 2), (2.0, math.nan, 0.5))
+    right = Curve("string", (0, 2), (0.0, 0.75), (0.0, 3.0), (4.0, 4.0))
+    figure = curves.draw(Course("suite", "Overfitting", (loss,), (right,), "It ended."))
+    assert "from 2 at step 0 to 0.5 at step 2" in figure.alt
+    assert "It is not finite at 1 of 3 steps." in figure.alt
+    assert "Right at the last evaluation: string 3 of 4. It ended." in figure.alt
+    assert figure.table.rows == (("0", "2", "0 of 4"), ("1", "NaN", ""), ("2", "0.5", "3 of 4"))
+    assert "currentColor" in figure.svg
+    assert "#010203" not in figure.svg
+    assert "#ffffff" not in figure.svg
+
+
+def test_a_loss_below_zero_has_a_linear_scale_and_says_so() -> None:
+    course = Course("suite", "s", (Curve("loss", (0, 1), (1.0, -1.0)),), ())
+    assert any("its scale is linear" in note for note in curves.draw(course).notes)
+    positive = Course("suite", "s", (Curve("loss", (0, 1), (1.0, 0.1)),), ())
+    assert curves.draw(positive).notes == ()
+
+
+def test_ids_of_two_curves_do_not_clash() -> None:
+    line = (Curve("loss", (0, 1), (1.0, 0.5)),)
+    first, second = (curves.draw(Course(part, "s", line, ())).svg for part in ("a", "b"))
+    assert 'id="a.figure_1"' in first
+    assert str(first).replace('"a.', '"b.').replace("#a.", "#b.") == second
+
+
+def test_an_attention_figure_says_where_it_looks() -> None:
+    weights = np.full((2, 2, 3), 1 / 3)
+    weights[1, 0] = [0.1, 0.9, 0.0]
+    figure = attention.draw(attended(weights))
+    assert figure.alt.startswith("Head 1 is sharpest at q0 → k1 (0.9).")
+    assert figure.table.rows[0] == ("q0", "k1", "0.9", "")
+    assert "2 heads, the sharpest large; 2 × 3" in figure.notes[0]  # noqa: RUF001
+
+
+def test_weight_on_padding_is_said() -> None:
+    weights = np.array([[[0.75, 0.25]]])
+    padding = np.array([False, True])
+    assert "Up to 25.0% of a query's" in attention.draw(attended(weights, key_padding=padding)).alt
+    weights = np.array([[[1.0, 0.0]]])
+    said = attention.draw(attended(weights, key_padding=padding)).alt
+    assert "No weight lies on padding." in said
+
+
+def test_masked_and_odd_rows_are_said_and_hatched() -> None:
+    weights = np.array([[[0.5, 0.5], [0.0, 0.0], [np.nan, np.nan]]])
+    figure = attention.draw(attended(weights, masked=np.array([False, True, False])))
+    assert "1 rows of weights, over all heads, are not finite." in figure.alt
+    assert "1 rows that are no padding have every key masked." in figure.alt
+    assert [row[3] for row in figure.table.rows] == ["", "every key masked", "not finite"]
+    assert 'class="off"' in figure.svg
+    assert 'class="odd"' in figure.svg
+
+
+def test_a_long_attention_is_drawn_by_maximum_and_says_so() -> None:
+    weights = np.zeros((20, 512, 512))
+    weights[:, np.arange(512), np.arange(512)] = 1
+    figure = attention.draw(attended(weights))
+    assert figure.size < 200_000
+    assert any("16 of 20 heads" in note for note in figure.notes)
+    assert any("More than 160" in note for note in figure.notes)
+    pooled = attention._pooled(weights[0])
+    assert (pooled.max(axis=1) == 1).all()
+
+
+def test_tables_are_thinned_with_both_ends() -> None:
+    rows = [(str(place),) for place in range(1000)]
+    table = thinned(["step"], rows, most=10)
+    assert len(table.rows) == 10
+    assert (table.rows[0], table.rows[-1]) == (("0",), ("999",))
+    assert table.said is not None
+    assert table.said.startswith("10 of 1000 rows")
+    assert thinned(["step"], rows[:10], most=10).said is None
+
+
+def test_words() -> None:
+    words = [number(each) for each in (None, 3, 0.123456, math.nan, -math.inf, "x")]
+    assert words == ["\u2013", "3", "0.1235", "NaN", "-inf", "x"]
+    assert identifier("a b/<c>") == "a-b-c"
+    assert identifier("<>") == "item"
+    assert short("encoder.layer.0.attention.self.query.weight", 20).endswith("query.weight")
+    assert len(short("x" * 99, 20)) == 20

@@ -1,0 +1,286 @@
+"""What every report must be: whole, small, the same twice, safe, without a network."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from probes.errors import RequestError
+from probes.finding import Evidence, Finding, Judgement, NotJudged, Verdict
+from probes.record import Recorder
+from reports import render
+
+HOSTILE = (
+    "</script><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>\"'&$"
+)
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Seen(HTMLParser):
+    """The elements of a page, and whether every one was closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: Counter[str] = Counter()
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.labels: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.handlers: list[str] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.tags[tag] += 1
+        if tag not in VOID:
+            self._open.append(tag)
+        if "id" in given:
+            self.ids[given["id"]] += 1
+        self.handlers += [name for name in given if name.startswith("on")]
+        self.labels += given.get("aria-labelledby", "").split()
+        if tag == "a":
+            self.links.append(given["href"])
+        else:
+            self.sources += [given[name] for name in ("src", "href") if name in given]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self._open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open[-1:] not in (["style"], ["script"]):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def check(report: Path, limit: int = 2**20) -> Seen:
+    """What holds for any report."""
+    text = report.read_text(encoding="utf-8")
+    assert len(text.encode()) <= limit
+    seen = Seen(text)
+    assert [name for name, count in seen.ids.items() if count > 1] == []
+    inside = [link for link in seen.links if link.startswith("#")]
+    assert inside == seen.links
+    assert {link[1:] for link in inside} <= set(seen.ids)
+    assert set(seen.labels) <= set(seen.ids)
+    assert all(source.startswith(("data:image/png;base64,", "#")) for source in seen.sources)
+    assert seen.handlers == []
+    assert seen.tags["script"] == 1
+    assert seen.tags["h1"] == 1
+    assert "default-src 'none'" in text
+    assert not re.search(r"@import|url\((?!#)", text)
+    return seen
+
+
+def test_the_main_jobs_report(main_job: Path) -> None:
+    seen = check(main_job / "report.html")
+    assert {"overfit-20-seed0", "overfit-5-seed0"} <= set(seen.ids)
+    assert {"grad-overfit-20-seed0", "grad-overfit-5-seed0"} <= set(seen.ids)
+    assert {"NAN000-decoder-sql_cell-0", "FIT001", "FIT001-2"} <= set(seen.ids)
+    assert "#overfit-20-seed0" in seen.links
+    assert seen.text.index("Failing") < seen.text.index("gave NaN first") < 400
+    assert "5 parameters have a gradient that is not finite, first at step 151" in seen.text
+    assert "string 20 of 20" in seen.text
+    assert "FIT003 not judged: no loss" in seen.text
+    assert "of 40 maps are drawn" in seen.text
+    figures = seen.tags["figure"]
+    assert figures == seen.tags["figcaption"] >= 8
+    assert seen.tags["table"] >= figures  # a table of numbers under each
+
+
+def test_the_same_record_gives_the_same_bytes(main_job: Path) -> None:
+    first = (main_job / "report.html").read_bytes()
+    assert render(main_job) == main_job / "report.html"
+    assert (main_job / "report.html").read_bytes() == first
+
+
+def test_small_suites_stand_before_large_ones(main_job: Path) -> None:
+    text = (main_job / "report.html").read_text()
+    assert text.index("Overfitting 5 samples") < text.index("Overfitting 20 samples")
+
+
+def test_a_figure_writes_no_date_and_no_library(main_job: Path) -> None:
+    text = (main_job / "report.html").read_text()
+    assert "Matplotlib" not in text
+    assert "www.w3.org" not in text
+
+
+def test_an_empty_run_is_a_small_page_that_says_so(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run")
+    recorder.close(Judgement())
+    seen = check(render(tmp_path / "run"), limit=40 * 1024)
+    assert "No rule found anything in this run." in seen.text
+    assert "No gradient norm was recorded." in seen.text
+    assert "No attention map was recorded." in seen.text
+    assert seen.tags["figure"] == 0
+
+
+def test_an_incomplete_run_without_findings_is_not_called_well(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run")
+    recorder.values(7, "loss", "value", {"<loss>": 1.0})
+    seen = check(render(tmp_path / "run"))
+    assert "This run is incomplete: its record reaches step 7 or" not in seen.text
+    assert "This run is incomplete: its record reaches to step 7" in seen.text
+    assert "nothing was judged. That is not to say that all is well" in seen.text
+    assert "Nothing found" not in seen.text
+
+
+def test_a_part_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run")
+    recorder.part("overfit-5-seed0", settings={"part": "suite", "size": 5})
+    recorder.close(Judgement())
+    seen = check(render(tmp_path / "run"))
+    assert "Cut off before they were done: overfit-5-seed0." in seen.text
+
+
+def test_a_broken_rule_has_a_banner(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run")
+    finding = Finding("MSK001", "masks", Verdict.BROKEN, "rule MSK001 raised", "Report it.")
+    recorder.close(Judgement((finding,)))
+    seen = check(render(tmp_path / "run"))
+    assert "A rule raised an exception and was not judged: MSK001." in seen.text
+    assert "A rule is broken" in seen.text
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_few_steps(tmp_path: Path, steps: int) -> None:
+    recorder = Recorder(tmp_path / "run")
+    for step in range(steps):
+        recorder.values(step, "loss", "value", {"<loss>": 1.0})
+        recorder.values(step, "param_grad", "norm", {"w": 1.0, "b": 0.0})
+    recorder.close(Judgement())
+    seen = check(render(tmp_path / "run"))
+    assert seen.tags["figure"] == (2 if steps else 0)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf"), 0.0, -1.0])
+def test_odd_numbers_everywhere(tmp_path: Path, odd: float) -> None:
+    recorder = Recorder(tmp_path / "run", settings={"lr": odd}, limits={"A": {"most": odd}})
+    for step in range(3):
+        recorder.values(step, "loss", "value", {"<loss>": odd, "part": 1.0})
+        recorder.values(step, "param_grad", "norm", {"w": odd, "b": odd})
+        recorder.values(step, "metric", "hits", {"string": odd})
+        recorder.values(step, "metric", "count", {"string": odd})
+    for shape in ((1, 1, 1), (2, 3, 4)):
+        name = f"attention-{len(shape)}{shape[0]}"
+        about = {"kind": "attention", "site": "s", "layer": 0}
+        recorder.array(name, np.full(shape, odd), ("head", "query", "key"), **about)
+    evidence = (Evidence("x", odd, odd),)
+    recorder.close(Judgement((Finding("A", "a", Verdict.FAIL, "m", "f", evidence=evidence),)))
+    seen = check(render(tmp_path / "run"))
+    assert seen.tags["figure"] == 4
+    if not np.isfinite(odd):
+        assert "It is not finite at 3 of 3 steps." in seen.text
+        assert "2 parameters have a gradient that is not finite, first at step 0" in seen.text
+        assert "rows of weights, over all heads, are not finite" in seen.text
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    settings = {"part": "suite", "size": HOSTILE, "samples": [HOSTILE], HOSTILE: HOSTILE}
+    recorder = Recorder(tmp_path / "run", settings=settings)
+    recorder.values(0, "loss", "value", {HOSTILE: 1.0, "<loss>": 2.0})
+    recorder.values(0, "param_grad", "norm", {HOSTILE: 1.0})
+    recorder.values(0, "metric", "hits", {HOSTILE: 1.0})
+    recorder.values(0, "metric", "count", {HOSTILE: 1.0})
+    recorder.array(
+        "attention-000",
+        np.ones((1, 1, 1)),
+        (HOSTILE, HOSTILE, HOSTILE),
+        {"head": [HOSTILE]},
+        site=HOSTILE,
+        layer=0,
+        sample=0,
+        sample_name=HOSTILE,
+        row=HOSTILE,
+        queries=[HOSTILE],
+        keys=[HOSTILE],
+    )
+    finding = Finding(
+        HOSTILE, HOSTILE, Verdict.FAIL, HOSTILE, HOSTILE, site=HOSTILE, source=HOSTILE,
+        where={HOSTILE: HOSTILE},
+        evidence=(Evidence(HOSTILE, HOSTILE, HOSTILE, HOSTILE, 0, HOSTILE),),
+    )  # fmt: skip
+    recorder.close(Judgement((finding,), (NotJudged(HOSTILE, HOSTILE),), (HOSTILE,)))
+    seen = check(render(tmp_path / "run"))
+    assert seen.tags["img"] == 0
+    assert seen.text.count(HOSTILE) > 10
+
+
+def test_many_steps_and_parameters_are_binned_and_said(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run")
+    for place in range(600):
+        recorder.column("param_grad", f"p{place}")
+    norms = np.ones(600, np.float32)
+    for step in range(1100):
+        norms[599] = np.nan if step == 1000 else 1
+        recorder.write(step, {("param_grad", "norm"): norms})
+    recorder.close(Judgement())
+    seen = check(render(tmp_path / "run"))
+    assert "1100 steps are binned by their maximum" in seen.text
+    assert "600 parameters are binned by their maximum into 480 rows" in seen.text
+    assert "1 parameters have a gradient that is not finite, first at step 1000: p599" in seen.text
+    assert 'class="odd"' in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_torn_record_is_said_part_by_part(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run")
+    recorder.values(0, "loss", "value", {"<loss>": 1.0})
+    about = {"site": "s", "layer": 0}
+    for name in ("attention-000", "attention-001", "attention-002"):
+        recorder.array(name, np.ones((1, 2, 2)), ("head", "query", "key"), **about)
+    recorder.close(Judgement())
+    folder = tmp_path / "run"
+    (folder / "arrays" / "attention-000.npy").unlink()
+    (folder / "arrays" / "attention-001.npy").write_bytes(b"\x93NUMPY")
+    (folder / "arrays" / "attention-002.json").write_text("{")
+    (folder / "findings.json").write_text('{"schema": 1')
+    seen = check(render(folder))
+    for name in ("attention-000", "attention-001", "attention-002"):
+        assert f"Missing from this page: array {name} of run cannot be read" in seen.text
+    assert "Missing from this page: findings.json cannot be read" in seen.text
+    assert "This run was not judged." in seen.text
+
+
+def test_the_users_lines_stand_around_the_culprit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"x{number} = '<b>'" for number in range(1, 21)]
+    Path("train.py").write_text("\n".join(lines))
+    recorder = Recorder(tmp_path / "run")
+    here = Finding("A", "a", Verdict.FAIL, "m", "f", source="train.py:9")
+    gone = Finding("B", "b", Verdict.FAIL, "m", "f", source="train.py:99")
+    recorder.close(Judgement((here, gone)))
+    seen = check(render(tmp_path / "run"))
+    assert "9 ▸ x9 = '<b>'" in seen.text
+    assert "x5" not in seen.text
+    assert seen.tags["pre"] == 2  # the lines and the command
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"is not a run folder: it holds no `run.json`"):
+        render(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_page_is_whole_without_its_script(main_job: Path) -> None:
+    text = (main_job / "report.html").read_text()
+    without = re.sub(r"<script>.*?</script>", "", text, flags=re.S)
+    assert Seen(without).text == Seen(text).text
+    assert "display: none" not in without.split("@media print")[0]  # nothing waits for it
