@@ -1,0 +1,76 @@
+"""What an operator does with its arguments: which it writes, and which of those it also reads."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+OVERWRITES = frozenset(
+    {"aten.bernoulli_", "aten.cauchy_", "aten.copy_", "aten.exponential_", "aten.fill_"}
+    | {"aten.geometric_", "aten.log_normal_", "aten.normal_", "aten.random_", "aten.resize_"}
+    | {"aten.set_", "aten.uniform_", "aten.zero_"}
+)
+EMPTIES = frozenset(
+    {"aten.empty", "aten.empty_like", "aten.empty_permuted", "aten.empty_strided"}
+    | {"aten.new_empty", "aten.new_empty_strided", "aten.resize_"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """An operator by its name, `aten.add_`.
+
+    writes: positions and names of the arguments that it writes. reads_what_it_writes: whether
+    their old content matters. pointwise: whether each output element has one input element of
+    each. empties: whether it returns memory that nobody set.
+    """
+
+    name: str
+    writes: tuple[tuple[int, str], ...]
+    reads_what_it_writes: bool
+    pointwise: bool
+    empties: bool
+
+    def written(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        """The tensors that a call of it writes in place."""
+        found = [kwargs.get(n, args[p] if p < len(args) else None) for p, n in self.writes]
+        return list(tensors_in(found))
+
+
+@functools.cache
+def operator(func: Any) -> Operator:
+    """What is known of a `torch.ops` function."""
+    schema = getattr(func, "_schema", None)
+    if schema is None:  # a higher-order operator
+        return Operator(str(func), (), True, False, False)
+    name = schema.name.replace("::", ".")
+    writes = [
+        (position, argument)
+        for position, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    return Operator(
+        name=name,
+        writes=tuple((position, argument.name) for position, argument in writes),
+        reads_what_it_writes=name not in OVERWRITES
+        and any(not argument.kwarg_only for _, argument in writes),
+        pointwise=torch.Tag.pointwise in func.tags,
+        empties=name in EMPTIES,
+    )
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in arguments or results, lists of them included."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from tensors_in(each)
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from tensors_in(each)
