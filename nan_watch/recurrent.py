@@ -203,8 +203,9 @@ class Recurrences:
     def growth(self, site: str, step: RnnStep) -> Growth:
         """How the state grew over the steps of the call that the step belongs to."""
         cell = isinstance(self._modules[site], nn.RNNCellBase)
-        calls = range(step.call + 1) if cell else [step.call]
-        keys: list[Key] = [(site, call, step.layer, step.direction) for call in calls]
+        keys: list[Key] = [(site, step.call, step.layer, step.direction)]
+        if cell:  # each call is a step
+            keys = [key for key in self._states if key[0] == site]
         states = [value for key in keys for value in self._states.get(key, [])]
         found = {order: v for key in keys for order, v in self._gradients.get(key, {}).items()}
         gradients = [found[order] for order in sorted(found)]
