@@ -29,11 +29,6 @@ class Accuracy:
         """The share that was right at the last evaluation."""
         return self.hits[-1] / self.counts[-1]
 
-    @property
-    def best(self) -> float:
-        """The largest share that was ever right."""
-        return max(hit / count for hit, count in zip(self.hits, self.counts, strict=True))
-
     def __str__(self) -> str:
         return f"{self.hits[-1]:.10g} of {self.counts[-1]:.10g}"
 

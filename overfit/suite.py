@@ -77,6 +77,7 @@ def settings(plan: Plan, samples: Samples, off: tuple[str, ...]) -> Mapping[str,
         "batches": len(samples.batches),
         "group": samples.group,
         "samples": samples.names,
+        "places": [(place.batch, place.index) for place in samples.places],
         "dropout_off": off,
         "notes": samples.notes,
     }
@@ -129,14 +130,15 @@ class Suite:
         return "steps"
 
     def _step(self, batch: Batch) -> Tensor:
-        return self.watch.step(lambda: self.loop.step(batch, self.watch))
+        return self.watch.step(lambda: self.loop.step(batch, self.watch)).reshape(())
 
     def _remembered(self, step: int) -> bool:
         """Evaluates; true once the samples were memorised so many evaluations in a row."""
         self._read_losses()
         look = self.heads.evaluate()
-        self._record(step, look)
-        self.looks.append((step, look))
+        at = self.watch.steps  # a step of the user's own may hold several of the optimizer's
+        self._record(at, look)
+        self.looks.append((at, look))
         curves = self.curves()
         self.tell(step, told(curves))
         held = bool(self.losses) and Memorised().holds(curves)

@@ -187,6 +187,7 @@ def test_a_size_larger_than_the_data_is_a_sentence_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["train.py"]
 
 
+@pytest.mark.slow  # the sentence itself is tested in test_heads.py
 def test_what_a_child_finds_wrong_ends_the_run_with_its_sentence(
     tmp_path: Path, whynan: Whynan
 ) -> None:

@@ -63,7 +63,7 @@ def test_the_record_holds_what_was_asked_and_the_whole_course(tmp_path: Path) ->
         3,
         "memorised",
     )
-    assert len(asked["samples"]) == 5
+    assert len(asked["samples"]) == len(asked["places"]) == 5
     course = read_curves(record)
     assert course.steps == tuple(range(len(course.losses)))
     assert course.losses[-1] < 0.5 * course.losses[0]
@@ -128,6 +128,19 @@ def test_a_step_of_the_users_own_has_its_loss_recorded(tmp_path: Path) -> None:
     course = read_curves(run(make(train_step=train_step), tmp_path))
     assert course.steps == tuple(range(len(course.steps)))
     assert course.losses[-1] < 0.5 * course.losses[0]
+
+
+def test_evaluations_stand_at_the_optimizers_steps(tmp_path: Path) -> None:
+    def twice(model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
+        for _ in range(2):
+            optimizer.zero_grad()
+            found = loss(model, batch)
+            found.backward()
+            optimizer.step()
+        return found
+
+    record = run(make(train_step=twice), tmp_path, steps=20, every=10, in_a_row=9)
+    assert read_curves(record).heads["class"].steps == (0, 20, 40)
 
 
 def test_parts_of_the_loss_are_evaluated_beside_it(tmp_path: Path) -> None:
