@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nan_watch.state import Poisoned
 from nan_watch.symptom import Reading, Symptom
 from probes.finding import Evidence, Phase
 
@@ -40,15 +41,15 @@ def first_place(symptom: Symptom) -> Place:
 def _in_weights(symptom: Symptom) -> Place | None:
     if not symptom.state:
         return None
-    names = ", ".join(str(each) for each in symptom.state[:4])
-    names += f" and {len(symptom.state) - 4} more" if len(symptom.state) > 4 else ""
-    lead = symptom.state[0]
+    loaded = [each for each in symptom.state if each.name in symptom.loaded]
+    state = loaded or symptom.state
+    lead, names = state[0], _listed(state)
     where: dict[str, int | str] = {"row": lead.rows[0]} if len(lead.rows) == 1 else {}
     evidence = tuple(
         Evidence(f"numbers of {each.name} that are not finite, of {each.of}", each.bad, 0)
-        for each in symptom.state[:8]
+        for each in state[:8]
     )
-    if lead.name in symptom.loaded:
+    if loaded:
         return Place(
             lead.name,
             None,
@@ -72,6 +73,12 @@ def _in_weights(symptom: Symptom) -> Place | None:
     )
 
 
+def _listed(tensors: Sequence[Poisoned]) -> str:
+    """The first four by name and rows, and how many there are besides."""
+    more = f" and {len(tensors) - 4} more" if len(tensors) > 4 else ""
+    return ", ".join(str(each) for each in tensors[:4]) + more
+
+
 def _in_forward(symptom: Symptom) -> Place | None:
     suspects = [reading for reading in symptom.outputs if not reading.finite]
     if not suspects or not _forward_matters(symptom, suspects):
@@ -85,7 +92,7 @@ def _in_forward(symptom: Symptom) -> Place | None:
     ]
     for other in symptom.outputs[:place]:
         if not other.finite:
-            what = f"{other.kind} in the output of {other.site}, taken for a mask"
+            what = f"{other.kind} in the output of {other.site}, as in healthy steps or masks"
             evidence.append(Evidence(what, other.abs_max, None, None, symptom.step))
     return Place(
         lead.site,
@@ -117,18 +124,16 @@ def _of_root(reading: Reading, symptom: Symptom) -> bool:
 
 def _lead(symptom: Symptom, suspects: Sequence[Reading]) -> Reading:
     """The first that no healthy mask explains; failing that, the first of all."""
-    for reading in suspects:
-        if reading.kind == "NaN" or not _may_be_a_mask(symptom, reading):
-            return reading
-    return suspects[0]
+    return next((each for each in suspects if not _is_usual(symptom, each)), suspects[0])
 
 
-def _may_be_a_mask(symptom: Symptom, reading: Reading) -> bool:
-    """Whether healthy steps had an infinity here too, or have not shown that they have none."""
-    past = symptom.past.of("output", "abs_max", reading.site)
-    values = [value for step, value in past if step < symptom.step]
-    usual = any(math.isinf(value) for value in values)
-    return usual or (reading.only_minus_inf and len(values) < NEWS)
+def _is_usual(symptom: Symptom, reading: Reading) -> bool:
+    """Whether healthy steps were like this here too, or too few have shown that they were not."""
+    readings = symptom.past.of("output", "abs_max", reading.site)
+    past = [value for step, value in readings if step < symptom.step]
+    if any(math.isnan(value) if reading.kind == "NaN" else math.isinf(value) for value in past):
+        return True
+    return reading.only_minus_inf and len(past) < NEWS
 
 
 def _in_loss(symptom: Symptom) -> Place | None:
@@ -198,8 +203,7 @@ def _in_backward(symptom: Symptom) -> Place | None:
 
 
 def _in_gradients(symptom: Symptom) -> Place:
-    names = ", ".join(str(each) for each in symptom.grads[:4])
-    names += f" and {len(symptom.grads) - 4} more" if len(symptom.grads) > 4 else ""
+    names = _listed(symptom.grads)
     seen = (
         "though the gradient of every output is finite: born in the backward of the operator that "
         "uses it, or in code that writes gradients"

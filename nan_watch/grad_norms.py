@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -49,16 +49,21 @@ class Norms:
     factor: float | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Clipped:
-    """What a call of `clip` computed, which stays true while the gradients are not changed."""
+    """What a call of `clip` computed; it holds while the gradients are at these versions.
+
+    first: the norms before the first of several calls. norms, scaled: the norms before the last
+    one, and which of them it scaled by `factor`.
+    """
 
     places: list[int]
+    first: list[Tensor]
     norms: list[Tensor]
-    versions: list[tuple[int, int]]
+    scaled: list[bool]
     total: Tensor
     factor: Tensor
-    scaled: list[bool] = field(default_factory=list)
+    versions: list[tuple[int, int]]
 
 
 class GradNorms:
@@ -99,7 +104,7 @@ class GradNorms:
         """
         chosen = list(self.model.parameters() if parameters is None else parameters)
         places, grads = self._grads()
-        norms = norms_of(grads)
+        norms, earlier = norms_of(grads), self._valid(grads)
         scope = {id(parameter) for parameter in chosen}
         scaled = [id(self.parameters[place]) in scope for place in places]
         norm_of = {
@@ -115,38 +120,42 @@ class GradNorms:
         else:  # torch groups them by device and kind, and so orders its sum
             total = torch.nn.utils.clip_grad_norm_(chosen, max_norm)
             factor = torch.clamp(max_norm / (total + 1e-6), max=1.0)
-        self._clipped = _Clipped(places, norms, _versions(grads), total, factor, scaled)
+        first = earlier.first if earlier is not None else norms
+        versions = _versions(grads)
+        self._clipped = _Clipped(places, first, norms, scaled, total, factor, versions)
         return total
+
+    def _valid(self, grads: Sequence[Tensor]) -> _Clipped | None:
+        """What `clip` computed, where nothing has changed the gradients since."""
+        clipped = self._clipped
+        return clipped if clipped is not None and clipped.versions == _versions(grads) else None
 
     @torch.no_grad()
     def waiting(self) -> list[Tensor]:
         """What is to be read for this step, computed now unless `clip` has done so."""
         places, grads = self._grads()
         clipped = self._clipped
-        self._unchanged = clipped is not None and clipped.versions == _versions(grads)
+        self._unchanged = self._valid(grads) is not None
         self._places = places
-        fresh = [] if self._unchanged else norms_of(grads)
-        self._fresh = len(fresh)
-        before = [*clipped.norms, clipped.total, clipped.factor] if clipped else []
-        return fresh + before
+        if clipped is None:
+            return norms_of(grads)
+        once = self._unchanged and clipped.norms is clipped.first
+        last = [] if once else clipped.norms if self._unchanged else norms_of(grads)
+        return [*last, *clipped.first, clipped.total, clipped.factor]
 
     def take(self, numbers: Doubles) -> Norms:
         """The step's norms, from what was read of `waiting`."""
         clipped, self._clipped = self._clipped, None
         if clipped is None:
             return Norms(self._places, self._wide(self._places, numbers))
-        fresh, before = numbers[: self._fresh], numbers[self._fresh : -2]
-        total, factor = numbers[-2:]
+        before = numbers[-2 - len(clipped.first) : -2]
+        last = numbers[: -2 - len(clipped.first)] if len(numbers) > 2 + len(before) else before
+        total, factor = numbers[-2:].tolist()
         if self._unchanged:
             with np.errstate(invalid="ignore"):  # inf * 0 is the NaN that clipping makes of it
-                fresh = before * np.where(clipped.scaled, factor, 1.0)
-        return Norms(
-            self._places,
-            self._wide(self._places, fresh),
-            self._wide(clipped.places, before),
-            float(total),
-            float(factor),
-        )
+                last = last * np.where(clipped.scaled, factor, 1.0)
+        seen, first = self._wide(self._places, last), self._wide(clipped.places, before)
+        return Norms(self._places, seen, first, total, factor)
 
     def _wide(self, places: list[int], numbers: Doubles) -> Doubles:
         """(place,) with minus one, which no norm is, where nothing was seen."""

@@ -15,7 +15,7 @@ from probes.chunks import NOT_SEEN, Floats, seen
 from probes.record import Recorder
 
 LARGEST = float(np.finfo(np.float32).max)
-KEPT = 9  # steps kept in memory: the one at work, and eight before for the history of a finding
+KEPT = 9  # steps kept in memory: the one at work, and eight healthy ones before
 
 Rows = dict[tuple[str, str], Floats]
 
@@ -37,6 +37,8 @@ class Readings:
         self._kinds = np.empty(0, bool)  # by the number of a site: true for an output
         self._places = np.empty(0, np.int64)  # by the number of a site: its column, -1 if none yet
         self._names: dict[str, dict[str, int]] = {}
+        self._named: Sequence[str] = ()
+        self._named_columns: list[int] = []
         self._newest: deque[tuple[int, Rows]] = deque(maxlen=KEPT)
 
     def sightings(self, sightings: Sightings, sites: Sequence[Site]) -> Rows:
@@ -75,16 +77,21 @@ class Readings:
 
     def norms(self, norms: Norms, names: Sequence[str]) -> Rows:
         """The rows of gradient norms, and of clipping where there was any."""
-        if len(self._names.get("param_grad", ())) < len(names):
-            for name in names:
-                self.column("param_grad", name)
-        rows: Rows = {("param_grad", "norm"): as_row(norms.seen)}
+        rows = self._wide("norm", names, norms.seen)
         if norms.before is not None:
-            rows["param_grad", "norm_before_clip"] = as_row(norms.before)
+            rows |= self._wide("norm_before_clip", names, norms.before)
         if norms.total is not None and norms.factor is not None:
             rows |= self.one("clip", "total_norm", {"<optimizer>": norms.total})
             rows |= self.one("clip", "factor", {"<optimizer>": norms.factor})
         return rows
+
+    def _wide(self, stat: str, names: Sequence[str], values: Doubles) -> Rows:
+        if names is not self._named:  # the parameters' columns are looked up when they change
+            self._named = names
+            self._named_columns = [self.column("param_grad", name) for name in names]
+        wide = np.full(len(self._names["param_grad"]), NOT_SEEN, np.float32)
+        wide[self._named_columns] = as_row(values)
+        return {("param_grad", stat): wide}
 
     def one(self, kind: str, stat: str, by_site: Mapping[str, float]) -> Rows:
         """The row of one statistic of a few sites; empty where there is none."""
@@ -100,13 +107,17 @@ class Readings:
         self.recorder.write(step, rows)
         self._newest.append((step, rows))
 
+    def forget_newest(self) -> None:
+        """The newest step, which was poisoned, is no part of the history of later ones."""
+        self._newest.pop()
+
     def late(self, step: int, rows: Rows) -> None:
         """Rows that became known after their step was written are on disk too."""
         if rows:
             self.recorder.write(step, rows)
 
     def of(self, kind: str, stat: str, site: str) -> list[tuple[int, float]]:
-        """Step and value, oldest first, of the newest steps in which the site was seen."""
+        """Step and value, oldest first, of the newest healthy steps in which it was seen."""
         column = self._names.get(kind, {}).get(site)
         if column is None:
             return []

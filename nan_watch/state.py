@@ -36,12 +36,12 @@ class Poisoned:
 
 
 def poisoned(
-    named: Mapping[str, Tensor], *, minus_inf_is_odd: bool = False
+    named: Mapping[str, Tensor], *, infinity_has_a_meaning: bool = True
 ) -> tuple[Poisoned, ...]:
     """The tensors that are not finite, found in one read.
 
-    In a tensor that is not trained, such as a mask among the buffers, `-inf` has a meaning,
-    unless `minus_inf_is_odd`.
+    In a tensor that is not trained, such as a mask or a running minimum among the buffers, an
+    infinity has a meaning and only a NaN counts, unless it is said to have none.
     """
     fit = {
         name: tensor
@@ -50,10 +50,9 @@ def poisoned(
     }
     pairs = {name: pair for name, t in fit.items() if (pair := extremes(t)) is not None}
     numbers = read([[each for pair in pairs.values() for each in pair]])[0]
-    lows, highs = numbers[0::2], numbers[1::2]
-    odd = ~np.isfinite(highs)
-    trained = np.array([minus_inf_is_odd or fit[name].requires_grad for name in pairs], bool)
-    odd |= ~np.isfinite(lows) & (trained | np.isnan(lows))
+    ends = numbers.reshape(-1, 2)  # (tensor, low and high)
+    free = np.array([infinity_has_a_meaning and not fit[name].requires_grad for name in pairs])
+    odd = np.where(free.astype(bool), np.isnan(ends).any(1), ~np.isfinite(ends).all(1))
     return tuple(
         _counted(name, fit[name]) for name, is_odd in zip(pairs, odd, strict=True) if is_odd
     )

@@ -41,7 +41,7 @@ class Reading:
 
 
 class Past(Protocol):
-    """The steps before, as far as they are kept in memory."""
+    """The healthy steps before, as far as they are kept in memory."""
 
     def of(self, kind: str, stat: str, site: str) -> list[tuple[int, float]]:
         """Step and value, oldest first, of the steps in which the site was seen."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import count
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -22,17 +21,21 @@ class Updates:
         self._waiting: list[Tensor] = []
 
     @torch.no_grad()
-    def before(self, names: Sequence[str], parameters: Sequence[Tensor]) -> None:
-        """Copies of the parameters whose turn it is have been taken; the step may write them."""
+    def before(self, named: Mapping[str, Tensor], held: Sequence[bool]) -> None:
+        """Copies of the parameters whose turn it is have been taken; the step may write them.
+
+        named: every parameter by name. held: which of them the optimizer holds.
+        """
         self._old = []
-        for ahead in count():
-            if ahead >= len(names) or len(self._old) >= A_STEP:
-                break
-            place = (self._turn + ahead) % len(names)
-            parameter = parameters[place]
-            if parameter.grad is not None and parameter.numel() > 0:
-                self._old.append((names[place], parameter, sample(parameter).clone()))
-        self._turn = (self._turn + ahead) % max(1, len(names))
+        turns = list(named.items())
+        for _ in turns:
+            place = self._turn % len(turns)
+            self._turn = place + 1
+            name, parameter = turns[place]
+            if held[place] and parameter.grad is not None and parameter.numel() > 0:
+                self._old.append((name, parameter, sample(parameter).clone()))
+                if len(self._old) == A_STEP:
+                    return
 
     @torch.no_grad()
     def after(self) -> None:

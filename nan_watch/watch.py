@@ -21,11 +21,12 @@ from nan_watch.grad_norms import GradNorms, HookedNorms, Norms
 from nan_watch.guard import Guard, PoisonedStep
 from nan_watch.readings import Readings
 from nan_watch.state import Poisoned, poisoned
+from nan_watch.stories import Stories
 from nan_watch.symptom import Reading, Symptom
 from nan_watch.updates import Updates
 from probes.bus import Bus, Kind, watched_modules
 from probes.errors import RequestError
-from probes.finding import Evidence, Finding, Judgement, judge
+from probes.finding import Finding, Judgement, judge
 from probes.record import Recorder, new_folder
 from probes.run import Run
 
@@ -34,7 +35,6 @@ OnPoison = Literal["raise", "skip", "allow"]
 Result = TypeVar("Result")
 
 REFUSALS = 10  # in a row, after which skipping gives up
-STORIES = 20  # findings kept apart; what comes after is counted with the last one of its place
 
 
 class NanWatch:
@@ -78,7 +78,8 @@ class NanWatch:
         self._losses: list[Tensor] = []
         self._late_losses: list[Tensor] = []
         self._told = False
-        self._stories: dict[tuple[str | None, ...], tuple[Finding, int]] = {}
+        self._last: Sightings | None = None
+        self._stories = Stories()
         self._in_a_row = 0
         observers = [self._flags] if tier == "sites" else []
         self._bus = Bus(model, [*observers, self._hooked] if parameter_hooks else observers)
@@ -92,7 +93,7 @@ class NanWatch:
             if self.recorder is not self._out:
                 opened.callback(self.recorder.close)
             self._readings = Readings(self.recorder)
-            self._loaded = tuple(each.name for each in poisoned(self._state()))
+            self._loaded = tuple(each.name for each in self._poisoned_parameters())
             opened.enter_context(self._bus)
             opened.enter_context(self._guard)
             opened.pop_all()
@@ -121,8 +122,8 @@ class NanWatch:
     @property
     def judgement(self) -> Judgement:
         """The findings; without any, the causes have passed."""
-        found = Judgement(tuple(_counted(*story) for story in self._stories.values()))
-        return found + Judgement(passed=tuple(rule.code for rule in RULES if not self._stories))
+        passed = tuple(rule.code for rule in RULES if not self._stories)
+        return Judgement(self._stories.findings) + Judgement(passed=passed)
 
     @property
     def run(self) -> Run:
@@ -173,41 +174,36 @@ class NanWatch:
     def _before_step(self) -> None:
         """The step is on disk, and stopped where it is poisoned."""
         groups = [self._losses, self._norms.waiting(), self._flags.waiting, self._hooked.waiting]
-        late, numbers = self._read(groups)
-        losses, norms, flags, hooked = numbers
+        late, (losses, norms, flags, hooked) = self._read(groups)
         step, self.steps = self.steps, self.steps + 1
         loss = float(losses.mean()) if len(losses) else None
         taken = self._norms.take(norms)
-        sightings = self._flags.take(flags)
+        sightings = self._last = self._flags.take(flags)
         before = self._hooked.take(hooked, lambda number: self._bus.sites[number].name)
         self._losses = []
         self._write(step, loss, taken, sightings, before)
         grads = self._poisoned_grads(taken)
-        if late or grads or _odd(loss) or (self._loaded and step == 0):
-            self._stop(step, loss, sightings, grads)
-            if self.on_poison != "allow":
-                return
+        if grads or _odd(loss) or late or (step == 0 and self._loaded):
+            self._stop(self._symptom(step, loss, sightings, grads))
         else:
             self._in_a_row = 0
-        held = [place for place, is_held in enumerate(self._norms.held) if is_held]
-        self._updates.before(
-            [self._norms.names[place] for place in held],
-            [self._norms.parameters[place] for place in held],
-        )
+        self._updates.before(self._norms.named, self._norms.held)
 
     def _read(self, groups: list[list[Tensor]]) -> tuple[bool, list[Doubles]]:
-        """The groups' numbers, and whether the step before turned out sick; one read for all."""
-        late = [self._updates.waiting, self._late_losses]
-        updates, losses, *numbers = read([*late, *groups])
+        """The groups' numbers, and whether a parameter is poisoned by now; one read for all."""
+        updates, losses, *numbers = read([self._updates.waiting, self._late_losses, *groups])
         step = self.steps - 1
-        ratios = self._updates.take(updates.tolist())
+        rows = self._readings.one("update", "ratio", self._updates.take(updates.tolist()))
         self._late_losses = []
-        rows = self._readings.one("update", "ratio", ratios)
         if len(losses):
             self.loss = float(losses.mean())
             rows |= self._readings.one("loss", "value", {"<loss>": self.loss})
         self._readings.late(step, rows)
-        return not (np.isfinite(updates).all() and np.isfinite(losses).all()), numbers
+        if len(losses) and _odd(self.loss) and self._in_a_row == 0 and self._last is not None:
+            self._tell(self._symptom(step, self.loss, self._last, ()))
+        # a norm that is not finite is only a reason to look: finite numbers can overflow it
+        alarm = not np.isfinite(updates).all()
+        return alarm and bool(self._poisoned_parameters()), numbers
 
     def _write(
         self,
@@ -236,13 +232,16 @@ class NanWatch:
             for place in np.flatnonzero(alarm).tolist()
             if self._norms.held[place] and (grad := self._norms.parameters[place].grad) is not None
         }
-        return poisoned(named, minus_inf_is_odd=True) if named else ()
+        return poisoned(named, infinity_has_a_meaning=False) if named else ()
 
-    def _stop(
-        self, step: int, loss: float | None, sightings: Sightings, grads: tuple[Poisoned, ...]
-    ) -> None:
+    def _poisoned_parameters(self) -> tuple[Poisoned, ...]:
+        named = self._norms.named.items()
+        return poisoned({name: each for name, each in named if each.requires_grad})
+
+    def _stop(self, symptom: Symptom) -> None:
         """What is known of the step is a finding, and the step is refused as the user asked."""
-        finding = self._find(self._symptom(step, loss, sightings, grads))
+        finding = self._tell(symptom)
+        self._readings.forget_newest()
         self._in_a_row += 1
         if self.on_poison == "allow":
             return
@@ -271,25 +270,19 @@ class NanWatch:
             self._readings,
         )
 
-    def _find(self, symptom: Symptom) -> Finding:
-        """The finding, kept; once a poisoned step was let through, all later ones are its own."""
+    def _tell(self, symptom: Symptom) -> Finding:
+        """The finding; once a poisoned step was let through, all later ones are its own."""
         found = judge(RULES, symptom).findings[0]
         if self.batch is not None:
             found = replace(found, batch=self.batch)
-        key: tuple[str | None, ...] = (found.code, found.site, found.phase)
-        if self.on_poison == "allow" and self._stories:
-            key = next(iter(self._stories))
-        elif key not in self._stories and len(self._stories) >= STORIES:
-            key = list(self._stories)[-1]
-        first, count = self._stories.get(key, (found, 0))
-        self._stories[key] = (first, count + 1)
+        self._stories.tell(found, goes_on=self.on_poison == "allow")
         return found
 
     def _read_late(self) -> None:
         """What the last step left to be read is in the record."""
-        late, _ = self._read([])
-        if late and self._in_a_row == 0:  # else the step itself has told it
-            self._find(self._symptom(self.steps, None, self._flags.take(np.empty(0)), ()))
+        poisoned_since, _ = self._read([])
+        if poisoned_since and self._in_a_row == 0:  # else the step itself has told it
+            self._tell(self._symptom(self.steps, None, self._flags.take(np.empty(0)), ()))
 
     def _close(self, error: BaseException | None) -> None:
         if self.recorder is self._out:
@@ -310,13 +303,6 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 
 def _odd(loss: float | None) -> bool:
     return loss is not None and not math.isfinite(loss)
-
-
-def _counted(finding: Finding, count: int) -> Finding:
-    if count == 1:
-        return finding
-    again = Evidence("poisoned steps like this one", count, 0)
-    return replace(finding, evidence=(*finding.evidence, again))
 
 
 def _render(folder: Path) -> None:

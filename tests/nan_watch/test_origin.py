@@ -109,7 +109,7 @@ def test_a_mask_before_the_birth_is_told_but_not_blamed(step: int) -> None:
     (finding,) = trained(Masked(at(step, lambda w: w - math.inf)), 4)
     assert (finding.site, finding.phase, finding.step) == ("softmax", "forward", step)
     told = [each.what for each in finding.evidence]
-    assert "-inf in the output of mask, taken for a mask" in told
+    assert "-inf in the output of mask, as in healthy steps or masks" in told
 
 
 def test_a_birth_in_the_loss_code() -> None:
@@ -212,3 +212,48 @@ def test_a_causal_mask_among_the_buffers_is_no_poison() -> None:
         watch.backward(model(torch.ones(1, 2)).sum() * math.nan)
         optimizer.step()
     assert watch.findings[0].site == "<loss>"
+
+
+def test_a_late_loss_that_is_not_finite_belongs_to_its_own_step(tagger: Any) -> None:
+    optimizer = torch.optim.SGD(tagger.parameters(), lr=0.01)
+
+    def step(number: int) -> Tensor:
+        optimizer.zero_grad()
+        loss = tagger(torch.tensor([[1, 2]])).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss * (math.inf if number == 2 else 1.0)
+
+    with NanWatch(tagger, optimizer, on_poison="skip") as watch:
+        for number in range(5):
+            watch.step(lambda number=number: step(number))
+    (finding,) = watch.findings
+    assert (finding.site, finding.phase, finding.step) == ("<loss>", "forward", 2)
+    assert "though every output of the model is finite" in finding.message
+
+
+def test_infinite_buffers_such_as_a_running_minimum_are_healthy(tagger: Any) -> None:
+    tagger.register_buffer("smallest", torch.full((3,), math.inf))
+    assert trained_quietly(tagger) == ()
+
+
+def test_an_update_too_large_for_the_norms_float_is_no_alarm(tagger: Any) -> None:
+    with torch.no_grad():
+        tagger.head.weight.fill_(1e25)
+    assert trained_quietly(tagger) == ()
+
+
+def trained_quietly(model: nn.Module) -> tuple[Finding, ...]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with NanWatch(model, optimizer) as watch:
+        for _ in range(8):
+            optimizer.zero_grad()
+            model(torch.tensor([[1, 2]])).tanh().mean().backward()
+            optimizer.step()
+    return watch.findings
+
+
+def test_a_second_time_is_the_same_story_and_its_past_is_healthy() -> None:
+    (finding,) = found(lambda x, now: x / 0.0 if now in (2, 4) else x, steps=6)
+    assert finding.step == 2
+    assert finding.evidence[-1].value == 2

@@ -101,7 +101,7 @@ def test_a_steps_hooks_run_on_the_meta_device(tmp_path: Path) -> None:
         x = model["lstm"](model["attention"](x, x, x)[0])[0][:, 0]
         model["head"](model["act"](model["norm"](x))).sum().backward()
     norms.clip(1.0, None)
-    updates.before(norms.names, norms.parameters)
+    updates.before(norms.named, norms.held)
     updates.after()
     assert len(flags.waiting) >= 2 * 12
     assert len(norms.waiting()) == len(norms.names) + 2

@@ -61,6 +61,37 @@ def test_clipping_is_recorded_before_and_after_from_one_computation(
     assert np.allclose(norms, before * factor)
 
 
+def test_of_several_clippings_the_norms_before_the_first_are_kept(tagger: Any) -> None:
+    optimizer = torch.optim.SGD(tagger.parameters(), lr=0.1)
+    with NanWatch(tagger, optimizer) as watch:
+        tagger(torch.zeros(1, 3, dtype=torch.long)).sum().backward()
+        before = [parameter.grad.norm().item() for parameter in tagger.parameters()]
+        watch.clip_grad_norm_(0.1, tagger.lstm.parameters())
+        watch.clip_grad_norm_(0.2, tagger.head.parameters())
+        after = [parameter.grad.norm().item() for parameter in tagger.parameters()]
+        optimizer.step()
+    assert np.allclose(watch.run.matrix("param_grad", "norm_before_clip").values[0], before)
+    assert np.allclose(watch.run.matrix("param_grad", "norm").values[0], after)
+
+
+def test_a_parameter_group_added_later_keeps_every_column_its_own(tagger: Any) -> None:
+    optimizer = torch.optim.SGD(tagger.head.parameters(), lr=0.0)
+    extra = nn.Parameter(torch.ones(2))
+    with NanWatch(tagger, optimizer) as watch:
+        for step in range(2):
+            (tagger(torch.zeros(1, 3, dtype=torch.long)).sum() + 3 * extra.sum()).backward()
+            optimizer.step()
+            if step == 0:
+                tagger._modules = {"early": nn.Linear(2, 2), **tagger._modules}
+                optimizer.add_param_group({"params": [extra, *tagger.early.parameters()]})
+                tagger.zero_grad(set_to_none=True)
+                extra.grad = None
+    norms = watch.run.matrix("param_grad", "norm")
+    by_name = dict(zip(norms.sites, norms.values.T.tolist(), strict=True))
+    assert by_name["head.bias"] == pytest.approx([math.sqrt(5 * 9)] * 2)
+    assert by_name["<optimizer>[1][0]"][1] == pytest.approx(math.sqrt(2 * 9))
+
+
 def test_what_did_not_run_is_not_seen_and_not_zero(tagger: Any) -> None:
     model = nn.ModuleDict({"tagger": tagger, "spare": nn.Linear(2, 2)})
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -186,6 +217,30 @@ def test_an_open_recorder_is_written_to_and_left_open(tagger: Any, train: Any) -
     recorder.close(watch.judgement)
     assert watch.run.complete
     assert watch.run.judgement.passed == ("NAN000",)
+
+
+def test_weights_of_zero_have_no_ratio_and_raise_no_alarm() -> None:
+    model = nn.Linear(2, 1)
+    nn.init.zeros_(model.bias)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with NanWatch(model, optimizer) as watch:
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+    ratios = watch.run.readings("update", "ratio")
+    assert set(ratios[ratios.step == 0].site) == {"weight"}
+    assert set(ratios[ratios.step == 1].site) == {"weight", "bias"}
+    assert watch.findings == ()
+
+
+def test_updates_of_a_large_parameter_are_judged_by_even_blocks() -> None:
+    model = nn.Embedding(3000, 64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with NanWatch(model, optimizer) as watch:
+        (model.weight.square().sum() / 2).backward()
+        optimizer.step()
+    assert value(watch.run, "update", "ratio", "weight", 0) == pytest.approx(0.1, rel=1e-3)
 
 
 def test_sparse_gradients_empty_integer_and_complex_outputs_are_taken() -> None:
