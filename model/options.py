@@ -17,27 +17,30 @@ _NOTE = re.compile(r"^    (\w+):.*?#\s*(.*)$", re.MULTILINE)
 _TRUTH = {"true": True, "false": False}
 
 
-def takes_fields_of(settings: type) -> Callable[[Command], Command]:
-    """The command has one option a field; those that were given reach its argument `changes`.
+def takes_fields_of(settings: type, into: str, panel: str) -> Callable[[Command], Command]:
+    """The command has one option a field; those that were given reach its argument `into`.
 
-    `changes` is a mapping of field to value; a field that was not given is not in it. The comment
-    beside a field is its option's help.
+    That is a mapping of field to value; a field that was not given is not in it. The comment
+    beside a field is its option's help, under the heading `panel`.
     """
     hints = get_type_hints(settings)
     notes = dict(_NOTE.findall(inspect.getsource(settings)))
-    extra = [_option(each, hints[each.name], notes.get(each.name, "")) for each in fields(settings)]
+    extra = [
+        _option(each, hints[each.name], notes.get(each.name, ""), panel)
+        for each in fields(settings)
+    ]
     names = {each.name for each in fields(settings)}
 
     def extend(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True)
-        kept = [each for name, each in own.parameters.items() if name != "changes"]
+        kept = [each for name, each in own.parameters.items() if name != into]
 
         @wraps(command)
         def extended(*args: Any, **given: Any) -> None:
             found = {key: value for key, value in given.items() if value is not None}
             changes = {key: value.it for key, value in found.items() if key in names}
             rest = {key: value for key, value in given.items() if key not in names}
-            command(*args, **rest, changes=changes)
+            command(*args, **rest, **{into: changes})
 
         extended.__signature__ = own.replace(parameters=[*kept, *extra])  # type: ignore[attr-defined]
         extended.__annotations__ = {each.name: each.annotation for each in [*kept, *extra]}
@@ -53,7 +56,7 @@ class Given:
         self.it = it
 
 
-def _option(each: Field[Any], hint: Any, note: str) -> inspect.Parameter:
+def _option(each: Field[Any], hint: Any, note: str, panel: str) -> inspect.Parameter:
     def parse(text: str | Given) -> Given:
         return text if isinstance(text, Given) else Given(value_of(hint, text))
 
@@ -63,7 +66,7 @@ def _option(each: Field[Any], hint: Any, note: str) -> inspect.Parameter:
         metavar=form_of(hint),
         help=f"{_sentence(note)}Default: {_default(each)}.",
         show_default=False,
-        rich_help_panel="Settings (fields of the configuration)",
+        rich_help_panel=panel,
     )
     kind = inspect.Parameter.KEYWORD_ONLY
     annotation = Annotated[Given | None, made]

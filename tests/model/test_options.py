@@ -25,7 +25,7 @@ def given(*argv: str) -> Any:
     app = typer.Typer()
 
     @app.command()
-    @takes_fields_of(Settings)
+    @takes_fields_of(Settings, "changes", "Settings")
     def train(
         place: Annotated[str, typer.Option("--place")] = "here",
         changes: Mapping[str, object] = {},  # read only
