@@ -106,17 +106,14 @@ class Names:
             if names is None or callable(names):
                 return None
             return Column((key,), np.array([str(name) for name in names], dtype=object), None)
-        masks = (self._kept(mask, leaf) for mask in self.layout.masks if key in mask.hides)
-        kept = next((mask for mask in masks if mask is not None), None)
-        if leaf.is_floating_point() and kept is None:
+        entries = leaf[..., 0] if leaf.is_floating_point() and leaf.ndim > 1 else leaf
+        hiding = [mask for mask in self.layout.masks if key in mask.hides]
+        kept = [mask for mask in (self._kept(each, entries) for each in hiding) if mask is not None]
+        both = np.logical_and.reduce(kept) if kept else None
+        called = None if names is None or leaf.is_floating_point() else _called(leaf, names)
+        if called is None and both is None:
             return None
-        called = None if names is None else _called(leaf, names)
-        if called is not None and kept is not None and kept.shape != called.shape:
-            kept = None
-        if called is None and kept is None:
-            return None
-        axes = self.layout.axes.get(key, ())
-        return self._without_sample(axes, called, kept)
+        return self._without_sample(self.layout.axes.get(key, ()), called, both)
 
     def _without_sample(
         self, axes: tuple[str, ...], names: Array | None, kept: Array | None
@@ -130,18 +127,23 @@ class Names:
         return Column(own[:place] + own[place + 1 :], drop[0], drop[1])
 
     def _kept(self, mask: Mask, hidden: Tensor) -> Array | None:
-        """True where the mask lets an entry of the hidden key count."""
+        """True where the mask lets an entry of the hidden key count; None where it does not fit."""
         leaf = hidden if mask.means == "id" else self.leaves.get(mask.key)
         if not isinstance(leaf, Tensor):
             return None
         values: Array = leaf.detach().cpu().numpy()
         if mask.means == "length":
             axis = mask.axis if isinstance(mask.axis, int) else values.ndim
-            places = np.arange(hidden.shape[axis])
-            kept: Array = places < values[..., None]
-            return kept
-        visible: Array = values == 0 if mask.means == "hide" else values != 0
-        return visible
+            if values.ndim != axis or hidden.ndim <= axis:
+                return None
+            visible: Array = np.arange(hidden.shape[axis]) < values[..., None]
+        else:
+            visible = values == 0 if mask.means == "hide" else values != 0
+        if visible.shape != hidden.shape[: visible.ndim]:
+            return None
+        inner = (1,) * (hidden.ndim - visible.ndim)
+        whole = visible.reshape(*visible.shape, *inner)  # a mask of turns hides all of a turn
+        return np.broadcast_to(whole, tuple(hidden.shape))
 
     def pictures(
         self, map_: AttentionMap, sample: int | None, sample_name: str | None
@@ -165,6 +167,8 @@ class Names:
         for row in range(len(weights)):
             q_names, q_padding = (None, None) if asked is None else asked.line(row, queries)
             k_names, k_padding = (None, None) if read is None else read.line(row, keys)
+            if any(padding is not None and all(padding) for padding in (q_padding, k_padding)):
+                continue  # a turn that is not there
             yield Picture(
                 site=map_.site,
                 layer=map_.layer,

@@ -292,6 +292,7 @@ def _map(part: str, name: str, run: Run) -> Attention:
         key_padding=_marked(about.get("padding"), keys),
         hidden=_marked(about.get("hidden"), keys),
         masked=_marked(about.get("masked_rows"), queries),
+        named=about.get("queries") is not None and about.get("keys") is not None,
     )
 
 

@@ -69,18 +69,25 @@ def html(page: Page) -> str:
     )
 
 
-def chosen(maps: Sequence[Attention]) -> tuple[tuple[Section, ...], str | None]:
+def chosen(
+    maps: Sequence[Attention], room: int = ATTENTION
+) -> tuple[tuple[Section, ...], str | None]:
     """The maps that fit the page by sample, and what is said of the others.
 
-    The worst comes first, then first and last, then all in order, until the page is full.
+    Those that look from one kind of thing at another stand before the others of their sample.
+    The worst is drawn first, then the first and the last, then such maps, then all in order,
+    until the room, in characters, is used up.
     """
+    samples = list(dict.fromkeys(map_.sample for map_ in maps))
+    maps = sorted(maps, key=lambda map_: (samples.index(map_.sample), not map_.crosses))
     worst = max(range(len(maps)), key=lambda place: maps[place].badness, default=0)
-    order = dict.fromkeys([worst, 0, len(maps) - 1, *range(len(maps))] if maps else [])
+    crossing = [place for place, map_ in enumerate(maps) if map_.crosses]
+    order = dict.fromkeys([worst, 0, len(maps) - 1, *crossing, *range(len(maps))] if maps else [])
     drawn: dict[int, Figure] = {}
     size = 0
     for place in order:
         figure = attention.draw(maps[place])
-        if size + figure.size > ATTENTION and drawn:
+        if size + figure.size > room and drawn:
             break
         drawn[place], size = figure, size + figure.size
     places = sorted(drawn)

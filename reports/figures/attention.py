@@ -27,7 +27,8 @@ class Attention:
 
     weights: (head, query, key). queries, keys: names, or places where there are none.
     query_padding, key_padding: declared, by mask. hidden: (key,) masked for every query by the
-    model. masked: (query,) every key masked by the model.
+    model. masked: (query,) every key masked by the model. named: whether queries and keys have
+    names.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Attention:
     key_padding: npt.NDArray[np.bool_]
     hidden: npt.NDArray[np.bool_]
     masked: npt.NDArray[np.bool_]
+    named: bool = False
 
     @property
     def on_padding(self) -> float:
@@ -65,6 +67,28 @@ class Attention:
         return 1000.0 * self.odd + masked + self.on_padding
 
     @property
+    def crosses(self) -> bool:
+        """Whether it looks from one kind of thing at another, such as SQL steps at db units."""
+        return self.query_axis != self.key_axis and self.named
+
+    @property
+    def largest(self) -> float:
+        """The largest finite weight of a query that is neither padding nor masked."""
+        real = ~(self.query_padding | self.masked)
+        found = self.weights[:, real]
+        return float(np.where(np.isfinite(found), found, 0).max(initial=0))
+
+    @property
+    def even(self) -> float:
+        """The weight of each key, were it spread evenly over those that are neither."""
+        return 1 / max(1, int((~(self.key_padding | self.hidden)).sum()))
+
+    @property
+    def flat(self) -> bool:
+        """Whether no query looks anywhere in particular, so that small pictures tell all."""
+        return len(self.heads) > 1 and self.odd == 0 and self.largest < 2 * self.even
+
+    @property
     def sharpest(self) -> int:
         """The head whose queries look at the fewest keys."""
         finite = np.where(np.isfinite(self.weights) & (self.weights > 0), self.weights, 1.0)
@@ -81,7 +105,7 @@ def draw(map_: Attention) -> Figure:
         id=identifier(map_.name),
         title=f"{map_.site}{where}",
         alt=_said(map_, head),
-        svg=Markup("").join([_small(map_), _large(map_, head)]),
+        svg=Markup("").join([_small(map_), *([] if map_.flat else [_large(map_, head)])]),
         table=thinned(*_peaks(map_, head)),
         notes=_notes(map_, head),
     )
@@ -205,6 +229,11 @@ def _said(map_: Attention, head: int) -> str:
     if place is not None:
         query, key, weight, _ = peaks[place]
         words = [f"Head {map_.heads[head]} is sharpest at {query} → {key} ({weight})."]
+    if map_.flat:
+        words = [
+            f"Nearly even: no weight is above {map_.largest:.2g}, where an even spread over "
+            f"{round(1 / map_.even)} keys gives {map_.even:.2g}."
+        ]
     if map_.odd:
         words.insert(0, f"{map_.odd} rows of weights, over all heads, are not finite.")
     masked = int((map_.masked & ~map_.query_padding).sum())
@@ -220,7 +249,8 @@ def _said(map_: Attention, head: int) -> str:
 def _notes(map_: Attention, head: int) -> tuple[str, ...]:
     queries, keys = map_.weights.shape[1:]
     heads = len(map_.heads)
-    what = f"{heads} heads, the sharpest large" if heads > 1 else "One head"
+    large = "none large, since all are nearly even" if map_.flat else "the sharpest large"
+    what = f"{heads} heads, {large}" if heads > 1 else "One head"
     notes = [f"{what}; {queries} × {keys}; the colour's scale is 0 to 1 for every map."]  # noqa: RUF001
     if heads > HEADS:
         notes.append(f"{HEADS} of {heads} heads are drawn; the others are in the run folder.")

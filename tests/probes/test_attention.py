@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +314,27 @@ def test_what_is_asked_for_is_written_and_no_more(tmp_path: Path) -> None:
     np.testing.assert_allclose(array.values, whole[0].weights[1, 1:], atol=1e-6)
 
 
+def test_a_turn_that_is_not_there_has_no_map(tmp_path: Path) -> None:
+    subject = decoder_subject()
+    [batch] = subject.batches
+    batch["turn_mask"] = torch.tensor([[True, True, False], [True, True, True]])
+    layout = subject.layout
+    assert layout is not None
+    turns = Mask("turn_mask", ("sql",), axis="turn")
+    subject = replace(subject, layout=replace(layout, masks=(*layout.masks, turns)))
+    recorder = Recorder(tmp_path / "run")
+    write_attention(recorder, subject, subject.model, batch, layers=[1])
+    run = Run(tmp_path / "run")
+    about = [run.array(name).about for name in run.arrays]
+    assert [(each["sample"], each["row"]) for each in about] == [
+        (0, "turn 0"),
+        (0, "turn 1"),
+        (1, "turn 0"),
+        (1, "turn 1"),
+        (1, "turn 2"),
+    ]
+
+
 def test_padding_is_guessed_and_said(tmp_path: Path) -> None:
     mha = nn.MultiheadAttention(8, 2, batch_first=True)
     batch = {"x": torch.randn(3, 5, 8), "attention_mask": (~PADDED).long()}
@@ -329,3 +351,32 @@ def test_padding_is_guessed_and_said(tmp_path: Path) -> None:
     padding = [run.array(name).about["padding"] for name in run.arrays]
     assert padding == PADDED.tolist()
     assert any("attention_mask" in line for line in run.facts["settings"]["attention"]["guessed"])
+
+
+@pytest.mark.parametrize(
+    ("means", "leaf"),
+    [
+        ("keep", (~PADDED).long()),
+        ("hide", PADDED),
+        ("length", (~PADDED).sum(1)),
+        ("id", None),
+    ],
+)
+def test_every_kind_of_mask_marks_the_padding(tmp_path: Path, means: Any, leaf: Any) -> None:
+    ids = torch.arange(1, 16).view(3, 5).masked_fill(PADDED, 0)  # (sample, token)
+    key, batch = ("ids", {"ids": ids}) if leaf is None else ("m", {"ids": ids, "m": leaf})
+    embed, mha = nn.Embedding(16, 8), nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def loss(model: nn.Module, each: dict[str, Tensor]) -> Tensor:
+        x = embed(each["ids"])
+        out: Tensor = model(x, x, x)[0]
+        return out.sum()
+
+    mask = Mask(key, ("ids",), means=means, axis=1 if means == "length" else "token")
+    layout = Layout(axes={"ids": ("sample", "token"), "m": ("sample",)}, masks=(mask,))
+    subject = Subject(
+        mha, [batch], loss, lambda model: torch.optim.SGD(model.parameters()), layout=layout
+    )
+    write_attention(Recorder(tmp_path / "run"), subject, mha, batch)
+    run = Run(tmp_path / "run")
+    assert [run.array(name).about["padding"] for name in run.arrays] == PADDED.tolist()

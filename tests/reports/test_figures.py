@@ -15,6 +15,7 @@ from reports.figures.curves import Course, Curve
 from reports.figures.figure import identifier, number, thinned
 from reports.figures.png import data_uri
 from reports.figures.svg import blocks, short
+from reports.render import chosen
 
 
 def matrix(values: np.ndarray, seen: np.ndarray | None = None) -> Matrix:
@@ -181,6 +182,37 @@ def test_a_long_attention_is_drawn_by_maximum_and_says_so() -> None:
     assert any("More than 160" in note for note in figure.notes)
     pooled = attention._pooled(weights[0])
     assert (pooled.max(axis=1) == 1).all()
+
+
+def test_a_map_that_is_nearly_even_is_drawn_small_and_called_so() -> None:
+    even = np.full((2, 3, 10), 0.1)
+    figure = attention.draw(attended(even))
+    assert figure.alt.startswith("Nearly even: no weight is above 0.1, where an even spread over")
+    assert "none large" in figure.notes[0]
+    sharp = even.copy()
+    sharp[1, 0] = [0.9] + [0.1 / 9] * 9
+    assert len(attention.draw(attended(sharp)).svg) > 1.5 * len(figure.svg)
+    padding = np.arange(10) >= 2  # of two keys left, half the weight each is even
+    halves = np.where(padding, 0, 0.5) * np.ones((2, 3, 1))
+    assert attended(halves, key_padding=padding).flat
+
+
+def test_maps_across_kinds_stand_first_and_are_drawn_first() -> None:
+    weights = np.full((1, 4, 5), 0.2)
+    maps = [
+        attended(weights, name=f"m{place}", sample=f"sample {place // 3}", named=place % 3 == 2)
+        for place in range(6)
+    ]
+    sections, left_out = chosen(maps)
+    assert [[each.id for each in section.figures] for section in sections] == [
+        ["m2", "m0", "m1"],
+        ["m5", "m3", "m4"],
+    ]
+    assert left_out is None
+    sections, left_out = chosen(maps, room=int(3.5 * attention.draw(maps[0]).size))
+    assert {each.id for section in sections for each in section.figures} == {"m2", "m4", "m5"}
+    assert left_out is not None
+    assert left_out.startswith("3 of 6 maps are drawn")
 
 
 def test_tables_are_thinned_with_both_ends() -> None:
