@@ -1,9 +1,28 @@
-"""Gradient-health rules (GRD...): one rule a file, judged on the readings of a run."""
+"""Gradient-health rules (GRD...): one rule a file, judged on the readings of a run.
+
+Dead and saturated units are not among them: the readings hold one largest number a site.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
+from nan_watch.rules.clipping import Clipping
+from nan_watch.rules.exact_zero import ExactZero
+from nan_watch.rules.exploding import Exploding
+from nan_watch.rules.frozen_changes import FrozenChanges
+from nan_watch.rules.no_gradient import NoGradient
+from nan_watch.rules.not_held import NotHeld
+from nan_watch.rules.update_ratio import UpdateRatio
+from nan_watch.rules.vanishing import Vanishing
 from probes.finding import Health
+from probes.run import Run
 
-RULES: tuple[Health[Any], ...] = ()
+RULES: tuple[Health[Run], ...] = (
+    Exploding(),
+    Vanishing(),
+    ExactZero(),
+    NoGradient(),
+    Clipping(),
+    UpdateRatio(),
+    NotHeld(),
+    FrozenChanges(),
+)

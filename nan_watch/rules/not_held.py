@@ -1,0 +1,89 @@
+"""GRD009: a parameter that the optimizer does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from nan_watch.course import Course, lacks_gradients, long_enough, once
+from probes.finding import Evidence, Finding, Verdict
+from probes.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class NotHeld:
+    """Parameters get gradients, and the optimizer does not hold them: they never learn.
+
+    It happens to a layer that was made after the optimizer, or forgotten in its groups. Where
+    all of them stand before every held one in the model's order, only the end is trained, which
+    is a custom of fine-tuning; and outside of a subject another optimizer may hold them, unless
+    their gradients pile up because nobody sets them to zero (`growth` times, first to last
+    tenth): in these cases it is a note.
+
+    Sick: `Adam(model.encoder.parameters())` where the model has a decoder behind.
+    Healthy: `Adam(model.parameters())`.
+    """
+
+    growth: float = 3.0
+    steps: int = 3
+
+    code: ClassVar[str] = "GRD009"
+    rule: ClassVar[str] = "not-in-the-optimizer"
+    family: ClassVar[Literal["health"]] = "health"
+
+    def lacks(self, run: Run) -> str | None:
+        """Gradient norms, and what the optimizer holds."""
+        found = list(long_enough(run, self.steps))
+        if found and all(course.unheld is None for course in found):
+            return "the run does not say which parameters the optimizer holds"
+        return lacks_gradients(run, self.steps)
+
+    def judge(self, run: Run) -> Iterator[Finding]:
+        """At most one finding a course, at the first such parameter."""
+        alone = "tier" in run.facts["settings"]  # a plain loop's own watch
+        found = (self._of(course, alone) for course in long_enough(run, self.steps))
+        yield from once(finding for finding in found if finding is not None)
+
+    def _of(self, course: Course, alone: bool) -> Finding | None:
+        got = course.reached
+        unheld = course.unheld or frozenset()
+        lost = [i for i, s in enumerate(course.grads.sites) if got[i] and s in unheld]
+        held = [i for i, s in enumerate(course.grads.sites) if got[i] and s not in unheld]
+        if not lost:
+            return None
+        meant = (bool(held) and max(lost) < min(held)) or (alone and not self._piles(course, lost))
+        return course.said_of(self._finding(course, lost, meant))
+
+    def _piles(self, course: Course, lost: list[int]) -> bool:
+        """Whether the gradients of these columns grow for want of being set to zero."""
+        norms = np.sqrt(np.nansum(course.grads.values[:, lost] ** 2, axis=1))
+        tenth = max(1, len(norms) // 10)
+        return bool(not np.median(norms[-tenth:]) <= self.growth * np.median(norms[:tenth]))
+
+    def _finding(self, course: Course, lost: list[int], meant: bool) -> Finding:
+        site = course.grads.sites[lost[0]]
+        more = f", and {len(lost) - 1} more parameters" if len(lost) > 1 else ""
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.NOTE if meant else Verdict.WARN,
+            message=f"`{site}`{more} get gradients, but the optimizer does not hold them: they "
+            "never learn."
+            if more
+            else f"`{site}` gets gradients, but the optimizer does not hold it: it never learns.",
+            fix="Freeze it by `requires_grad_(False)` if that is meant, which saves its backward "
+            "pass; else give it to the optimizer.",
+            site=site,
+            phase="update",
+            evidence=(
+                Evidence(
+                    "parameters that the optimizer does not hold",
+                    len(lost),
+                    0,
+                    f"of {len(course.grads.sites)}",
+                ),
+            ),
+        )

@@ -1,0 +1,26 @@
+"""A learning rate at which float32 rounds the update away."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from probes import Subject
+
+PLANTED = {"site": "<optimizer>", "phase": "update"}
+
+
+def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(model(batch["x"]), batch["y"])
+
+
+def subject() -> Subject:
+    chance = torch.Generator().manual_seed(0)
+    x = torch.randn(24, 8, generator=chance)
+    y = torch.randint(0, 3, (24,), generator=chance)
+    return Subject(
+        nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3)),
+        [{"x": x[i : i + 8], "y": y[i : i + 8]} for i in range(0, 24, 8)],
+        loss,
+        lambda model: torch.optim.SGD(model.parameters(), lr=1e-9),
+    )
