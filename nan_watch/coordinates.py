@@ -62,6 +62,8 @@ class Axes:
             return plain_names(len(shape))
         if len(shape) == 4 and names[1] is None and names[0] == "sample":
             names[1] = "head"
+        if len(shape) == 3 and names[0] == "sample" and "time" not in names:
+            names[1] = names[1] or "time"
         if names[-1] is None:
             names[-1] = "feature"
         return tuple(name or "column" for name in names)

@@ -101,6 +101,11 @@ class Ledger(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler at the first operator, which takes seconds."""
+        return False
+
     def __init__(self, model: nn.Module, batch: Batch = None, decompose: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.events: list[Event] = []
@@ -197,7 +202,7 @@ class Ledger(TorchDispatchMode):
     ) -> _Call:
         over = {id(tensor) for tensor in written}
         read, bad = [], []
-        for tensor in tensors_in((args, kwargs)):
+        for tensor in () if known.views else tensors_in((args, kwargs)):
             if id(tensor) in over and not known.reads_what_it_writes:
                 continue
             values = tensor.detach().clone() if id(tensor) in over else tensor
@@ -222,13 +227,16 @@ class Ledger(TorchDispatchMode):
 
     def _uninitialised(self, tensor: Tensor, found: Held) -> tuple[int, ...]:
         mark = self._memory.empty_mark(tensor)
-        if not isinstance(mark, tuple):
+        if mark is None:
             return ()
+        if isinstance(mark, int):
+            return (mark,)
         op, place = mark
         event = self._add(
             op=op, phase="forward", place=place, held=found, given=EMPTY, name=EMPTY,
             nan_born=found.nan > 0, inf_born=found.nan == 0, where=where(tensor, found.nan > 0),
         )  # fmt: skip
+        self._memory.mark(tensor, event)
         return (event,)
 
     def _number_writers(self, kinds: Held) -> tuple[int, ...]:
@@ -248,7 +256,8 @@ class Ledger(TorchDispatchMode):
         bad = [(tensor, kinds) for tensor, kinds, _ in wrote if kinds is not None]
         spread_by_view = results and not wrote  # its storage tells already
         event = None
-        if bad or number or (call.bad and not spread_by_view):
+        met = any(_came(tensor, read) for tensor, read in call.bad)
+        if bad or number or (met and not spread_by_view):
             event = self._event(call, bad, number)
         for tensor, kinds, is_fresh in wrote:
             self._memory.wrote(tensor, event if kinds else None, fresh=is_fresh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class _Cell:
 
     reference: StorageWeakRef
     dirty: list[_Written] = field(default_factory=list)
-    empty: object = None
+    empty: Any = None
 
 
 class Memory:
@@ -55,14 +56,20 @@ class Memory:
         start, end = _span(values)
         return tuple(each.event for each in cell.dirty if each.start < end and start < each.end)
 
-    def emptied(self, tensor: Tensor, mark: object) -> None:
+    def emptied(self, tensor: Tensor, mark: Any) -> None:
         """The storage is fresh and was set to nothing; `mark` says where."""
         self._fresh(tensor).empty = mark
 
-    def empty_mark(self, tensor: Tensor) -> object:
+    def empty_mark(self, tensor: Tensor) -> Any:
         """The mark of a storage that was set to nothing and not wholly written since, or None."""
         cell = self._cell(tensor)
         return None if cell is None else cell.empty
+
+    def mark(self, tensor: Tensor, mark: Any) -> None:
+        """The mark of a storage that was set to nothing is another now."""
+        cell = self._cell(tensor)
+        if cell is not None:
+            cell.empty = mark
 
     def wrote(self, tensor: Tensor, event: int | None, fresh: bool) -> None:
         """The event wrote the tensor; None where all that it wrote is finite."""

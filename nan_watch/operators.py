@@ -27,7 +27,8 @@ class Operator:
 
     writes: positions and names of the arguments that it writes. reads_what_it_writes: whether
     their old content matters. pointwise: whether each output element has one input element of
-    each. empties: whether it returns memory that nobody set.
+    each. empties: whether it returns memory that nobody set. views: whether it only looks at its
+    arguments' memory in another way.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Operator:
     reads_what_it_writes: bool
     pointwise: bool
     empties: bool
+    views: bool
 
     def written(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """The tensors that a call of it writes in place."""
@@ -47,7 +49,7 @@ def operator(func: Any) -> Operator:
     """What is known of a `torch.ops` function."""
     schema = getattr(func, "_schema", None)
     if schema is None:  # a higher-order operator
-        return Operator(str(func), (), True, False, False)
+        return Operator(str(func), (), True, False, False, False)
     name = schema.name.replace("::", ".")
     writes = [
         (position, argument)
@@ -61,6 +63,7 @@ def operator(func: Any) -> Operator:
         and any(not argument.kwarg_only for _, argument in writes),
         pointwise=torch.Tag.pointwise in func.tags,
         empties=name in EMPTIES,
+        views=not writes and any(each.alias_info is not None for each in schema.returns),
     )
 
 

@@ -29,6 +29,7 @@ FUSED = (
     *("aten._transformer_encoder_layer", "aten._native_multi_head_attention"),
 )
 SHOWN = 12
+NAMED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,9 @@ class Origin:
         if cut > 0:
             lines[SHOWN // 2 : SHOWN // 2 + cut] = [f"... {cut} more ..."]
         before = [f"hidden before: {_line(self.hidden)}"] if self.hidden else []
-        return (*before, *lines, f"not finite: {', '.join(self.symptoms)}")
+        more = len(self.symptoms) - NAMED
+        named = ", ".join(self.symptoms[:NAMED]) + (f" and {more} more" if more > 0 else "")
+        return (*before, *lines, f"not finite: {named}")
 
 
 def _line(event: Event) -> str:

@@ -90,18 +90,19 @@ def _earliest(events: Sequence[Event]) -> Event:
 
 
 def path(events: Sequence[Event], first: Event, last: Iterable[Event]) -> list[Event]:
-    """The shortest chain of events from the first to one of the last, both included."""
+    """A chain from the first event, over the earliest that read it, to the nearest of the last."""
     after: dict[int, int | None] = {}
     queue: deque[tuple[int, int | None]] = deque((event.index, None) for event in last)
     while queue:
         index, child = queue.popleft()
-        if index in after:
-            continue
-        after[index] = child
-        if index == first.index:
-            break
-        queue.extend((w, index) for read in events[index].reads for w in read.writers)
-    chain, at = [first], after.get(first.index)
+        if index not in after:
+            after[index] = child
+            queue.extend((w, index) for read in events[index].reads for w in read.writers)
+    readers = [
+        index for index in after if any(first.index in r.writers for r in events[index].reads)
+    ]
+    at: int | None = min(readers) if readers and after.get(first.index) is not None else None
+    chain = [first]
     while at is not None:
         chain.append(events[at])
         at = after[at]
