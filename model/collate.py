@@ -74,7 +74,7 @@ class Collate:
             **self._encoder_inputs(packed),
             **self._unit_tensors(interactions, units),
             **self._steps(turns, units),
-            "turn_mask": filled(True, [[True] * len(some) for some in turns]),
+            "turn_mask": filled(False, [[True] * len(some) for some in turns]),
         }
         if self.pre_turn:
             pre = self._encoder_inputs([[self._pack(None, own)] for own in units])

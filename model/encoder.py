@@ -104,6 +104,7 @@ def _small(config: Config, pieces: int) -> BertModel:
         num_hidden_layers=config.bert_layers,
         num_attention_heads=config.bert_heads,
         intermediate_size=2 * config.bert_width,
+        hidden_act="relu",  # cheaper than gelu by a tenth of a step
         max_position_embeddings=PIECES,
         hidden_dropout_prob=config.bert_dropout,
         attention_probs_dropout_prob=config.bert_dropout,
