@@ -24,18 +24,23 @@ def split(config: Config, interactions: Sequence[Interaction]) -> Split:
 
     Raises RequestError where there are fewer than the configuration asks for.
     """
-    cut = [replace(each, turns=each.turns[: config.max_turn]) for each in interactions]
-    left = len(cut) - config.validation
+    short = cut(config, interactions)
+    left = len(short) - config.validation
     if left < max(1, config.tiny or 0):
         raise RequestError(
             f"`validation={config.validation}` and `tiny_dataset={config.tiny_dataset}` ask for "
-            f"more than the {len(cut)} interactions that the data holds: at least one, and a tiny "
-            "set whole, must be left to train on; ask for fewer, or give more data"
+            f"more than the {len(short)} interactions that the data holds: at least one, and a "
+            "tiny set whole, must be left to train on; ask for fewer, or give more data"
         )
-    drawn = random.Random(config.seed).sample(range(len(cut)), len(cut))
+    drawn = random.Random(config.seed).sample(range(len(short)), len(short))
     held, rest = sorted(drawn[: config.validation]), drawn[config.validation :]
-    kept = sorted(rest if config.tiny is None else _tiny(config, cut, rest))
-    return Split(tuple(cut[i] for i in kept), tuple(cut[i] for i in held))
+    kept = sorted(rest if config.tiny is None else _tiny(config, short, rest))
+    return Split(tuple(short[i] for i in kept), tuple(short[i] for i in held))
+
+
+def cut(config: Config, interactions: Sequence[Interaction]) -> list[Interaction]:
+    """The interactions without the turns after the first `max_turn`."""
+    return [replace(each, turns=each.turns[: config.max_turn]) for each in interactions]
 
 
 def _tiny(config: Config, interactions: Sequence[Interaction], drawn: Sequence[int]) -> list[int]:
