@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,23 @@ ATTENTION = "Attention maps"
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """Evidence as a row; what was read step after step shares one."""
+
+    what: str
+    value: str
+    limit: str
+    step: str
+    anchor: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """One finding with its address in the page and the user's lines around the culprit."""
 
     id: str
     finding: Finding
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[Measured, ...]
     where: str
     source: tuple[SourceLine, ...]
 
@@ -177,9 +189,23 @@ def _cards(findings: Sequence[Finding]) -> Iterator[Card]:
         yield Card(
             id=anchor if taken[anchor] == 1 else f"{anchor}-{taken[anchor]}",
             finding=finding,
-            evidence=finding.evidence,
+            evidence=tuple(_measured(finding.evidence)),
             where=", ".join(f"{axis} {place}" for axis, place in finding.where.items()),
             source=source_lines(finding.source),
+        )
+
+
+def _measured(evidence: Sequence[Evidence]) -> Iterator[Measured]:
+    for _, group in groupby(evidence, lambda each: (each.what, each.limit, each.unit)):
+        same = list(group)
+        steps = [each.step for each in same if each.step is not None]
+        values = ", ".join(number(each.value) for each in same)
+        yield Measured(
+            what=same[0].what,
+            value=f"{values} {same[0].unit}" if same[0].unit else values,
+            limit=number(same[0].limit),
+            step=f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else number(same[0].step),
+            anchor=next((each.anchor for each in same if each.anchor), None),
         )
 
 
@@ -241,7 +267,12 @@ def _title(name: str, run: Run) -> str:
 
 def _ended(run: Run) -> str | None:
     ended = run.facts.get("settings", {}).get("ended")
-    known = {"memorised": "It ended early: memorised.", "steps": "It ended after its last step."}
+    known = {
+        "memorised": "It ended early: memorised.",
+        "steps": "It ended after its last step.",
+        "refused": "It ended at a step that the watch refused.",
+        "died": "It ended by an exception.",
+    }
     return known.get(str(ended), f"It ended: {ended}.") if ended else None
 
 

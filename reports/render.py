@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from probes.run import Run
 from reports.figures import attention, curves, gradients
 from reports.figures.attention import Attention
-from reports.figures.figure import Figure, identifier, number
+from reports.figures.figure import Figure, identifier
 from reports.page import Page, read_page
 
 ATTENTION = 350_000  # characters of a page that attention maps may take
@@ -113,7 +113,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": number, "identifier": identifier, "ticked": ticked}
+    made.filters |= {"identifier": identifier, "ticked": ticked}
     return made
 
 

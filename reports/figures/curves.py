@@ -71,6 +71,7 @@ def draw(course: Course) -> Figure:
 def _plot(course: Course, log: bool) -> Any:
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import MaxNLocator
 
     with rc_context(cast(Any, SETTINGS)):
         panels = [kind for kind in (course.losses, course.accuracies) if kind]
@@ -82,6 +83,7 @@ def _plot(course: Course, log: bool) -> Any:
             else:
                 _accuracies(panel, lines[:DRAWN])
             panel.set_xlabel("step")
+            panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         return from_matplotlib(canvas, identifier(course.part))
 
 

@@ -149,6 +149,17 @@ def test_a_part_that_was_cut_off_is_named(tmp_path: Path) -> None:
     assert "Cut off before they were done: overfit-5-seed0." in seen.text
 
 
+def test_a_history_shares_a_row(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run")
+    history = tuple(Evidence("loss", step / 2, step=step) for step in (3, 4, 5))
+    lone = Evidence("rate", 0.5, 0.1, "nats", 9)
+    finding = Finding("A", "a", Verdict.FAIL, "m", "f", evidence=(*history, lone))
+    recorder.close(Judgement((finding,)))
+    seen = check(render(tmp_path / "run"))
+    assert "loss 1.5, 2, 2.5 \u2013 3 to 5" in seen.text
+    assert "rate 0.5 nats 0.1 9" in seen.text
+
+
 def test_a_broken_rule_has_a_banner(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "run")
     finding = Finding("MSK001", "masks", Verdict.BROKEN, "rule MSK001 raised", "Report it.")
