@@ -107,6 +107,6 @@ class Axes:
 
 
 def plain_names(axes: int) -> tuple[str, ...]:
-    """Names for axes that nothing is known of: the last two are row and column."""
-    known = ("layer", "head", "row", "column")
-    return known[-axes:] if 1 < axes <= len(known) else ("row",) if axes == 1 else ()
+    """Names for axes that nothing is known of: row, column, feature, and numbers before them."""
+    known = ("row", "column", "feature")[:axes]
+    return (*(f"axis{number}" for number in range(axes - 3)), *known)

@@ -317,3 +317,54 @@ def test_a_healthy_step_has_no_origin_and_a_story_is_told() -> None:
     told = found.story()
     assert told[0].startswith("forward: aten.log in <loss> at ")
     assert told[-1] == "not finite: <loss>"
+
+
+# --- models of other people ----------------------------------------------------------------------
+
+
+def test_a_tied_table_is_told_by_the_one_who_reads_it_first() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=1, n_embd=16, n_head=2, vocab_size=30, bos_token_id=0, eos_token_id=0
+    )
+    model, ids = GPT2LMHeadModel(config), torch.randint(2, 30, (3, 7))
+    ids[1, 4] = 1
+
+    def loss() -> Tensor:
+        logits = model(input_ids=ids).logits
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+    assert origin_of(model, loss, {"ids": ids}) is None
+    with torch.no_grad():
+        model.transformer.wte.weight[1] = torch.nan
+    found = must(origin_of(model, loss, {"ids": ids}))
+    assert (found.given, found.name) == ("parameter", "transformer.wte.weight")
+    assert (found.op, found.site) == ("aten.embedding", "transformer.wte")
+    assert (found.where["row"], found.where["sample"], found.where["token"]) == (1, 1, 4)
+    assert found.samples == (1,)
+
+
+@pytest.mark.parametrize("kind", ["sdpa", "eager"])
+def test_a_birth_within_attention_of_transformers(kind: str) -> None:
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32, "vocab_size": 30}
+    config = BertConfig(num_attention_heads=2, attn_implementation=kind, **sizes)
+    model, ids = BertModel(config, add_pooling_layer=False), torch.randint(0, 30, (3, 7))
+    mask = torch.ones(3, 7, dtype=torch.int64)
+    mask[1, 4:] = 0
+
+    def loss() -> Tensor:
+        return model(ids, attention_mask=mask).last_hidden_state.square().mean()
+
+    batch = {"ids": ids, "attention_mask": mask}
+    assert origin_of(model, loss, batch) is None
+    with torch.no_grad():
+        model.encoder.layer[1].attention.self.query.weight.fill_(1e38)
+    found = must(origin_of(model, loss, batch))
+    assert found.phase == "forward"
+    assert found.site == "encoder.layer.1.attention.self.query"
+    assert found.op == "aten.addmm"
