@@ -10,12 +10,13 @@ from __future__ import annotations
 import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nan_watch.events import EMPTY, LOGS, Event, Read
 from nan_watch.fused_cells import DECOMPOSED
 from nan_watch.held import (
     Held,
@@ -35,51 +36,7 @@ from nan_watch.sources import Place, here, module_names
 from probes.batch import leaves
 from probes.subject import Batch
 
-LOGS = ("aten.log", "aten.log2", "aten.log10", "aten.log_")
 READERS = ("aten.embedding", "aten.index", "aten.index_select")
-EMPTY = "uninitialised"
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Something that an operator read and that is not finite, and the events that wrote it."""
-
-    held: Held
-    writers: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An operator that read or wrote something that is not finite.
-
-    tick: its number among all operators of the step. op: `aten.log`; of a source, None.
-    given: what was not made by this step: `parameter`, `buffer`, `batch`, `constant`,
-        `uninitialised`; its name is `name`. node, sequence: the autograd node at work in a
-        backward pass, and the number that ties it to its forward operator.
-    held: what it wrote; None where it healed what it read.
-    nan_born, inf_born: written and not read. meant: an infinity that is written on purpose.
-    shapes: of the tensors it read. largest_finite: magnitude among them.
-    where: coordinates of the bad elements of a birth. row: row of a table that was read there.
-    """
-
-    index: int
-    tick: int
-    op: str | None
-    phase: Literal["data", "forward", "backward"]
-    place: Place
-    held: Held | None
-    reads: tuple[Read, ...] = ()
-    node: str | None = None
-    sequence: int | None = None
-    given: str | None = None
-    name: str | None = None
-    nan_born: bool = False
-    inf_born: bool = False
-    meant: bool = False
-    shapes: tuple[tuple[int, ...], ...] = ()
-    largest_finite: float | None = None
-    where: Where | None = None
-    row: int | None = None
 
 
 @dataclass(slots=True)
@@ -274,13 +231,14 @@ class Ledger(TorchDispatchMode):
             "phase": "backward" if backward else "forward",
             "node": node.name().rpartition("::")[2] if backward else None,
             "sequence": node._sequence_nr() if backward else _next_sequence() - 1,
-            "reads": tuple(read for _, read in call.bad),
+            "reads": tuple(_reaching(tensor, read, call, bad) for tensor, read in call.bad),
             "shapes": tuple(tuple(t.shape) for t in call.read),
         }
         if not bad:
             return self._add(held=number, **common)
         tensor, kinds = bad[0]
-        nan_born = kinds.nan > 0 and not any(_came(t, r) and r.held.nan for t, r in call.bad)
+        came = [r for r, (t, _) in zip(common["reads"], call.bad, strict=True) if _came(t, r)]
+        nan_born = kinds.nan > 0 and not any(read.held.nan and read.reaches for read in came)
         inf_born = kinds.inf > 0 and not kinds.nan and _is_fresh(tensor, call)
         born = nan_born or inf_born
         place_of_bad = (
@@ -368,6 +326,21 @@ def _together(kinds: Sequence[Held]) -> Held:
 def _came(tensor: Tensor | None, read: Read) -> bool:
     """Whether it came from somewhere, and is not a number that stands in the call itself."""
     return tensor is not None or bool(read.writers)
+
+
+def _reaching(
+    tensor: Tensor | None, read: Read, call: _Call, bad: list[tuple[Tensor, Held]]
+) -> Read:
+    """The read, with whether it reaches what was written: a branch not taken by where does not."""
+    if tensor is None or not bad or not call.operator.pointwise:
+        return read
+    values, out = values_of(tensor), values_of(bad[0][0])
+    if values is None or out is None or values.ndim > out.ndim:
+        return read
+    sizes = zip(values.shape[::-1], out.shape[::-1], strict=False)
+    if any(size not in (1, wide) for size, wide in sizes):
+        return read
+    return replace(read, reaches=bool((~values.isfinite() & ~out.isfinite()).any()))
 
 
 def _is_fresh(out: Tensor, call: _Call) -> bool:

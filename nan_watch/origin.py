@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nan_watch.coordinates import Axes, plain_names
+from nan_watch.events import EMPTY, Event
 from nan_watch.held import Held
-from nan_watch.ledger import Event, Ledger
+from nan_watch.ledger import Ledger
 from nan_watch.recurrent import Growth
 from nan_watch.walk import culprit, path
 from probes.batch import leaves
@@ -238,7 +239,7 @@ def _origin(
     birth, ledger = traced.birth, traced.ledger
     chain = path(ledger.events, birth, [ledger.events[root] for root in traced.roots])
     reader = next((event for event in chain if event.given is None), birth)
-    first = reader if birth.given not in (None, "uninitialised") else birth
+    first = reader if birth.given not in (None, EMPTY) else birth
     where, samples = _coordinates(birth, first, ledger, axes)
     token_id = first.row if first.op == "aten.embedding" else None
     rnn = first.place.rnn

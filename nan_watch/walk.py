@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from nan_watch.events import LOGS, Event
 from nan_watch.held import Held
-from nan_watch.ledger import LOGS, Event
 
 Kind = Callable[[Held], int]
 
@@ -77,7 +77,8 @@ def _births(events: Sequence[Event], started: Iterable[Event], kind: Kind) -> li
         if event.index in seen or event.held is None or not kind(event.held):
             continue
         seen.add(event.index)
-        before = [events[w] for read in event.reads if kind(read.held) for w in read.writers]
+        reads = [read for read in event.reads if read.reaches and kind(read.held)]
+        before = [events[w] for read in reads for w in read.writers]
         before = [each for each in before if each.held is not None and kind(each.held)]
         stack.extend(before)
         if not before or event.inf_born or event.nan_born:
@@ -97,7 +98,8 @@ def path(events: Sequence[Event], first: Event, last: Iterable[Event]) -> list[E
         index, child = queue.popleft()
         if index not in after:
             after[index] = child
-            queue.extend((w, index) for read in events[index].reads for w in read.writers)
+            reads = [read for read in events[index].reads if read.reaches]
+            queue.extend((w, index) for read in reads for w in read.writers)
     readers = [
         index for index in after if any(first.index in r.writers for r in events[index].reads)
     ]

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nan_watch.events import Event
 from nan_watch.held import Held, held, held_number, is_mask, where
-from nan_watch.ledger import Event, Ledger
+from nan_watch.ledger import Ledger
 from nan_watch.memory import Memory
 
 NAN, INF = torch.nan, torch.inf
@@ -75,6 +76,17 @@ def test_birth_spread_and_healing() -> None:
     assert spread.reads[0].writers == (birth.index,)
     assert (healed.op, healed.held) == ("aten.where", None)
     assert healed.reads[0].writers == (spread.index,)
+
+
+def test_a_branch_that_was_not_taken_does_not_reach() -> None:
+    def run() -> None:
+        innocent = torch.tensor([-1.0, 1.0]).sqrt()
+        guilty = torch.tensor([1.0, -1.0]).log()
+        torch.where(torch.tensor([False, False]), innocent, guilty)
+
+    *_, chosen = events_of(run)
+    assert chosen.op == "aten.where"
+    assert [(read.writers, read.reaches) for read in chosen.reads] == [((0,), False), ((1,), True)]
 
 
 def test_a_healthy_run_leaves_nothing() -> None:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 import nan_watch
 from nan_watch.coordinates import Axes, plain_names
+from nan_watch.events import Event
 from nan_watch.held import Where, where
-from nan_watch.ledger import Event, Ledger
+from nan_watch.ledger import Ledger
 from nan_watch.sources import TORCH, Kind, address, kind_of, module_names
 from probes.layout import Layout
 
