@@ -287,9 +287,10 @@ class NanWatch:
     def _close(self, error: BaseException | None) -> None:
         if self.recorder is self._out:
             return
-        if error is not None and not isinstance(error, PoisonedStep):
+        whole = error is None or isinstance(error, PoisonedStep)
+        if not whole:
             self.recorder.note(ended_by=type(error).__name__)
-        self.recorder.close(self.judgement)
+        self.recorder.close(self.judgement, complete=whole)
         if self._stories:
             _render(self.recorder.folder)
 

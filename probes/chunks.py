@@ -101,12 +101,10 @@ def fold(rows: Floats) -> Floats:
 def stored(folder: Path) -> list[Chunk]:
     """The chunks of a stream, oldest first, without those that a folded one already holds."""
     kept: list[Chunk] = []
-    end = -1
     found = (Chunk.at(path) for path in folder.glob("*.f32"))
-    for chunk in sorted(found, key=lambda each: (each.first, -each.folded)):
-        if chunk.first > end:
+    for chunk in sorted(found, key=lambda each: (each.first, -each.folded, each.width)):
+        if not (kept and chunk.folded < kept[-1].folded and chunk.last <= kept[-1].last):
             kept.append(chunk)
-            end = chunk.last
     return kept
 
 

@@ -180,12 +180,12 @@ class Recorder:
         self.facts["settings"] |= settings
         strict_json.write(self.folder / "run.json", self.facts)
 
-    def close(self, judgement: Judgement | None = None) -> None:
-        """The run is complete and says so; the files are closed."""
+    def close(self, judgement: Judgement | None = None, *, complete: bool = True) -> None:
+        """The files are closed, and the run says whether it is complete."""
         if judgement is not None:
             self.findings(judgement)
         self.release()
-        self.facts["complete"] = True
+        self.facts["complete"] = complete
         strict_json.write(self.folder / "run.json", self.facts)
 
     def release(self) -> None:

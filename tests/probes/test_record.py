@@ -42,6 +42,20 @@ def test_a_site_that_comes_late_was_not_seen_before(tmp_path: Path) -> None:
     np.testing.assert_array_equal(matrix.seen, [[True, False], [True, True]])
 
 
+def test_a_second_row_of_a_step_with_a_new_site_is_kept(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run")
+    recorder.values(0, "loss", "value", {"<loss>": 2.0})
+    recorder.values(0, "loss", "value", {"key": 0.5})
+    recorder.close(complete=False)
+    run = Run(tmp_path / "run")
+    assert not run.complete
+    frame = run.readings("loss")
+    assert list(zip(frame.step, frame.site, frame.value, strict=True)) == [
+        (0, "<loss>", 2.0),
+        (0, "key", 0.5),
+    ]
+
+
 def test_a_run_that_is_not_closed_is_incomplete_and_a_torn_row_is_left_out(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "run")
     for step in range(3):
