@@ -1,0 +1,89 @@
+"""What the tensors of the specimen's batches and outputs mean."""
+
+from __future__ import annotations
+
+from model.collate import IGNORED, Collate
+from model.linearise import KEYWORDS
+from probes import Labels, Layout, Mask, Reads, State
+
+# There is no name for the axis of a split input's parts, nor for the pieces of a unit: `feature`
+# is the one that stands for no place in the data.
+AXES = {
+    "ids": ("sample", "turn", "feature", "token"),
+    "token_mask": ("sample", "turn", "feature", "token"),
+    "token_types": ("sample", "turn", "feature", "token"),
+    "utterance_pieces": ("sample", "turn", "token"),
+    "utterance_mask": ("sample", "turn", "token"),
+    "word_ids": ("sample", "turn", "token"),
+    "unit_pieces": ("sample", "turn", "unit", "feature"),
+    "unit_piece_mask": ("sample", "turn", "unit", "feature"),
+    "pre_ids": ("sample", "turn", "feature", "token"),
+    "pre_token_mask": ("sample", "turn", "feature", "token"),
+    "pre_token_types": ("sample", "turn", "feature", "token"),
+    "pre_unit_pieces": ("sample", "turn", "unit", "feature"),
+    "pre_unit_piece_mask": ("sample", "turn", "unit", "feature"),
+    "unit_ids": ("sample", "unit"),
+    "unit_kinds": ("sample", "unit"),
+    "unit_mask": ("sample", "unit"),
+    "inputs": ("sample", "turn", "time"),
+    "labels": ("sample", "turn", "time"),
+    "step_ids": ("sample", "turn", "time"),
+    "step_mask": ("sample", "turn", "time"),
+    "turn_mask": ("sample", "turn"),
+    "scores": ("sample", "turn", "time", "feature"),
+    "log_probs": ("sample", "turn", "time", "feature"),
+}
+"""Of batch keys and outputs."""
+
+ATTENTION = {
+    "decoder.attend_units": ("sample", "turn", "time", "unit"),
+    "decoder.attend_previous": ("sample", "turn", "time", "feature"),
+    "decoder.attend_utterance": ("sample", "turn", "time", "token"),
+    "attend_units": ("sample", "turn", "token", "unit"),
+    "attend_utterance": ("sample", "turn", "time", "token"),
+}
+"""Of the attention weights of these sites."""
+
+# a turn, a unit or a pre-turn that is padding hides all that is in it
+MASKS = (
+    Mask("token_mask", hides=("ids", "token_types"), axis="token"),
+    Mask("utterance_mask", ("utterance_pieces", "word_ids"), axis="token", may_be_empty=True),
+    Mask("unit_piece_mask", hides=("unit_pieces",), axis=3, may_be_empty=True),
+    Mask("pre_token_mask", hides=("pre_ids", "pre_token_types"), axis="token"),
+    Mask("pre_unit_piece_mask", hides=("pre_unit_pieces",), axis=3, may_be_empty=True),
+    Mask("unit_mask", hides=("unit_ids", "unit_kinds"), axis="unit"),
+    Mask("step_mask", hides=("inputs", "labels", "step_ids"), axis="time", may_be_empty=True),
+    Mask("turn_mask", hides=("inputs", "labels", "step_ids"), axis="turn"),
+)
+
+STATES = {
+    "hierarchical": (
+        State("decoder.session_cell", over="turn"),
+        State("decoder.sql_cell", over="time"),
+    ),
+    "seq2seq": (State("reader", over="time"), State("writer", over="time")),
+}
+
+
+def layout(collate: Collate) -> Layout:
+    """What the tensors of a batch mean, and how their entries are called."""
+    config = collate.config
+    return Layout(
+        axes={key: axes for key, axes in (AXES | ATTENTION).items() if _there(key, collate)},
+        masks=tuple(mask for mask in MASKS if _there(mask.key, collate)),
+        labels=(Labels("labels", output="scores", ignore=IGNORED, mask="step_mask"),),
+        reads=(Reads("scores", of="inputs", rule="causal"),),
+        states=STATES[config.model],
+        names={
+            "ids": collate.vocabulary.name,
+            **({"pre_ids": collate.vocabulary.name} if collate.pre_turn else {}),
+            "word_ids": collate.vocabulary.name,
+            "unit_ids": collate.unit_names,
+            "step_ids": [*KEYWORDS, *collate.unit_names],
+        },
+        frozen=("encoder.",) if config.bert_frozen else (),
+    )
+
+
+def _there(key: str, collate: Collate) -> bool:
+    return collate.pre_turn or not key.startswith("pre_")

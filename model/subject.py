@@ -1,0 +1,101 @@
+"""The specimen as a `Subject`: `whynan diagnose model.subject:hierarchical`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from model.collate import IGNORED, UNK, Batch, Collate
+from model.config import Config
+from model.faults import Faults
+from model.layout import layout
+from model.linearise import KEYWORDS
+from model.losses import db, key, loss
+from model.metrics import METRICS
+from model.network import build
+from model.optimise import clipped, optimizer, schedule
+from model.order import cut
+from model.read import Corpus, Interaction, embedded
+from probes import Subject
+from probes.batch import take
+
+AT_ONCE = 20
+"""Interactions in a batch."""
+
+
+def hierarchical() -> Subject:
+    """The log's model as it should have been, on the embedded corpus."""
+    return subject(Config(), embedded())
+
+
+def seq2seq() -> Subject:
+    """The log's base model, on the embedded corpus."""
+    return subject(Config(model="seq2seq"), embedded())
+
+
+def subject(config: Config, corpus: Corpus, faults: Faults = Faults()) -> Subject:  # noqa: B008
+    """The model of a configuration, trained on all interactions of a corpus.
+
+    All batches have one shape but for their last, so that any samples can be joined.
+    """
+    model = build(config, corpus, faults)
+    whole = clipped(config, model)
+
+    def step(model: nn.Module, batch: Batch, over: Optimizer) -> Tensor:
+        over.zero_grad()
+        value = loss(model, batch)
+        value.backward()
+        nn.utils.clip_grad_norm_(clipped(config, model), config.clip_norm)
+        over.step()
+        return value
+
+    return Subject(
+        model,
+        batches(model.collate, cut(config, corpus.interactions)),
+        loss,
+        lambda model: optimizer(config, model),
+        predict=lambda model, batch: model(batch),
+        train_step=step if config.clip == "all_but_bert" else None,
+        schedule=(lambda over: schedule(config, over)) if _moves(config) else None,
+        clip_norm=config.clip_norm if whole and config.clip == "all" else None,
+        parts={"key": key, "db": db},
+        metrics=METRICS,
+        describe=describe,
+        layout=layout(model.collate),
+        group="database",
+    )
+
+
+def _moves(config: Config) -> bool:
+    return config.warmup > 0 or config.schedule != "constant"
+
+
+def describe(batch: Batch, index: int) -> str:
+    """The database and the first utterance of a sample."""
+    return f"{batch['database'][index]}: {batch['utterance'][index]}"
+
+
+def batches(collate: Collate, interactions: Sequence[Interaction]) -> list[Batch]:
+    """The interactions, `AT_ONCE` a batch, padded as if they were one, with ids for their names."""
+    whole = named(collate(interactions))
+    starts = range(0, len(interactions), AT_ONCE)
+    return [take(whole, range(start, min(start + AT_ONCE, len(interactions)))) for start in starts]
+
+
+def named(batch: Batch) -> Batch:
+    """The batch with two keys that no model reads: they only say how rows and columns are called.
+
+    word_ids (n, t, w): the utterance's word pieces. step_ids (n, t, j): the gold steps, a unit as
+    len(KEYWORDS) + its place in `Collate.unit_names`.
+    """
+    pieces = batch["ids"].flatten(2)  # (n, t, s, l) -> (n, t, s * l)
+    steps: Tensor = batch["labels"].masked_fill(batch["labels"] == IGNORED, UNK)
+    unit = (steps - len(KEYWORDS)).clamp(min=0).flatten(1)  # (n, t, j) -> (n, t * j)
+    places = batch["unit_ids"].gather(1, unit).view_as(steps) + len(KEYWORDS)
+    return batch | {
+        "word_ids": pieces.gather(2, batch["utterance_pieces"]),
+        "step_ids": torch.where(steps < len(KEYWORDS), steps, places),
+    }
