@@ -21,7 +21,16 @@ def culprit(events: Sequence[Event], roots: Iterable[int]) -> tuple[Event, Event
 
     roots: the events that wrote the symptom. None where nothing was written to it.
     """
-    started = [events[root] for root in roots]
+    found = _culprit(events, [events[root] for root in roots])
+    if found is None:
+        return None
+    birth, hidden = found
+    return birth, hidden or _own_forward(events, birth)
+
+
+def _culprit(
+    events: Sequence[Event], started: Sequence[Event]
+) -> tuple[Event, Event | None] | None:
     poisoned = [event for event in started if event.held is not None and event.held.nan]
     if poisoned:
         return _of_nan(events, _earliest(_births(events, poisoned, _nan)))
@@ -60,6 +69,14 @@ def _narrows(event: Event) -> bool:
     if event.held is None or not event.reads:
         return False
     return event.held.total < max(read.held.total for read in event.reads)
+
+
+def _own_forward(events: Sequence[Event], birth: Event) -> Event | None:
+    """What the forward operator of a backward birth gave, where that was not finite either."""
+    if birth.phase != "backward":
+        return None
+    own = (e for e in events if e.phase == "forward" and e.held and _is_own(e, birth))
+    return next((event for event in own if event.place.source == birth.place.source), None)
 
 
 def _is_own(forward: Event, backward: Event) -> bool:

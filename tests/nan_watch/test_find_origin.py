@@ -112,6 +112,8 @@ def test_log_of_a_softmax(make: type[nn.Module], scale: float, sick: bool) -> No
         assert "<loss>" not in found.symptoms
         assert len(found.symptoms) == 7
         assert found.largest_finite_input == 1
+        assert found.hidden is not None, "the forward pass gave -inf, which gather left out"
+        assert (found.hidden.op, found.hidden.phase) == ("aten.log", "forward")
 
 
 def test_loss_code_inside_the_model_has_its_module() -> None:
@@ -241,6 +243,7 @@ def test_square_root_at_zero(sick: bool) -> None:
         assert (found.op, found.node) == ("aten.div", "SqrtBackward0")
         assert (found.phase, found.source) == ("backward", line("sqrt"))
         assert found.held.inf == 5
+        assert found.hidden is None, "the forward pass was finite everywhere"
         assert found.held.nan == 0
         assert [event.node for event in found.path][:2] == ["SqrtBackward0", "PowBackward0"]
         assert any(event.node == "PowBackward0" and event.nan_born for event in found.path)
