@@ -70,8 +70,10 @@ def joined(found: Parts, config: Config) -> Tensor:
     if config.loss == "by_count":
         key_mean = found.key / found.key_count.clamp(min=1)
         return key_mean + found.db / found.db_count.clamp(min=1)
-    count = found.key_count + found.db_count if config.reduction == "mean" else 1
-    key_part, db_part = found.key / count, found.db / count
+    key_part, db_part = found.key, found.db
+    if config.reduction == "mean":
+        count = (found.key_count + found.db_count).clamp(min=1)
+        key_part, db_part = key_part / count, db_part / count
     if config.loss == "key":
         return key_part
     if config.loss == "db":

@@ -39,7 +39,7 @@ def words(corpus: Corpus) -> list[str]:
     return model.collate.vocabulary.words()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small(corpus: Corpus, words: list[str]) -> Small:
     """Makes a small specimen, in eval mode, with these fields changed and these faults planted.
 
