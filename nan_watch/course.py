@@ -93,12 +93,13 @@ class Course:
     def fall(self) -> float | None:
         """By how much of its start the loss fell, negative where it rose; None where unknown.
 
-        A loss that ended not finite fell by minus infinity.
+        The start is the first loss, or the median of three where that is lower. A loss that ended
+        not finite fell by minus infinity.
         """
         known = self.losses[~np.isnan(self.losses)]
         if len(known) < 2:
             return None
-        start, end = level(known[:3]), level(known[-5:])
+        start, end = min(float(known[0]), level(known[:3])), level(known[-5:])
         if not np.isfinite(known[-1]) or not np.isfinite(start):
             return -np.inf
         return float((start - end) / max(abs(start), 1e-12))

@@ -92,7 +92,10 @@ class Exploding:
 
     def _deep(self, course: Course) -> Finding | None:
         levels = np.array([level(column) for column in course.output_grads.values.T])
-        known = np.flatnonzero(levels > 0)
+        inner = [site not in ("model", "model.loss") for site in course.output_grads.sites]
+        known = np.flatnonzero(
+            (levels > 0) & np.array(inner, bool)
+        )  # the gradient of a loss itself is 1
         if len(known) < 2 or course.fall is None or not course.fall < self.fall:
             return None
         near, far = int(known[0]), int(known[np.argmax(levels[known])])

@@ -18,18 +18,20 @@ class UpdateRatio:
     """A step replaces the weights, or does not move them at all.
 
     The norm of an update over the norm of its weights is about 1e-3 in a net that trains. Where
-    its median is over `large` the weights of ten steps ago are gone, and what they knew with
-    them: told where the loss did not fall by `fall` of its start meanwhile. Where no weight was
-    ever moved by `small`, float32 rounds most of the update away (6e-8), and nothing can be
-    learned: told where some weight has a gradient to follow (its norm over `alive`) that was not
-    clipped away by a factor under `harsh`, which is GRD005. The first update of a parameter is
-    left out of the median, since weights may start at zero; so are biases.
+    its median is over `large`, or the first step's was over `replaced`, what the weights knew or
+    began with is gone: told where the loss did not fall by `fall` of its start. Weights that
+    start at zero have no ratio in the first step, and the first look at each is left out of the
+    median. Where no weight was ever moved by `small`, float32 rounds most of the update away
+    (6e-8), and nothing can be learned: told where some weight has a gradient to follow (its norm
+    over `alive`) that was not clipped away by a factor under `harsh`, which is GRD005. Biases
+    are left out.
 
     Sick: `SGD(model.parameters(), lr=1e-9)`, or `Adam(model.parameters(), lr=1.0)`.
     Healthy: `Adam(model.parameters(), lr=1e-3)`, with or without a warm-up from zero.
     """
 
     large: float = 0.1
+    replaced: float = 1.0
     small: float = 1e-6
     fall: float = 0.1
     alive: float = 1e-3
@@ -70,30 +72,41 @@ class UpdateRatio:
         return level(largest(course.grads.values[:, weights], axis=1)) > self.alive and not clipped
 
     def _replaced(self, course: Course, columns: list[int]) -> Finding | None:
-        medians = {}
+        medians, first = {}, {}
         for column in columns:
-            ratios = course.updates.values[:, column]
-            later = ratios[~np.isnan(ratios)][1:]
-            if len(later) >= self.looks:
-                medians[course.updates.sites[column]] = float(np.median(later))
-        beyond = {site: ratio for site, ratio in medians.items() if not ratio <= self.large}
-        if not beyond:
-            return None
+            site, ratios = course.updates.sites[column], course.updates.values[:, column]
+            finite = np.isfinite(ratios)  # a poisoned one says nothing of size
+            if finite.sum() > self.looks:
+                medians[site] = float(np.median(ratios[finite][1:]))
+            if finite[0] and course.updates.steps[0] == 0:
+                first[site] = float(ratios[0])
+        for ratios_of, limit, when in (
+            (first, self.replaced, "in the first step"),
+            (medians, self.large, "in the median"),
+        ):
+            beyond = {site: ratio for site, ratio in ratios_of.items() if ratio > limit}
+            if beyond:
+                return self._too_large(course, beyond, len(ratios_of), when, limit)
+        return None
+
+    def _too_large(
+        self, course: Course, beyond: dict[str, float], of: int, when: str, limit: float
+    ) -> Finding:
         site = max(beyond, key=beyond.__getitem__)
         more = f", and {len(beyond) - 1} more are like it" if len(beyond) > 1 else ""
         finding = Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.WARN,
-            message=f"an update changes `{site}` by {beyond[site]:.3g} of its norm in the median"
+            message=f"an update changes `{site}` by {beyond[site]:.3g} of its norm {when}"
             f"{more}, and the loss does not fall.",
             fix="Lower the learning rate until an update is about a thousandth of its weights.",
             site=site,
             phase="update",
             evidence=(
-                Evidence(f"median update of `{site}` over its weights", beyond[site], self.large),
+                Evidence(f"update of `{site}` over its weights, {when}", beyond[site], limit),
                 Evidence("share of its start that the loss fell by", course.fall, self.fall),
-                Evidence("weights like it", len(beyond), 0, f"of {len(medians)}"),
+                Evidence("weights like it", len(beyond), 0, f"of {of}"),
             ),
         )
         return course.said_of(finding)
