@@ -35,6 +35,7 @@ def autopsy(paths: Paths, trust: Trust = False, out: Out = None) -> None:
     from nan_watch.autopsy import autopsy as perform
     from probes.progress import progress
     from probes.terminal import console
+    from reports import render
 
     with progress() as shown:
         bar = shown.add_task("autopsy", total=None, said="")
@@ -46,7 +47,7 @@ def autopsy(paths: Paths, trust: Trust = False, out: Out = None) -> None:
     screen = console()
     for each in found.series:
         tell(screen, each)
-    finish(found.folder, found.judgement)
+    finish(found.folder, found.judgement, render(found.folder))
 
 
 def tell(screen: Console, each: Examined) -> None:

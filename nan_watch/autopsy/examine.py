@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -103,16 +104,11 @@ def _record(
     recorder = Recorder(
         folder,
         settings={"part": "autopsy", "paths": [str(path) for path in paths], "checkpoints": about},
-        limits={rule.code: _limits(rule) for rule in RULES},
+        limits={rule.code: asdict(cast(Any, rule)) for rule in RULES},
     )
     for step, each in enumerate(series):
         recorder.write(step, _rows(recorder, each))
     recorder.close(judgement)
-
-
-def _limits(rule: object) -> dict[str, object]:
-    names = getattr(rule, "__dataclass_fields__", ())
-    return {name: getattr(rule, name) for name in names}
 
 
 def _rows(recorder: Recorder, each: Examined) -> dict[tuple[str, str], Floats]:

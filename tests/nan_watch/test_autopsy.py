@@ -388,6 +388,8 @@ def test_the_command_tells_tensors_changes_and_the_run(
     assert "epoch-10.pt: 3 poisoned; 12 float32" in out
     assert "of its norm: model.1.bias" in out
     assert out.splitlines()[-1] == f"run: {tmp_path / 'run'}"
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "epoch-10.pt" in page
     written = json.loads((tmp_path / "run" / "findings.json").read_text())
     assert written["verdict"] == "fail"
     assert written["findings"][0]["site"] == "model.0.weight"
