@@ -12,7 +12,7 @@ PLANTED = {"site": "0.weight", "phase": "update"}
 
 
 def net() -> nn.Module:
-    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+    model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 3))
     model[0].requires_grad_(False)
     return model
 
@@ -36,11 +36,11 @@ def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def subject() -> Subject:
     chance = torch.Generator().manual_seed(0)
     x = torch.randn(24, 8, generator=chance)
-    y = torch.randint(0, 3, (24,), generator=chance)
+    y = x[:, :3].argmax(1)
     return Subject(
         net(),
         [{"x": x[i : i + 8], "y": y[i : i + 8]} for i in range(0, 24, 8)],
         loss,
-        lambda model: torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1),
+        lambda model: torch.optim.AdamW(model.parameters(), lr=3e-2, weight_decay=0.01),
         train_step=step,
     )
