@@ -35,5 +35,5 @@ def subject() -> Subject:
         deep(),
         [{"x": x[i : i + 8], "y": y[i : i + 8]} for i in range(0, 24, 8)],
         loss,
-        lambda model: torch.optim.SGD(model.parameters(), lr=0.3),
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
     )
