@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -58,11 +59,32 @@ class Encoder(nn.Module):
         if self.faults.pad_position_leak:
             mask = torch.ones_like(mask)
         # (n, t, s, l) -> (n * t * s, l)
-        given = {"input_ids": ids.flatten(0, 2), "attention_mask": mask.flatten(0, 2).long()}
-        if self.typed:
-            given["token_type_ids"] = types.flatten(0, 2)  # likewise
-        hidden: Tensor = self.bert(**given).last_hidden_state
+        ids, mask, types = (each.flatten(0, 2) for each in (ids, mask, types))
+        groups = _alike(mask.sum(1).tolist(), length)
+        if len(groups) == 1:
+            hidden = self._encode(ids, mask, types)
+        else:
+            hidden = self._encode_groups(ids, mask, types, groups)
         return hidden.view(n, t, s * length, self.width)  # (n * t * s, l, feature) -> ...
+
+    def _encode(self, ids: Tensor, mask: Tensor, types: Tensor) -> Tensor:
+        given = {"input_ids": ids, "attention_mask": mask.long()}
+        if self.typed:
+            given["token_type_ids"] = types
+        return self.bert(**given).last_hidden_state  # type: ignore[no-any-return]
+
+    def _encode_groups(
+        self, ids: Tensor, mask: Tensor, types: Tensor, groups: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """Each group of rows at its own length; zeros where none of it is: (r, l, feature)."""
+        parts = []
+        for rows in groups:
+            chosen = torch.tensor(rows, device=ids.device)
+            longest = int(mask[rows[0]].sum())  # the first is the longest
+            cut = (each[chosen, :longest] for each in (ids, mask, types))
+            parts.append(pad(self._encode(*cut), (0, 0, 0, ids.shape[1] - longest)))
+        order = torch.tensor([row for rows in groups for row in rows], device=ids.device)
+        return torch.cat(parts)[order.argsort()]
 
     @torch.no_grad()
     def words(self, words: Sequence[str], vocabulary: Vocabulary) -> Tensor:
@@ -78,6 +100,22 @@ class Encoder(nn.Module):
         ids = torch.tensor([[vocabulary.start, *pieces, vocabulary.stop]])
         hidden: Tensor = self.bert(input_ids=ids).last_hidden_state[0, 1:-1]  # (piece, feature)
         return hidden.mean(0)
+
+
+def _alike(lengths: Sequence[int], padded: int) -> list[list[int]]:
+    """Rows to be encoded together: all, or where most of that were padding, those of like length.
+
+    In a group no row is under half as long as the longest one.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    if padded * len(lengths) <= 2 * sum(lengths):
+        return [order]
+    groups: list[list[int]] = []
+    for row in order:
+        if not groups or 2 * lengths[row] < lengths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
 
 
 def load(

@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig
 
 from model.config import Config
-from model.encoder import _positions, load
+from model.encoder import _alike, _positions, load
 from model.faults import Faults
 from model.pack import pack
 from model.read import Corpus
@@ -186,3 +186,28 @@ def test_a_frozen_encoder_drops_nothing_out_and_gets_no_gradient(
     model(batch)["log_probs"].sum().backward()
     assert all(each.grad is None for each in model.encoder.parameters())
     assert model.keyword_head.bias.grad is not None
+
+
+# rows of like length
+
+
+def test_rows_of_like_length_go_together() -> None:
+    assert _alike([8, 6, 7], 8) == [[0, 2, 1]]
+    assert _alike([1, 8, 2, 1, 5, 1], 8) == [[1, 4], [2, 0, 3, 5]]
+    assert _alike([8, 1, 1, 1], 8) == [[0], [1, 2, 3]]
+
+
+def test_rows_are_encoded_alike_in_groups_and_together(corpus: Corpus, small: Any) -> None:
+    encoder = small().encoder
+    torch.manual_seed(0)
+    lengths = torch.tensor([40, 3, 5, 1, 1, 9])
+    ids = torch.randint(5, 200, (2, 3, 1, 40))
+    mask = (torch.arange(40) < lengths[:, None]).view(2, 3, 1, 40)
+    types = torch.zeros_like(ids)
+    calls: list[torch.Size] = []
+    encoder.bert.register_forward_hook(lambda _, __, out: calls.append(out[0].shape))
+    found = encoder(ids, mask, types)
+    assert [tuple(shape[:2]) for shape in calls] == [(1, 40), (2, 9), (1, 3), (2, 1)]
+    want = encoder._encode(*(each.flatten(0, 2) for each in (ids, mask, types)))
+    there = mask.flatten(0, 2)
+    torch.testing.assert_close(found.view(6, 40, -1)[there], want[there], atol=1e-5, rtol=1e-5)

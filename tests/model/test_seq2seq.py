@@ -30,7 +30,7 @@ def test_no_gold_query_of_another_turn_is_read(model: Any, batch: Any) -> None:
 def test_the_reader_is_undisturbed_by_padding(model: Any, batch: Any) -> None:
     memory = model.read(batch)
     lengths = memory.utterance_mask.sum(1)
-    assert 0 < int((lengths < lengths.max()).sum())
+    assert int((lengths < lengths.max()).sum()) > 0
     given: list[Any] = []
     model.reader.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     model.read(batch)
