@@ -14,7 +14,7 @@ from model.linearise import show as line
 from model.order import cut, split
 from model.parser import Parser
 from model.read import Corpus, Interaction
-from model.source import Source
+from model.source import Source, counted
 from model.start import Start, device_of, loaded, run_folder, stored
 from model.trainer import Habits, Trainer
 from nan_watch import PoisonedStep
@@ -75,7 +75,8 @@ def _say_what(trainer: Trainer) -> None:
     training, held = trainer.split.training, len(trainer.split.validation)
     asked = len({each.database for each in training})
     weights = sum(each.numel() for each in trainer.model.parameters())
-    print(f"training: {len(training)} interactions over {asked} databases, {held} held out")
+    count, over = counted(len(training), "interaction"), counted(asked, "database")
+    print(f"training: {count} over {over}, {held} held out")
     print(f"model: {trainer.config.model}, {weights:,} weights, on {trainer.device}")
     if trainer.faults.planted:
         print(f"planted bugs: {', '.join(trainer.faults.planted)}")
@@ -102,7 +103,8 @@ def _say_scores(
     scores = dict(evaluate(model, interactions, device))
     greedy = exact(interactions, written(model, interactions, device))
     alone = exact(interactions, written_alone(model, interactions, device))
-    print("\n".join(_table(f"{title}, {len(interactions)} interactions, gold prefix", scores)))
+    title = f"{title}, {counted(len(interactions), 'interaction')}"
+    print("\n".join(_table(f"{title}, gold prefix", scores)))
     found = {"string, after gold queries": greedy, "string, after its own queries": alone}
     print("\n".join(_table(f"{title}, greedy", found)), flush=True)
 

@@ -47,14 +47,13 @@ def given(data: Path | None, tables: Path | None, split: str, skip_unparsed: boo
 
 
 def _words(name: str, corpus: Corpus) -> list[str]:
-    turns = sum(len(each.turns) for each in corpus.interactions)
-    asked = len({each.database for each in corpus.interactions})
-    count = len(corpus.interactions)
-    words = [f"data: {name}: {count} interactions, {turns} turns, {asked} databases"]
+    asked = counted(len({each.database for each in corpus.interactions}), "database")
+    turns = counted(sum(len(each.turns) for each in corpus.interactions), "turn")
+    words = [f"data: {name}: {counted(len(corpus.interactions), 'interaction')}, {turns}, {asked}"]
     if corpus.unreadable:
         words.append(f"left out: {len(corpus.unreadable)}, which are {_places(corpus)}")
     if corpus.unknown:
-        words.append(f"neither keyword nor unit, and so _UNK: {corpus.unknown} steps")
+        words.append(f"neither keyword nor unit, and so _UNK: {counted(corpus.unknown, 'step')}")
     return words
 
 
@@ -63,3 +62,8 @@ def _places(corpus: Corpus) -> str:
         f"interaction {each.interaction}" + ("" if each.turn is None else f" turn {each.turn}")
         for each in corpus.unreadable
     )
+
+
+def counted(count: int, what: str) -> str:
+    """The number with its noun: `1 turn`, `2 turns`."""
+    return f"{count} {what}" + ("" if count == 1 else "s")

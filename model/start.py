@@ -48,11 +48,19 @@ def start(name: str | None, resume: Path | None) -> Start:
 
 
 def stored(place: Path) -> Start:
-    """What the checkpoint at this place, or the newest one of this run, was trained with."""
+    """What the checkpoint at this place, or the newest one of this run, was trained with.
+
+    Raises RequestError where there is none, or where it is not the specimen's.
+    """
     found = latest(place)
-    faults = Faults(**found.about["faults"])
-    source = Source(**found.about["source"])
-    return Start(from_json(found.about["config"]), faults, source, found)
+    try:
+        faults, source = Faults(**found.about["faults"]), Source(**found.about["source"])
+        return Start(from_json(found.about["config"]), faults, source, found)
+    except (KeyError, TypeError) as error:
+        raise RequestError(
+            f"`{found.folder}` is no checkpoint of the specimen as it is now ({error}): expected "
+            "one that `python -m model train` of this version wrote; train it again"
+        ) from error
 
 
 def changed(
