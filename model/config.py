@@ -15,9 +15,9 @@ TINY = 20
 
 @dataclass(frozen=True)
 class Config:
-    """The specimen as it trains when nothing is said; `run` names are those of the log.
+    """The specimen as it memorises when nothing is said.
 
-    A field that the chosen `model`, or another field, has no use for is named in its comment.
+    A field that only one `model` has a use for says so in its comment.
     """
 
     model: Literal["hierarchical", "seq2seq"] = "hierarchical"

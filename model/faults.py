@@ -1,7 +1,8 @@
 """The bugs of the log, one switch each, all off: what line each changes and what can be seen.
 
-That any of them but the first, second and last but one stood in the log's code as it does here is
-inferred: the log names what was found, not the line.
+The log names what was found, never the line: where each stands here is inferred. It calls the
+merged db index, the misalignment and the RNN state bugs; the softmax before the log, rows of
+padding and lost gold it describes; the rest it only suspects.
 """
 
 from __future__ import annotations
