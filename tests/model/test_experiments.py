@@ -7,10 +7,16 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+import torch
 
 from model.config import Config
 from model.experiments import PATH, Experiment, experiment, experiments, read
 from model.faults import Faults
+from model.losses import loss
+from model.network import build
+from model.optimise import clipped, optimizer, schedule
+from model.order import batches, split
+from model.read import Corpus
 from probes.errors import RequestError
 
 RUNS = [
@@ -169,3 +175,27 @@ def test_a_wrong_value_is_refused() -> None:
     wrong["stated"]["loss"] = "total"
     with pytest.raises(RequestError, match="`loss` is 'total'"):
         read("x", wrong)
+
+
+@pytest.mark.parametrize("run", experiments(), ids=lambda run: run.name)
+def test_every_run_builds_a_model_and_does_one_step(
+    run: Experiment, corpus: Corpus, words: list[str]
+) -> None:
+    """With its own split, batch, loss, clipping and schedule."""
+    training = split(run.config, corpus.interactions).training
+    torch.manual_seed(run.config.seed)
+    model = build(run.config, corpus, run.faults, words)
+    over = optimizer(run.config, model)
+    plan = schedule(run.config, over)
+    found = loss(model, model.collate(batches(run.config, training, epoch=0)[0]))
+    found.backward()
+    if parameters := clipped(run.config, model):
+        torch.nn.utils.clip_grad_norm_(parameters, run.config.clip_norm)
+    before = model.unit_head.state_dict() | model.schema.state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    over.step()
+    plan.step()
+    after = model.unit_head.state_dict() | model.schema.state_dict()
+    assert found.isfinite()
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert any(not torch.equal(before[name], after[name]) for name in before)

@@ -117,18 +117,11 @@ def test_embedded_other_seeds(model: str, size: int, seed: int, corpus: Corpus) 
     check(Config(model=model, tiny_dataset=size, seed=seed), corpus)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_sparc_five(model: str, sparc: Corpus) -> None:
-    check(Config(model=model, tiny_dataset=5), sparc)  # type: ignore[arg-type]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("size", [5, 20])
 @pytest.mark.parametrize("model", MODELS)
 def test_sparc(model: str, size: int, seed: int, sparc: Corpus) -> None:
-    if size == 5 and seed == 0:
-        pytest.skip("among the fast tests")
     check(Config(model=model, tiny_dataset=size, seed=seed), sparc)  # type: ignore[arg-type]
 
 
