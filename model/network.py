@@ -82,9 +82,7 @@ class Hierarchical(Parser):
 
     def _pre_turn(self, batch: Batch) -> Tensor:
         """The units without any utterance: (n, u, d)."""
-        hidden = self.encoder(
-            batch["pre_ids"], batch["pre_token_mask"], batch["pre_token_types"]
-        )  # (n, 1, s * l, h)
+        hidden = self.hidden(batch, "pre_")
         places, there = batch["pre_unit_pieces"], batch["pre_unit_piece_mask"]
         units = self.schema(hidden, places, there, batch["unit_kinds"], batch["unit_mask"])
         return units[:, 0] + self.decoder.distance.weight[0]  # type: ignore[no-any-return]

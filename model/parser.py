@@ -81,9 +81,14 @@ class Parser(nn.Module):
         log_probs = log_probabilities(scores, self.config, self.faults)
         return {"scores": scores, "log_probs": log_probs}
 
+    def hidden(self, batch: Batch, prefix: str = "") -> Tensor:
+        """The word pieces, or with `pre_` the pre-turn's, for the schema: (n, t, s * l, inner)."""
+        given = (batch[prefix + key] for key in ("ids", "token_mask", "token_types"))
+        return self.schema.transform(self.encoder(*given))  # type: ignore[no-any-return]
+
     def seen(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Each turn's utterance (n, t, w, d), and the units as they are at it (n, t, u, d)."""
-        hidden = self.encoder(batch["ids"], batch["token_mask"], batch["token_types"])
+        hidden = self.hidden(batch)
         places, there = batch["unit_pieces"], batch["unit_piece_mask"]
         units = self.schema(hidden, places, there, batch["unit_kinds"], batch["unit_mask"])
         return self.schema.utterance(hidden, batch["utterance_pieces"]), units

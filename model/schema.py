@@ -13,7 +13,8 @@ from model.faults import Faults
 class Schema(nn.Module):
     """What each unit is under each turn's utterance and those before it.
 
-    `transform` reduces BERT's width before signals and layers, or is absent; then `join` does.
+    `transform` reduces the width of BERT's output, which everything here takes, to `inner`, the
+    width of signals and layers; or leaves it, and `join` reduces it.
     """
 
     def __init__(self, config: Config, bert_width: int, faults: Faults) -> None:
@@ -24,22 +25,25 @@ class Schema(nn.Module):
         self.transform = nn.Linear(bert_width, inner) if config.pre_transform else nn.Identity()
         self.kind = nn.Embedding(COLUMN + 1, inner)  # token type; 0 is the utterance
         self.distance = nn.Embedding(config.merge_turns, inner)  # turn distance
-        self.layers = nn.ModuleList(_layer(config, inner) for _ in range(config.transformer_layers))
+        self.layers = nn.ModuleList(
+            Layer(inner, config.transformer_heads, config.dropout)
+            for _ in range(config.transformer_layers)
+        )
         slots = config.merge_turns if config.merge == "concat" else 1
         self.join = nn.Linear(slots * inner, config.width)
         self.say = nn.Linear(inner, config.width)
 
     def utterance(self, hidden: Tensor, places: Tensor) -> Tensor:
-        """The utterance's word pieces: (n, t, s * l, h) at (n, t, w) -> (n, t, w, d)."""
+        """The utterance's word pieces: (n, t, s * l, inner) at (n, t, w) -> (n, t, w, d)."""
         n, t, w = places.shape
-        found = _at(self.transform(hidden), places.flatten(0, 1))  # (n * t, w, inner)
+        found = _at(hidden, places.flatten(0, 1))  # (n * t, w, inner)
         said: Tensor = self.say(found + self.kind.weight[0])
         return said.view(n, t, w, -1)  # (n * t, w, d) -> (n, t, w, d)
 
     def forward(
         self, hidden: Tensor, places: Tensor, there: Tensor, kinds: Tensor, mask: Tensor
     ) -> Tensor:
-        """The units under each turn: (n, t, s * l, h) -> (n, t, u, d), zeros where no unit is.
+        """The units under each turn: (n, t, s * l, inner) -> (n, t, u, d), zeros where no unit is.
 
         places, there: (n, t, u, p), where each unit's word pieces stand. kinds, mask: (n, u).
         """
@@ -49,10 +53,10 @@ class Schema(nn.Module):
         return self.merge(seen * mask[:, None, :, None]) * mask[:, None, :, None]
 
     def pool(self, hidden: Tensor, places: Tensor, there: Tensor) -> Tensor:
-        """Each unit's own word pieces as one vector: (n, t, s * l, h) -> (n, t, u, inner)."""
+        """Each unit's own word pieces as one vector: (n, t, s * l, inner) -> (n, t, u, inner)."""
         n, t, u, p = places.shape
         places = (places + self.faults.misaligned).clamp(0, hidden.shape[2] - 1)
-        found = _at(self.transform(hidden), places.view(n * t, u * p))  # (n * t, u * p, inner)
+        found = _at(hidden, places.view(n * t, u * p))  # (n * t, u * p, inner)
         found = found.view(n, t, u, p, -1)
         count = there.sum(-1, keepdim=True).clamp(min=1)  # (n, t, u, 1)
         if not self.faults.sum_over_padding:
@@ -89,10 +93,6 @@ def _at(hidden: Tensor, places: Tensor) -> Tensor:
     """The rows at these places: (n, t, m, f) at (n * t, q) -> (n * t, q, f)."""
     index = places[..., None].expand(-1, -1, hidden.shape[-1])  # (n * t, q) -> (n * t, q, f)
     return hidden.flatten(0, 1).gather(1, index)
-
-
-def _layer(config: Config, width: int) -> Layer:
-    return Layer(width, config.transformer_heads, config.dropout)
 
 
 class Layer(nn.Module):
