@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nan_watch.autopsy.command import autopsy
 from probes.command import Address, Device, Out, Seed, finish, prepare
 
 
@@ -44,16 +45,26 @@ def hunt(
 ) -> None:
     """Run a subject until something is not finite; say at which step, where and which way."""
     from nan_watch import hunt as hunting
+    from nan_watch.causes import RULES as CAUSES
+    from nan_watch.rules import RULES as HEALTH
+    from probes.finding import judge, limits
     from probes.first_step import check_first_step
     from probes.progress import progress
     from probes.record import Recorder, new_folder
+    from probes.run import Run
     from reports import render
 
     ready = prepare(subject, seed, device)
     check_first_step(ready)
     home = next((str(parameter.device) for parameter in ready.model.parameters()), None)
     settings = {"part": "hunt", "subject": subject, "steps": steps, "on_poison": on_poison.value}
-    recorder = Recorder(new_folder(out), seed=seed, device=home, settings=settings)
+    recorder = Recorder(
+        new_folder(out),
+        seed=seed,
+        device=home,
+        settings=settings,
+        limits=limits((*CAUSES, *HEALTH)),
+    )
     with progress() as shown:
         bar = shown.add_task("hunt", total=steps, said="")
 
@@ -62,11 +73,12 @@ def hunt(
             shown.update(bar, completed=step, total=total, said=said)
 
         found = hunting.hunt(ready, steps, recorder, on_poison=on_poison.value, say=say)
-    recorder.close(found.judgement)
+    judgement = found.judgement + judge(HEALTH, Run(recorder.folder))
+    recorder.close(judgement, complete=not found.interrupted)
     ended = "ended by Ctrl-C" if found.interrupted else "ended"
     loss = "" if found.loss is None else f", loss {found.loss:.4g}"
     print(f"hunt {ended} after {found.steps} steps{loss}")
-    finish(recorder.folder, found.judgement, render(recorder.folder))
+    finish(recorder.folder, judgement, render(recorder.folder))
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (hunt,)
+COMMANDS: tuple[Callable[..., None], ...] = (hunt, autopsy)

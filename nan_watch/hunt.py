@@ -64,7 +64,8 @@ def hunt(
         with watch:
             for index, batch in islice(_again_and_again(subject.batches), total):
                 watch.batch = index
-                watch.step(partial(loop.step, batch, watch))
+                step = partial(loop.step, batch, watch)
+                watch.step(step, batch=batch, layout=subject.layout)
                 if say is not None:
                     say(watch.steps, total, watch.loss)
     except PoisonedStep:

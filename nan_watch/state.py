@@ -32,7 +32,8 @@ class Poisoned:
         if not self.rows:
             return f"`{self.name}`"
         more = ", ..." if len(self.rows) == ROWS else ""
-        return f"`{self.name}` (rows {', '.join(map(str, self.rows))}{more})"
+        word = "row" if len(self.rows) == 1 else "rows"
+        return f"`{self.name}` ({word} {', '.join(map(str, self.rows))}{more})"
 
 
 def poisoned(

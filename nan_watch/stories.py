@@ -19,8 +19,8 @@ class Stories:
         """Whether anything was found."""
         return bool(self._told)
 
-    def tell(self, finding: Finding, *, goes_on: bool = False) -> None:
-        """The finding is told, or counted with the first of its kind.
+    def tell(self, finding: Finding, *, goes_on: bool = False) -> bool:
+        """The finding is told, or counted with the first of its kind; returns whether it is new.
 
         goes_on: whether it can only be the consequence of the first story.
         """
@@ -31,6 +31,13 @@ class Stories:
             key = list(self._told)[-1]
         first, count = self._told.get(key, (finding, 0))
         self._told[key] = (first, count + 1)
+        return count == 0
+
+    def rename(self, finding: Finding, told: Finding) -> None:
+        """The story that this finding began is told in other words."""
+        for key, (first, count) in self._told.items():
+            if first is finding:
+                self._told[key] = (told, count)
 
     @property
     def findings(self) -> tuple[Finding, ...]:

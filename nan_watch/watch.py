@@ -7,28 +7,37 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nan_watch.causes import RULES
+from nan_watch.causes import RULES as CAUSES
 from nan_watch.flags import Doubles, Flags, Sightings, read
 from nan_watch.grad_norms import GradNorms, HookedNorms, Norms
 from nan_watch.guard import Guard, PoisonedStep
+from nan_watch.naming import named
+from nan_watch.origin import find_origin
+from nan_watch.parameters import Parameters
 from nan_watch.readings import Readings
+from nan_watch.rules import RULES as HEALTH
 from nan_watch.state import Poisoned, poisoned
 from nan_watch.stories import Stories
 from nan_watch.symptom import Reading, Symptom
 from nan_watch.updates import Updates
 from probes.bus import Bus, Kind, watched_modules
 from probes.errors import RequestError
-from probes.finding import Finding, Judgement, judge
+from probes.finding import Evidence, Finding, Judgement, judge, limits
+from probes.layout import Layout
 from probes.record import Recorder, new_folder
+from probes.replay import Snapshot
 from probes.run import Run
+from probes.subject import Batch
 
 Tier = Literal["sentinel", "sites"]
 OnPoison = Literal["raise", "skip", "allow"]
@@ -77,9 +86,11 @@ class NanWatch:
         self._updates = Updates()
         self._losses: list[Tensor] = []
         self._late_losses: list[Tensor] = []
-        self._told = False
+        self._told = self._replaying = False
+        self._news: Finding | None = None
         self._last: Sightings | None = None
         self._stories = Stories()
+        self._health = Judgement()
         self._in_a_row = 0
         observers = [self._flags] if tier == "sites" else []
         self._bus = Bus(model, [*observers, self._hooked] if parameter_hooks else observers)
@@ -92,6 +103,8 @@ class NanWatch:
             self.recorder = self._open()
             if self.recorder is not self._out:
                 opened.callback(self.recorder.close)
+            self._parameters = Parameters(self.model, self._guard.optimizer)
+            self.recorder.note(parameters=self._parameters.facts())
             self._readings = Readings(self.recorder)
             self._loaded = tuple(each.name for each in self._poisoned_parameters())
             opened.enter_context(self._bus)
@@ -111,6 +124,7 @@ class NanWatch:
         try:
             if error is None or isinstance(error, (PoisonedStep, KeyboardInterrupt)):
                 self._read_late()
+            self.recorder.note(parameters=self._parameters.facts_at_end())
         finally:
             self._close(error)
 
@@ -121,29 +135,72 @@ class NanWatch:
 
     @property
     def judgement(self) -> Judgement:
-        """The findings; without any, the causes have passed."""
-        passed = tuple(rule.code for rule in RULES if not self._stories)
-        return Judgement(self._stories.findings) + Judgement(passed=passed)
+        """What causes say, and, once a run folder of its own is closed, the rules of health."""
+        passed = tuple(rule.code for rule in CAUSES if not self._stories)
+        return Judgement(self._stories.findings) + Judgement(passed=passed) + self._health
 
     @property
     def run(self) -> Run:
         """The run folder, as far as it is written."""
         return Run(self.recorder.folder)
 
-    def step(self, fn: Callable[[], Result]) -> Result:
-        """A whole step of the user's own has run; the loss that it returns is in the record."""
-        before, self._told = self.steps, False
-        result = fn()
+    def step(
+        self,
+        fn: Callable[[], Result],
+        *,
+        batch: Batch = None,
+        layout: Layout | None = None,
+    ) -> Result:
+        """A whole step of the user's own has run; the loss that it returns is in the record.
+
+        A step that is refused is replayed and its origin named. batch, layout: what the
+        step reads, so that keys, samples and tokens have names.
+        """
+        snapshot = Snapshot.take(self.model)
+        before, self._told, self._news = self.steps, False, None
+        name = partial(self._name, fn, snapshot, layout, batch)
+        try:
+            result = fn()
+        except PoisonedStep as refusal:
+            raise PoisonedStep(name(refusal.finding), str(self.recorder.folder)) from None
+        if self._news is not None and self.on_poison == "skip":
+            name(self._news)
         if isinstance(result, Tensor) and result.numel() == 1 and not self._told:
             waiting = self._late_losses if self.steps > before else self._losses
             waiting.append(result.detach().reshape(()))
         return result
 
+    def _name(
+        self,
+        again: Callable[[], Any],
+        snapshot: Snapshot,
+        layout: Layout | None,
+        batch: Batch,
+        finding: Finding,
+    ) -> Finding:
+        """The finding as the replay of its step tells it; as it was where it cannot be replayed."""
+        self._replaying, listening = True, self._bus.listening
+        self._bus.listening = False
+        try:
+            held = [self._guard.optimizer]
+            origin = find_origin(
+                self.model, again, snapshot, layout=layout, batch=batch, optimizers=held
+            )
+            told = finding if origin is None else named(finding, origin)
+        except Exception as error:  # the refusal itself must not be lost
+            what = f"{type(error).__name__}: {error}"
+            told = replace(finding, evidence=(*finding.evidence, Evidence("replay raised", what)))
+        finally:
+            self._replaying, self._bus.listening = False, listening
+        self._stories.rename(finding, told)
+        return told
+
     def backward(self, loss: Tensor, **how: Any) -> None:
         """The loss's backward has run, with torch's own arguments; its value is in the record."""
-        self._told = True
-        if loss.numel() == 1:
-            self._losses.append(loss.detach().reshape(()))
+        if not self._replaying:
+            self._told = True
+            if loss.numel() == 1:
+                self._losses.append(loss.detach().reshape(()))
         loss.backward(**how)
 
     def clip_grad_norm_(
@@ -154,6 +211,9 @@ class NanWatch:
         parameters: those that are clipped together; by default all of the model's.
         Returns their total norm before, ().
         """
+        if self._replaying:
+            chosen = self.model.parameters() if parameters is None else parameters
+            return torch.nn.utils.clip_grad_norm_(chosen, max_norm)
         return self._norms.clip(max_norm, parameters)
 
     def _open(self) -> Recorder:
@@ -165,7 +225,7 @@ class NanWatch:
             folder,
             device=device,
             settings={"tier": self.tier, "on_poison": self.on_poison},
-            limits={rule.code: vars(rule) for rule in RULES},
+            limits=limits((*CAUSES, *HEALTH)),
         )
 
     def _state(self) -> Mapping[str, Tensor]:
@@ -272,10 +332,11 @@ class NanWatch:
 
     def _tell(self, symptom: Symptom) -> Finding:
         """The finding; once a poisoned step was let through, all later ones are its own."""
-        found = judge(RULES, symptom).findings[0]
+        found = judge(CAUSES, symptom).findings[0]
         if self.batch is not None:
             found = replace(found, batch=self.batch)
-        self._stories.tell(found, goes_on=self.on_poison == "allow")
+        if self._stories.tell(found, goes_on=self.on_poison == "allow"):
+            self._news = found
         return found
 
     def _read_late(self) -> None:
@@ -290,8 +351,9 @@ class NanWatch:
         whole = error is None or isinstance(error, PoisonedStep)
         if not whole:
             self.recorder.note(ended_by=type(error).__name__)
+        self._health = judge(HEALTH, self.run)
         self.recorder.close(self.judgement, complete=whole)
-        if self._stories:
+        if self.judgement.findings:
             _render(self.recorder.folder)
 
 

@@ -6,8 +6,10 @@ import copy
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from nan_watch.causes import RULES as CAUSES
+from nan_watch.rules import RULES as HEALTH
 from overfit.asked import SIZES, STEPS, Asked
 from overfit.bars import Bars
 from overfit.moves import here, side_by_side
@@ -16,6 +18,7 @@ from overfit.reread import reread
 from overfit.rules import RULES
 from overfit.samples import draw
 from overfit.story import story
+from probes.finding import limits
 from probes.first_step import check_first_step
 from probes.record import Recorder, new_folder
 from probes.run import Run
@@ -76,14 +79,14 @@ def examine(subject: Subject | str, asked: Asked, out: Path | None = None) -> Ru
         seed=asked.seed,
         device=_device(loaded),
         settings={**_settings(subject, asked), "first_step": asdict(first)},
-        limits={rule.code: asdict(cast(Any, rule)) for rule in RULES},
+        limits=limits((*CAUSES, *HEALTH, *RULES)),
     )
     try:
         _moves(subject, loaded, asked, record)
         record.close(story(record.folder))
     except KeyboardInterrupt:
         record.note(interrupted=True)
-        record.findings(story(record.folder))
+        record.close(story(record.folder), complete=False)
     return Run(record.folder)
 
 

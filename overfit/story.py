@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from nan_watch.rules import RULES as HEALTH
 from overfit.curves import read_curves
 from overfit.rules import RULES
 from probes import strict_json
@@ -30,6 +31,7 @@ def story(folder: Path) -> Judgement:
         whole = watched + outcome
         strict_json.write(part.folder / "findings.json", whole.as_json(part.folder.name))
         seen, outcomes = seen + watched, outcomes + outcome
+    seen += judge(HEALTH, Run(folder))
     grown = any(each.site == "<optimizer>" for each in outcomes.findings)
     return outcomes + _once(seen) if grown else _once(seen) + outcomes
 

@@ -130,7 +130,11 @@ class Suite:
         return "steps"
 
     def _step(self, batch: Batch) -> Tensor:
-        return self.watch.step(lambda: self.loop.step(batch, self.watch)).reshape(())
+        layout = self.loop.subject.layout
+        loss = self.watch.step(
+            lambda: self.loop.step(batch, self.watch), batch=batch, layout=layout
+        )
+        return loss.reshape(())
 
     def _remembered(self, step: int) -> bool:
         """Evaluates; true once the samples were memorised so many evaluations in a row."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 Phase = Literal["data", "forward", "backward", "update"]
 
@@ -238,3 +238,8 @@ def _broken(rule: Rule[Any], error: Exception) -> Finding:
         fix="Report this as a bug of the rule; what it looks for was not judged.",
         evidence=(Evidence("exception", type(error).__name__),),
     )
+
+
+def limits(rules: Iterable[Rule[Any]]) -> dict[str, dict[str, Any]]:
+    """The limits in force: every rule's fields, by its code."""
+    return {rule.code: asdict(cast(Any, rule)) for rule in rules}

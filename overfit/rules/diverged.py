@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -69,7 +70,10 @@ class Diverged:
         )
 
     def _grew(self, curves: Curves) -> bool:
-        return len(curves.losses) > 1 and self.ran_away(curves)
+        """Whether the loss rose before it was lost: a NaN out of the blue is not a large step."""
+        known = [loss for loss in curves.losses if math.isfinite(loss)]
+        limit = curves.start + (self.rise - 1) * abs(curves.start)
+        return len(known) > 1 and max(known) > limit
 
     def _step(self, curves: Curves) -> int | None:
         """The refused step, or the one where the loss was first above the limit."""

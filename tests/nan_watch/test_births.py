@@ -232,7 +232,7 @@ TABLE = [
 MARKS = {"through_item": "item"}
 
 
-@pytest.mark.parametrize(("make", "op", "node", "phase"), TABLE, ids=lambda x: str(x)[:24])
+@pytest.mark.parametrize(("make", "op", "node", "phase"), TABLE)
 def test_birth(make: Make, op: str, node: str | None, phase: str) -> None:
     found = origin_of(make, sick=True)
     assert found is not None

@@ -88,7 +88,9 @@ def test_the_command_names_step_site_direction_and_history(whynan: Any, file: Pa
     assert done.stdout.splitlines()[-1] == "run: run"
     found = json.loads((file.parent / "run" / "findings.json").read_text())
     lead = found["findings"][0]
-    assert (lead["code"], lead["site"], lead["phase"]) == ("NAN000", "head", "forward")
+    assert (lead["code"], lead["site"], lead["phase"]) == ("NAN000", "model", "forward")
+    assert (lead["op"], lead["source"]) == ("aten.div", "train.py:16")
+    assert (lead["samples"], lead["where"]["sample"]) == ([1], 1)
     assert (lead["step"], lead["batch"]) == (5, 5)
     history = [each["step"] for each in lead["evidence"] if "|output| of head" in each["what"]]
     assert history == [5, 0, 1, 2, 3, 4]
@@ -102,7 +104,7 @@ def test_the_command_is_silent_on_the_healthy_twin(whynan: Any, file: Path) -> N
     run = Run(file.parent / "run")
     assert run.complete
     assert run.steps.tolist() == list(range(30))
-    assert run.judgement.passed == ("NAN000",)
+    assert "NAN000" in run.judgement.passed
 
 
 def status(*words: str) -> int:
@@ -193,7 +195,8 @@ def test_a_train_step_of_the_users_own_is_hunted() -> None:
     assert losses.steps.tolist() == list(range(7))
     found = hunt(linear_subject(poison=2, train_step=train_step), 7)
     (finding,) = found.judgement.findings
-    assert (finding.site, finding.phase, finding.step) == ("<loss>", "backward", 2)
+    assert (finding.site, finding.phase, finding.step) == ("<loss>", "forward", 2)
+    assert finding.op == "aten.mul"
 
 
 def test_an_interrupted_hunt_keeps_its_findings() -> None:

@@ -155,7 +155,7 @@ def test_weights_that_were_loaded_poisoned_name_their_row_and_clear_the_run(tagg
     (finding,) = watch.findings
     assert (finding.site, finding.phase, finding.step) == ("embedding.weight", None, 0)
     assert finding.where == {"row": 3}
-    assert "`embedding.weight` (rows 3) held numbers that are not finite" in finding.message
+    assert "`embedding.weight` (row 3) held numbers that are not finite" in finding.message
     assert "no step of this run did it" in finding.message
 
 
@@ -250,7 +250,7 @@ def trained_quietly(model: nn.Module) -> tuple[Finding, ...]:
             optimizer.zero_grad()
             model(torch.tensor([[1, 2]])).tanh().mean().backward()
             optimizer.step()
-    return watch.findings
+    return tuple(each for each in watch.findings if each.code == "NAN000")
 
 
 def test_a_second_time_is_the_same_story_and_its_past_is_healthy() -> None:

@@ -1,0 +1,87 @@
+"""Every rule fires on its own sick case; every healthy twin is silent under all rules.
+
+A case is a subject, which goes through the whole diagnosis, or a series of checkpoints.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from nan_watch.autopsy import autopsy
+from overfit.asked import Asked
+from overfit.diagnose import examine
+from probes.command import gather
+from probes.finding import Finding, Judgement, Verdict
+from probes.seeding import seed_everything
+
+CASES = Path(__file__).parent / "cases"
+RULES = {rule.code: rule for rule in gather("whynan.rules")}
+
+
+def case(code: str, name: str) -> ModuleType:
+    path = CASES / code / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"case_{code}_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def diagnosed(code: str, name: str, folder: Path) -> Judgement:
+    """What the whole diagnosis says of a case, without a page."""
+    module = case(code, name)
+    if hasattr(module, "checkpoints"):
+        return autopsy(module.checkpoints(folder), folder / "run").judgement
+    seed_everything(0)
+    asked = Asked(**{"quick": True, "sizes": (5, 20), **getattr(module, "ASKED", {})})
+    return examine(module.subject(), asked, folder / "run").judgement
+
+
+def test_codes_and_slugs_are_unique() -> None:
+    rules = gather("whynan.rules")
+    assert len({rule.code for rule in rules}) == len(rules)
+    assert len({rule.rule for rule in rules}) == len(rules)
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_a_rule_explains_itself(code: str) -> None:
+    rule = RULES[code]
+    assert is_dataclass(rule)
+    assert type(rule).__dataclass_params__.frozen
+    text = inspect.cleandoc(rule.__doc__ or "")
+    assert "Sick:" in text
+    assert "Healthy:" in text
+    assert rule.family in ("cause", "health", "check", "verdict")
+    module = inspect.getmodule(rule)
+    assert module is not None
+    own = [value for value in vars(module).values() if getattr(value, "code", None) == code]
+    assert own == [type(rule)], "one rule, one file"
+
+
+def test_every_rule_has_its_pair_of_cases() -> None:
+    for code in RULES:
+        assert {path.name for path in (CASES / code).glob("*.py")} >= {"sick.py", "healthy.py"}, (
+            code
+        )
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_a_rule_fires_on_its_sick_case_at_the_planted_place(code: str, tmp_path: Path) -> None:
+    found = [f for f in diagnosed(code, "sick", tmp_path).findings if f.code == code]
+    assert found, f"{code} is silent on its own sick case"
+    for field, value in (getattr(case(code, "sick"), "PLANTED", None) or {}).items():
+        assert value in [getattr(finding, field) for finding in found], field
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_nothing_above_a_note_is_said_of_a_healthy_twin(code: str, tmp_path: Path) -> None:
+    judgement = diagnosed(code, "healthy", tmp_path)
+    worse: list[Finding] = [f for f in judgement.findings if f.verdict.rank > Verdict.NOTE.rank]
+    assert worse == []
