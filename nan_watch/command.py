@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nan_watch.autopsy.command import autopsy
-from probes.command import Address, Device, Out, Seed, finish, prepare
+from probes.command import Address, Device, Out, Seed, Shares, finish, prepare, share_cores
 
 
 class OnPoison(StrEnum):
@@ -42,6 +42,7 @@ def hunt(
     out: Out = None,
     seed: Seed = 0,
     device: Device = None,
+    jobs: Shares = 1,
 ) -> None:
     """Run a subject until something is not finite; say at which step, where and which way."""
     from nan_watch import hunt as hunting
@@ -54,6 +55,7 @@ def hunt(
     from probes.run import Run
     from reports import render
 
+    share_cores(jobs)
     ready = prepare(subject, seed, device)
     check_first_step(ready)
     home = next((str(parameter.device) for parameter in ready.model.parameters()), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
@@ -26,6 +27,12 @@ Device = Annotated[
     typer.Option(help="Moves model and batches there, such as cuda.", show_default=False),
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes at most, side by side.")]
+Shares = Annotated[
+    int,
+    typer.Option(
+        "--jobs", min=1, help="How many such commands run side by side and share the cores."
+    ),
+]
 
 DEFAULT_COMMAND = "diagnose"
 
@@ -106,6 +113,14 @@ def prepare(address: str, seed: int, device: str | None) -> Subject:
 
     subject = load_subject(address, seed)
     return subject if device is None else on_device(subject, device)
+
+
+def share_cores(jobs: int) -> None:
+    """Torch takes its share of the cores, where several commands run side by side."""
+    import torch
+
+    if jobs > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
 def on_device(subject: Subject, device: str) -> Subject:

@@ -33,8 +33,9 @@ def say(judgement: Judgement) -> None:
     out.print(Text.assemble("verdict: ", (verdict.value, STYLES[verdict])))
     for finding in judgement.findings:
         _say_one(out, finding)
-    for each in judgement.not_judged:
-        _print(out, f"not judged: {each.code}, {each.why}", "dim", hanging="")
+    if judgement.not_judged:
+        codes = ", ".join(each.code for each in judgement.not_judged)
+        _print(out, f"not judged: {codes}; the report says why.", "dim", hanging="")
 
 
 def _say_one(out: Console, finding: Finding) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from probes.command import Address, Device, Out, Seed, done, prepare
+from probes.command import Address, Device, Out, Seed, Shares, done, prepare, share_cores
 from probes.errors import RequestError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def attention(
     out: Out = None,
     seed: Seed = 0,
     device: Device = None,
+    jobs: Shares = 1,
 ) -> None:
     """Draw the attention maps of a subject's first batch, padding marked."""
     from probes.attention import attention_maps, write_attention
@@ -42,6 +43,7 @@ def attention(
         "layers": places("--layers", layers),
         "heads": places("--heads", heads),
     }
+    share_cores(jobs)
     subject = prepare(address, seed, device)
     batch = first_batch(subject)
     forward = subject.predict or subject.loss

@@ -21,7 +21,7 @@ def test_findings_fit_80_columns_without_colour_when_piped(
     assert "\x1b" not in out
     assert "[red]loss[/red]" in out, "markup of others is text"
     assert all(len(line) <= 80 and line == line.rstrip() for line in out.splitlines())
-    assert "not judged: GRD001, there are no gradient norms" in out
+    assert "not judged: GRD001; the report says why." in out
 
 
 def test_a_history_shares_a_line() -> None:
