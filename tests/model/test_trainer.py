@@ -52,8 +52,7 @@ class Heard:
 
 
 def trainer(corpus: Corpus, start: Start, **habits: Any) -> Trainer:
-    about = {"source": {}}
-    return Trainer(start, corpus, "cpu", Heard(), Habits(**habits), about)
+    return Trainer(start, corpus, "cpu", Heard(), Habits(**habits))
 
 
 def fresh(**changes: Any) -> Start:

@@ -20,6 +20,7 @@ def test_a_stranger_in_the_place_of_ours_is_named(whynan, tmp_path: Path, name: 
     assert "Traceback" not in done.stderr
     imported = subprocess.run(
         [sys.executable, "-c", "import probes"],
+        cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
