@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.progress import Progress
@@ -54,9 +53,8 @@ def _table(title: str, scores: Scores) -> Iterator[str]:
 def train(start: Start, device: str, out: Path | None, habits: Habits) -> int:
     """The run has ended, and where its checkpoint is was said; returns the exit status."""
     corpus = start.source.read()
-    about = {"source": asdict(start.source)}
     with progress() as shown:
-        trainer = Trainer(start, corpus, device_of(device), Bar(shown), habits, about)
+        trainer = Trainer(start, corpus, device_of(device), Bar(shown), habits)
         _say_what(trainer)
         run = run_folder(start.resumed, out)
         try:
@@ -78,8 +76,8 @@ def _say_what(trainer: Trainer) -> None:
     count, over = counted(len(training), "interaction"), counted(asked, "database")
     print(f"training: {count} over {over}, {held} held out")
     print(f"model: {trainer.config.model}, {weights:,} weights, on {trainer.device}")
-    if trainer.faults.planted:
-        print(f"planted bugs: {', '.join(trainer.faults.planted)}")
+    if trainer.start.faults.planted:
+        print(f"planted bugs: {', '.join(trainer.start.faults.planted)}")
 
 
 def evaluate_checkpoint(place: Path, source: Source | None, device: str) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from model import checkpoint
 from model.checkpoint import Checkpoint, Position
 from model.evaluate import Scores, evaluate, share
-from model.interrupt import noted_interrupt
+from model.interrupt import Interrupt, noted_interrupt
 from model.losses import loss
 from model.network import build
 from model.optimise import clipped, optimizer, schedule
@@ -52,10 +52,7 @@ class Listener(Protocol):
 
 
 class Trainer:
-    """A run of the specimen: new, or the one that a checkpoint holds, from where it stood.
-
-    about: what else the checkpoints are to say, as JSON.
-    """
+    """A run of the specimen: new, or the one that a checkpoint holds, from where it stood."""
 
     def __init__(
         self,
@@ -64,16 +61,15 @@ class Trainer:
         device: str,
         listener: Listener,
         habits: Habits,
-        about: Mapping[str, Any],
     ) -> None:
-        self.config, self.faults, resumed = start.config, start.faults, start.resumed
-        self.device, self.listener, self.habits, self.about = device, listener, habits, about
+        self.start, self.config, resumed = start, start.config, start.resumed
+        self.device, self.listener, self.habits = device, listener, habits
         self.split = split(self.config, corpus.interactions)
         self.position = Position()
         self.interrupted = False
         seed_everything(self.config.seed)
         words = resumed.about["words"] if resumed else None
-        self.model = build(self.config, corpus, self.faults, words).to(device)
+        self.model = build(self.config, corpus, start.faults, words).to(device)
         self.optimizer = optimizer(self.config, self.model)
         self.schedule = schedule(self.config, self.optimizer)
         if resumed:
@@ -85,14 +81,18 @@ class Trainer:
         Raises PoisonedStep where the watch refuses a step: the weights are those before it.
         """
         self.run, self.scalars = run, scalars(run, self.position.step)
-        model, optimizer, clipping = self.model, self.optimizer, clipped(self.config, self.model)
-        model.train()
-        watch = NanWatch(model, optimizer, on_poison=self.habits.on_poison, out=self._watch())
-        with (
-            noted_interrupt() as interrupt,
-            closing(self.scalars),
-            watch,
-        ):  # here the watch comes in
+        with closing(self.scalars), noted_interrupt() as interrupt:
+            self._loop(interrupt)
+            self.interrupted = self.position.step < self.config.steps
+            if not self.interrupted:
+                self._measure_all()
+        return self.save()
+
+    def _loop(self, interrupt: Interrupt) -> None:
+        """The steps that are left are done; the `with` is where the watch comes in."""
+        model, optimizer, habits = self.model.train(), self.optimizer, self.habits
+        clipping, folder = clipped(self.config, model), self._watch_folder()
+        with NanWatch(model, optimizer, on_poison=habits.on_poison, out=folder) as watch:
             for interactions in self._steps():
                 batch = to_device(model.collate(interactions), self.device)
                 optimizer.zero_grad()
@@ -104,18 +104,14 @@ class Trainer:
                 self._after_step(watch.loss, interactions)
                 if interrupt.asked:
                     break
-            self.interrupted = self.position.step < self.config.steps
-            if not self.interrupted:
-                self._measure_all()
-        return self.save()
 
     def save(self) -> Path:
         """The whole state of training is in the run folder; returns the checkpoint."""
         words = self.model.collate.vocabulary.words() if self.config.encoder == "small" else None
         about = {
-            **self.about,
             "config": asdict(self.config),
-            "faults": asdict(self.faults),
+            "faults": asdict(self.start.faults),
+            "source": asdict(self.start.source),
             "words": words,
             "trained_on": digest(self.split.training),
         }
@@ -161,7 +157,7 @@ class Trainer:
         if due(self.habits.save_every, step + 1):
             self.save()
 
-    def _watch(self) -> Path:
+    def _watch_folder(self) -> Path:
         """A folder of the run that is not there yet, called after the step it begins at."""
         name = f"watch-{self.position.step:06d}"
         taken = len(list(self.run.glob(f"{name}*")))
