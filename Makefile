@@ -43,7 +43,7 @@ format: .venv/developed ## the style that `make check` demands
 screenshot: .venv/developed ## the README's picture, of a fresh run of the main job
 	@rm -rf runs/screenshot
 	@$(BIN)/whynan diagnose model.subject:hierarchical --sizes 5,20 --quick --out runs/screenshot
-	@$(BIN)/python -m reports.screenshot runs/screenshot/report.html reports/screenshot.png
+	@$(BIN)/python -m reports.screenshot runs/screenshot/report.html reports/screenshot.png --height 900
 
 clean: ## everything that was made, but for runs/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build
