@@ -114,7 +114,7 @@ def test_suites_run_side_by_side_and_their_prints_stay_out_of_the_answer(
 
 
 def test_ctrl_c_ends_the_children_and_keeps_what_is_done(tmp_path: Path) -> None:
-    write(tmp_path, during="time.sleep(0.02); Path(str(os.getpid())).touch()", lr=1e-9)
+    write(tmp_path, during="time.sleep(0.02); Path(str(os.getpid())).touch()", lr=1e-5)
     process = start(tmp_path, "overfit", "train.py:subject", "--out", "run", "--steps", "100000")
     await_steps(process, tmp_path / "run", parts=2, steps=9)
     process.send_signal(signal.SIGINT)
