@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, get_args
@@ -17,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nan_watch.case import Case
 from nan_watch.causes import RULES as CAUSES
+from nan_watch.causes import name_cause
 from nan_watch.flags import Doubles, Flags, Sightings, read
 from nan_watch.grad_norms import GradNorms, HookedNorms, Norms
 from nan_watch.guard import Guard, PoisonedStep
-from nan_watch.naming import named
-from nan_watch.origin import find_origin
+from nan_watch.inquest import Inquest, Repeatable
 from nan_watch.parameters import Parameters
 from nan_watch.readings import Readings
 from nan_watch.rules import RULES as HEALTH
@@ -32,7 +32,7 @@ from nan_watch.symptom import Reading, Symptom
 from nan_watch.updates import Updates
 from probes.bus import Bus, Kind, watched_modules
 from probes.errors import RequestError
-from probes.finding import Evidence, Finding, Judgement, judge, limits
+from probes.finding import Finding, Judgement, judge, limits
 from probes.layout import Layout
 from probes.record import Recorder, new_folder
 from probes.replay import Snapshot
@@ -87,7 +87,8 @@ class NanWatch:
         self._losses: list[Tensor] = []
         self._late_losses: list[Tensor] = []
         self._told = self._replaying = False
-        self._news: Finding | None = None
+        self._news: tuple[Symptom, Finding] | None = None
+        self._inquest = Inquest(model, optimizer)
         self._last: Sightings | None = None
         self._stories = Stories()
         self._health = Judgement()
@@ -156,44 +157,35 @@ class NanWatch:
         A step that is refused is replayed and its origin named. batch, layout: what the
         step reads, so that keys, samples and tokens have names.
         """
-        snapshot = Snapshot.take(self.model)
+        again = Repeatable(fn, Snapshot.take(self.model), batch, layout)
         before, self._told, self._news = self.steps, False, None
-        name = partial(self._name, fn, snapshot, layout, batch)
         try:
             result = fn()
         except PoisonedStep as refusal:
-            raise PoisonedStep(name(refusal.finding), str(self.recorder.folder)) from None
+            raise PoisonedStep(self._named(again, refusal.finding), self._folder) from None
         if self._news is not None and self.on_poison == "skip":
-            name(self._news)
+            self._named(again, self._news[1])
         if isinstance(result, Tensor) and result.numel() == 1 and not self._told:
             waiting = self._late_losses if self.steps > before else self._losses
             waiting.append(result.detach().reshape(()))
         return result
 
-    def _name(
-        self,
-        again: Callable[[], Any],
-        snapshot: Snapshot,
-        layout: Layout | None,
-        batch: Batch,
-        finding: Finding,
-    ) -> Finding:
-        """The finding as the replay of its step tells it; as it was where it cannot be replayed."""
+    def _named(self, again: Repeatable, finding: Finding) -> Finding:
+        """The finding as the replay of its step tells it; as it was where it was told before."""
+        if self._news is None or self._news[1] is not finding:
+            return finding
         self._replaying, listening = True, self._bus.listening
         self._bus.listening = False
         try:
-            held = [self._guard.optimizer]
-            origin = find_origin(
-                self.model, again, snapshot, layout=layout, batch=batch, optimizers=held
-            )
-            told = finding if origin is None else named(finding, origin)
-        except Exception as error:  # the refusal itself must not be lost
-            what = f"{type(error).__name__}: {error}"
-            told = replace(finding, evidence=(*finding.evidence, Evidence("replay raised", what)))
+            told = self._inquest.hold(self._news[0], finding, again)
         finally:
             self._replaying, self._bus.listening = False, listening
         self._stories.rename(finding, told)
         return told
+
+    @property
+    def _folder(self) -> str:
+        return str(self.recorder.folder)
 
     def backward(self, loss: Tensor, **how: Any) -> None:
         """The loss's backward has run, with torch's own arguments; its value is in the record."""
@@ -306,7 +298,7 @@ class NanWatch:
         if self.on_poison == "allow":
             return
         if self.on_poison == "raise" or self._in_a_row >= REFUSALS:
-            raise PoisonedStep(finding, str(self.recorder.folder))
+            raise PoisonedStep(finding, self._folder)
         self._guard.refuse()
 
     def _symptom(
@@ -332,11 +324,9 @@ class NanWatch:
 
     def _tell(self, symptom: Symptom) -> Finding:
         """The finding; once a poisoned step was let through, all later ones are its own."""
-        found = judge(CAUSES, symptom).findings[0]
-        if self.batch is not None:
-            found = replace(found, batch=self.batch)
+        found = replace(name_cause(Case(symptom)), batch=self.batch)
         if self._stories.tell(found, goes_on=self.on_poison == "allow"):
-            self._news = found
+            self._news = symptom, found
         return found
 
     def _read_late(self) -> None:

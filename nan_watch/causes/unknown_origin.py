@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from nan_watch.case import Case
 from nan_watch.first import Place, first_place
+from nan_watch.naming import named
 from nan_watch.symptom import Symptom
 from probes.finding import Evidence, Finding, Verdict
 
@@ -30,14 +32,14 @@ class UnknownOrigin:
 
     history: int = 8  # steps before that are shown
 
-    def lacks(self, symptom: Symptom) -> str | None:
+    def lacks(self, case: Case) -> str | None:
         """Nothing: a poisoned step always has a first place, however coarse."""
         return None
 
-    def judge(self, symptom: Symptom) -> Iterator[Finding]:
-        """The one place at which it was first seen."""
-        place = first_place(symptom)
-        yield Finding(
+    def judge(self, case: Case) -> Iterator[Finding]:
+        """The one place at which it was first seen, or born where the step was replayed."""
+        place = first_place(case.symptom)
+        finding = Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
@@ -47,8 +49,13 @@ class UnknownOrigin:
             phase=place.phase,
             step=place.step,
             where=place.where,
-            evidence=(*place.evidence, *self._now(symptom), *self._before(symptom, place)),
+            evidence=(
+                *place.evidence,
+                *self._now(case.symptom),
+                *self._before(case.symptom, place),
+            ),
         )
+        yield finding if case.origin is None else named(finding, case.origin)
 
     def _now(self, symptom: Symptom) -> Iterator[Evidence]:
         if symptom.loss is not None:
