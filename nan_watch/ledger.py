@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nan_watch.closeup import next_sequence
 from nan_watch.events import EMPTY, LOGS, Event, Read
 from nan_watch.fused_cells import DECOMPOSED
 from nan_watch.held import (
@@ -67,6 +68,7 @@ class Ledger(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.events: list[Event] = []
         self.ticks = 0
+        self.begin = next_sequence()
         self.recurrences = Recurrences(model)
         self._decompose = decompose
         self._names = module_names(model)
@@ -144,7 +146,7 @@ class Ledger(TorchDispatchMode):
     def _note(self, known: Operator, args: Sequence[Any]) -> None:
         """Where the next autograd node is made is known by its sequence number."""
         self.recurrences.see(known, args, self._backward_step)
-        sequence = _next_sequence() - 1
+        sequence = next_sequence() - 1
         if not self._sequences or sequence > self._sequences[-1]:
             self._sequences.append(sequence)
             self._places.append(self._place(args))
@@ -230,7 +232,7 @@ class Ledger(TorchDispatchMode):
             "place": place,
             "phase": "backward" if backward else "forward",
             "node": node.name().rpartition("::")[2] if backward else None,
-            "sequence": node._sequence_nr() if backward else _next_sequence() - 1,
+            "sequence": node._sequence_nr() if backward else next_sequence() - 1,
             "reads": tuple(_reaching(tensor, read, call, bad) for tensor, read in call.bad),
             "shapes": tuple(tuple(t.shape) for t in call.read),
         }
@@ -276,11 +278,6 @@ class Ledger(TorchDispatchMode):
             return Place(self._owners.get(id(getattr(node, "variable", None)), "<loss>"), None)
         found = bisect.bisect_right(self._sequences, node._sequence_nr()) - 1
         return self._places[found] if found >= 0 else None
-
-
-def _next_sequence() -> int:
-    number: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
-    return number
 
 
 def _owners(model: nn.Module, names: Mapping[int, str]) -> dict[int, str]:

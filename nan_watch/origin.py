@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nan_watch.closeup import Closeup, Lens
 from nan_watch.coordinates import Axes, plain_names
 from nan_watch.events import EMPTY, Event
 from nan_watch.held import Held
+from nan_watch.kernels import kernels
 from nan_watch.ledger import Ledger
 from nan_watch.recurrent import Growth
 from nan_watch.walk import culprit, path
@@ -52,6 +52,8 @@ class Origin:
     repeats: whether the step gave the same again with the same kernels.
     kernels: with which kernels it was named: the step's own, or unfused ones.
     growth: where it was born in a recurrence, its state's sizes over time.
+    closeup: the operator with what it read, from another replay; None of what was there before
+        the step, or where that replay did not come by it.
     events: the whole ledger.
     """
 
@@ -75,6 +77,7 @@ class Origin:
     repeats: Literal["to the bit", "in kind", "no"]
     kernels: Literal["the same", "unfused"]
     growth: Growth | None
+    closeup: Closeup | None = field(repr=False)
     culprit: Event = field(repr=False)
     events: tuple[Event, ...] = field(repr=False)
 
@@ -135,7 +138,7 @@ def find_origin(
     optimizers: held back where the step calls them itself.
 
     The step runs two times with its own kernels; a third time without fused ones where the birth
-    lies inside one. Nothing outside is changed.
+    lies inside one; and once more to look at the birth from near. Nothing outside is changed.
     """
     bare = replay(step, model, snapshot, optimizers=optimizers)
     run = _Run(model, step, snapshot, batch, optimizers)
@@ -143,13 +146,14 @@ def find_origin(
     if traced is None:
         return None
     repeats = _repeats(bare, replayed)
-    kernels: Literal["the same", "unfused"] = "the same"
+    named_with: Literal["the same", "unfused"] = "the same"
     if (traced.birth.op or "").startswith(FUSED):
         _, named = run.traced(unfused=True)
         if named is not None:  # else the step is finite without the fused kernel: blame that
-            traced, kernels = named, "unfused"
+            traced, named_with = named, "unfused"
     axes = Axes.of(batch, layout, [tuple(p.shape) for p in model.parameters()])
-    return _origin(traced, axes, repeats, kernels, layout, batch)
+    closeup = run.closeup(traced, unfused=named_with == "unfused")
+    return _origin(traced, axes, repeats, named_with, closeup, layout, batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,42 +171,43 @@ class _Run:
             self.step,
             self.model,
             self.snapshot,
-            under=[_kernels(unfused), _watching(self.model, self.batch, unfused, ledgers)],
+            under=[kernels(unfused=unfused), _watching(ledgers, self.model, self.batch, unfused)],
             optimizers=self.optimizers,
         )
         return replayed, _trace(ledgers[0], replayed)
 
+    def closeup(self, traced: _Traced, unfused: bool) -> Closeup | None:
+        """The step has run under a lens that is held over the birth."""
+        if traced.birth.given not in (None, EMPTY):
+            return None
+        lenses: list[Lens] = []
+        seen = (self.model, traced.birth, traced.ledger.begin, unfused)
+        replay(
+            self.step,
+            self.model,
+            self.snapshot,
+            under=[kernels(unfused=unfused), _looking(lenses, *seen)],
+            optimizers=self.optimizers,
+        )
+        return lenses[0].closeup
+
 
 @contextmanager
-def _watching(
-    model: nn.Module, batch: Batch, decompose: bool, into: list[Ledger]
-) -> Iterator[None]:
+def _watching(into: list[Ledger], model: nn.Module, batch: Batch, unfused: bool) -> Iterator[None]:
     """A ledger runs; it is made only now, when the step's snapshot has been restored."""
-    into.append(Ledger(model, batch, decompose))
+    into.append(Ledger(model, batch, unfused))
     with into[0]:
         yield
 
 
 @contextmanager
-def _kernels(unfused: bool) -> Iterator[None]:
-    """One thread runs forward and backward; no compiled code; no fused kernels if so asked."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.autograd.set_multithreading_enabled(False))
-        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if unfused:
-            from torch.nn.attention import SDPBackend, sdpa_kernel
-
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            stack.callback(torch.backends.mha.set_fastpath_enabled, _mha_fastpath())
-            torch.backends.mha.set_fastpath_enabled(False)
+def _looking(
+    into: list[Lens], model: nn.Module, birth: Event, begin: int, unfused: bool
+) -> Iterator[None]:
+    """A lens is over the birth; it is made only now, as the ledger was."""
+    into.append(Lens(model, birth, begin, unfused))
+    with into[0]:
         yield
-
-
-def _mha_fastpath() -> bool:
-    return bool(torch.backends.mha.get_fastpath_enabled())
 
 
 def _trace(ledger: Ledger, replayed: Replayed) -> _Traced | None:
@@ -232,7 +237,8 @@ def _origin(
     traced: _Traced,
     axes: Axes,
     repeats: Literal["to the bit", "in kind", "no"],
-    kernels: Literal["the same", "unfused"],
+    named_with: Literal["the same", "unfused"],
+    closeup: Closeup | None,
     layout: Layout | None,
     batch: Batch,
 ) -> Origin:
@@ -262,8 +268,9 @@ def _origin(
         path=tuple(chain),
         hidden=traced.hidden,
         repeats=repeats,
-        kernels=kernels,
+        kernels=named_with,
         growth=ledger.recurrences.growth(first.place.site, rnn) if rnn else None,
+        closeup=closeup,
         culprit=birth,
         events=tuple(ledger.events),
     )
