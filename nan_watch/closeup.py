@@ -26,7 +26,8 @@ FAR = 400  # operators that are looked through for one that made a tensor
 class Made:
     """An operator that made a tensor.
 
-    largest: the largest magnitude of what it wrote, NaN where there is one, None of integers.
+    dtype: of what it wrote. largest: its largest magnitude, NaN where there is one, None of
+    integers.
     parents: those that made what it read, in the order of its arguments; what was there before
     the step has none.
     """
@@ -35,6 +36,7 @@ class Made:
     node: str | None
     site: str
     source: str | None
+    dtype: torch.dtype
     largest: float | None
     parents: tuple[Made, ...] = field(default=(), repr=False)
 
@@ -84,21 +86,6 @@ class Call:
         out = None if self.out is None else values_of(self.out)
         return None if out is None else ~out.isfinite()
 
-    def at_bad(self, place: int = 0) -> Tensor | None:
-        """(element,) what stands in the tensor at the place where what was written is not finite.
-
-        All of its numbers where the two have no element in common, as with a reduction.
-        """
-        values, bad = self.values(place), self.bad()
-        if values is None:
-            return None
-        if bad is None:
-            return values.flatten()
-        try:
-            return values.expand_as(bad)[bad]
-        except RuntimeError:
-            return values.flatten()
-
 
 @dataclass(frozen=True, slots=True)
 class Closeup:
@@ -111,6 +98,26 @@ class Closeup:
     def written(self) -> Call:
         """The call as the user wrote it: the forward one, whichever pass went wrong."""
         return self.birth if self.forward is None else self.forward
+
+    def at_bad(self, place: int = 0) -> Tensor | None:
+        """(element,) what the written call read at the place where the birth is not finite.
+
+        All of its numbers where the two have no element in common, as with a reduction.
+        """
+        return _at(self.birth.bad(), self.written.values(place))
+
+    def read_at_bad(self, place: int) -> Tensor | None:
+        """(element,) the same of what the operator of the birth itself read."""
+        return _at(self.birth.bad(), self.birth.values(place))
+
+
+def _at(bad: Tensor | None, values: Tensor | None) -> Tensor | None:
+    if values is None or bad is None:
+        return values
+    try:
+        return values.expand_as(bad)[bad]
+    except RuntimeError:
+        return values.flatten()
 
 
 class Lens(TorchDispatchMode):
@@ -199,6 +206,7 @@ class Lens(TorchDispatchMode):
             node.name().rpartition("::")[2] if node is not None else None,
             place.site,
             place.source,
+            results[0].dtype,
             _largest(results[0]),
             tuple(each for each in read if each is not None),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nan_watch.state import Poisoned
@@ -232,3 +232,26 @@ def _in_gradients(symptom: Symptom) -> Place:
             ),
         ),
     )
+
+
+def history(symptom: Symptom, place: Place, steps: int) -> Iterator[Evidence]:
+    """What loss and gradients were in the step, and the numbers of so many steps before."""
+    yield from _now(symptom)
+    streams = [("loss", "value", "<loss>", "loss")]
+    if place.reading is not None:
+        kind, site = place.reading
+        streams.append((kind, "abs_max", site, f"largest |{kind}| of {site}"))
+    for kind, stat, site, what in streams:
+        past = [pair for pair in symptom.past.of(kind, stat, site) if pair[0] < symptom.step]
+        for step, value in past[-steps:]:
+            yield Evidence(what, value, "finite", step=step)
+
+
+def _now(symptom: Symptom) -> Iterator[Evidence]:
+    if symptom.loss is not None:
+        yield Evidence("loss", symptom.loss, "finite", step=symptom.step)
+    if symptom.grads:
+        names = ", ".join(grad.name for grad in symptom.grads[:3])
+        more = ", ..." if len(symptom.grads) > 3 else ""
+        what = f"parameters whose gradient is not finite ({names}{more})"
+        yield Evidence(what, len(symptom.grads), 0, step=symptom.step)

@@ -13,6 +13,7 @@ from nan_watch.case import Case
 from nan_watch.causes import name_cause
 from nan_watch.origin import find_origin
 from nan_watch.symptom import Symptom
+from nan_watch.trial import Trial
 from probes.finding import Evidence, Finding
 from probes.layout import Layout
 from probes.replay import Snapshot
@@ -64,4 +65,6 @@ class Inquest:
             batch=step.batch,
             optimizers=[self.optimizer],
         )
-        return Case(symptom, origin)
+        unfused = origin is not None and origin.kernels == "unfused"
+        trial = Trial(self.model, step.run, step.snapshot, [self.optimizer], unfused, step.batch)
+        return Case(symptom, origin, trial, self.optimizer)

@@ -5,10 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from nan_watch.case import Case
+from nan_watch.first import first_place, history
 from nan_watch.origin import Origin
-from probes.finding import Evidence, Finding
+from probes.finding import Cause, Evidence, Finding, Verdict
 
 LINES = 6  # of the story that are kept as evidence
+HISTORY = 8  # steps before that are shown
+
+
+def sight(rule: Cause[Case], case: Case) -> Finding:
+    """The finding as the watch itself saw it: the first place that is not finite."""
+    place = first_place(case.symptom)
+    return Finding(
+        code=rule.code,
+        rule=rule.rule,
+        verdict=Verdict.FAIL,
+        message=place.message,
+        fix=place.fix,
+        site=place.site,
+        phase=place.phase,
+        step=place.step,
+        where=place.where,
+        evidence=(*place.evidence, *history(case.symptom, place, HISTORY)),
+    )
 
 
 def named(finding: Finding, origin: Origin) -> Finding:
@@ -33,6 +53,40 @@ def named(finding: Finding, origin: Origin) -> Finding:
         fix=_fix(finding, origin),
         site="<data>" if origin.given == "batch" else origin.site or "<loss>",
         phase=origin.phase,
+    )
+
+
+def told(rule: Cause[Case], case: Case, what: str, fix: str, *evidence: Evidence) -> Finding:
+    """The finding of a cause whose step was replayed.
+
+    what: what the operator did, after its name and line: `takes the log of 0`.
+    """
+    origin, step = case.origin, case.symptom.step
+    assert origin is not None
+    call = None if origin.culprit.place.custom else case.call
+    op, source = (call.op, call.source) if call else (origin.op, origin.source)
+    at = f" at {source}" if source else f" in `{origin.site}`"
+    node = f" ({origin.node})" if origin.node else ""
+    return Finding(
+        code=rule.code,
+        rule=rule.rule,
+        verdict=Verdict.FAIL,
+        message=f"`{op}`{at} {what}: {origin.held}{_where(origin)} in the {origin.phase} pass"
+        f"{node} of step {step}.",
+        fix=fix,
+        site="<data>" if origin.given == "batch" else origin.site or "<loss>",
+        op=origin.op,
+        node=origin.node,
+        phase=origin.phase,
+        step=step,
+        source=origin.source,
+        samples=origin.samples,
+        where=dict(origin.where),
+        evidence=(
+            *evidence,
+            *_evidence(origin),
+            *history(case.symptom, first_place(case.symptom), HISTORY),
+        ),
     )
 
 

@@ -115,6 +115,9 @@ class Readings:
         """Rows that became known after their step was written are on disk too."""
         if rows:
             self.recorder.write(step, rows)
+            for known, newest in self._newest:
+                if known == step:
+                    newest.update(rows)
 
     def of(self, kind: str, stat: str, site: str) -> list[tuple[int, float]]:
         """Step and value, oldest first, of the newest healthy steps in which it was seen."""
@@ -126,4 +129,14 @@ class Readings:
             row = rows.get((kind, stat))
             if row is not None and column < len(row) and seen(row[column : column + 1])[0]:
                 found.append((step, float(row[column])))
+        return found
+
+    def most(self, kind: str, stat: str) -> list[tuple[int, float]]:
+        """Step and largest value over all sites, oldest first, of the newest healthy steps."""
+        found = []
+        for step, rows in self._newest:
+            row = rows.get((kind, stat))
+            there = row[seen(row)] if row is not None else row
+            if there is not None and len(there):
+                found.append((step, float(there.max())))
         return found

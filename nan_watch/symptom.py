@@ -46,6 +46,9 @@ class Past(Protocol):
     def of(self, kind: str, stat: str, site: str) -> list[tuple[int, float]]:
         """Step and value, oldest first, of the steps in which the site was seen."""
 
+    def most(self, kind: str, stat: str) -> list[tuple[int, float]]:
+        """Step and largest value over all sites, oldest first, where any was seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Symptom:

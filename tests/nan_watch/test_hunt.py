@@ -88,7 +88,7 @@ def test_the_command_names_step_site_direction_and_history(whynan: Any, file: Pa
     assert done.stdout.splitlines()[-1] == "run: run"
     found = json.loads((file.parent / "run" / "findings.json").read_text())
     lead = found["findings"][0]
-    assert (lead["code"], lead["site"], lead["phase"]) == ("NAN000", "model", "forward")
+    assert (lead["code"], lead["site"], lead["phase"]) == ("NAN004", "model", "forward")
     assert (lead["op"], lead["source"]) == ("aten.div", "train.py:16")
     assert (lead["samples"], lead["where"]["sample"]) == ([1], 1)
     assert (lead["step"], lead["batch"]) == (5, 5)

@@ -1,0 +1,109 @@
+"""NAN013: something constant is normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from nan_watch.case import Case
+from nan_watch.closeup import Call, Made
+from nan_watch.edges import CARRY, holds
+from nan_watch.naming import told
+from nan_watch.trial import Patch
+from probes.finding import Finding
+from probes.patch import Arguments, argument
+
+SPREADS = {
+    **dict.fromkeys(("aten.std", "aten.var", "aten.std_mean", "aten.var_mean"), "spread"),
+    **dict.fromkeys(("aten.linalg_vector_norm", "aten.norm"), "norm"),
+    **dict.fromkeys(("aten.sub", "aten.rsub"), "range"),
+}
+PASSED = CARRY | {"aten.sqrt", "aten.mean", "aten.sum", "aten.pow", "aten.clamp", "aten.add"}
+EPS = {  # operator -> place of its eps
+    "aten.native_layer_norm": 4,
+    "aten.native_batch_norm": 7,
+    "aten.native_group_norm": 7,
+    "aten._fused_rms_norm": 3,
+}
+DIVISIONS = ("aten.div", "aten.reciprocal", "aten.rsqrt")
+WEIGHT_NORM = "aten._weight_norm_interface"
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantNormalised:
+    """Something that does not vary is divided by its own spread, norm or range, which is 0.
+
+    Padding, a feature that is the same in all samples, an empty image, a vector of zeros: the
+    mean goes off and 0 / 0 stays. A layer with eps=0 does so inside.
+
+    Sick:    `(x - x.mean(0)) / x.std(0)` where a column is constant
+    Healthy: `(x - x.mean(0)) / (x.std(0) + 1e-6)`
+    """
+
+    code: ClassVar[str] = "NAN013"
+    rule: ClassVar[str] = "constant-normalised"
+    family: ClassVar[Literal["cause"]] = "cause"
+
+    def lacks(self, case: Case) -> str | None:
+        """The origin."""
+        return case.lacks_origin
+
+    def judge(self, case: Case) -> Iterator[Finding]:
+        """The division, and what it divides by."""
+        call = case.call
+        if call is None or case.op is None:
+            return
+        fix = "Add a small number below, `(x - mean) / (std + eps)`, or leave what is constant out."
+        if case.op in EPS and call.arg(EPS[case.op]) == 0.0:
+            yield told(self, case, "normalises what does not vary, with eps=0", fix)
+        elif case.op == WEIGHT_NORM and holds(case.at_bad(0), 0.0):
+            yield told(self, case, "divides a weight of zeros by its norm", fix)
+        elif case.op in DIVISIONS and holds(case.at_bad(_place(call)), 0.0):
+            kind = _kind(call)
+            if kind is not None:
+                yield told(self, case, f"divides by a {kind} of 0", fix)
+
+    def patches(self, case: Case) -> Iterator[Patch]:
+        """The same step with 1 for a spread of 0, or an eps."""
+        call, trial = case.call, case.trial
+        if call is None or trial is None or case.op is None:
+            return
+        if case.op in EPS:
+            place = EPS[case.op]
+
+            def with_eps(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+                return [*args[:place], 1e-5, *args[place + 1 :]], kwargs
+
+            yield trial.edit("with an eps of 1e-5", call, with_eps)
+        else:
+            off = argument(_place(call), lambda x: torch.where(x == 0, 1.0, x))
+            yield trial.edit("with 1 for a spread of 0", call, off)
+
+
+def _place(call: Call) -> int:
+    return 1 if call.op.startswith("aten.div") else 0
+
+
+def _kind(call: Call) -> str | None:
+    """Whether it is a spread, a norm or a range by which the call divides; None where neither."""
+    made: Made | None = call.made.get(_place(call))
+    for _ in range(6):
+        if made is None:
+            return None
+        if made.op in SPREADS:
+            if made.op in ("aten.sub", "aten.rsub"):
+                return "range" if _is_range(made) else None
+            return SPREADS[made.op]
+        if made.op not in PASSED or not made.parents:
+            return None
+        made = made.parents[0]
+    return None
+
+
+def _is_range(made: Made) -> bool:
+    """Whether it is a largest number less a smallest, or a number less its mean."""
+    ops = {parent.op.rpartition(".")[2] for parent in made.parents}
+    return bool(ops & {"amax", "max", "amin", "min", "mean"})

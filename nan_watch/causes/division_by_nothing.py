@@ -1,0 +1,121 @@
+"""NAN004: a mean, or a division, over nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from nan_watch.case import Case
+from nan_watch.closeup import Call
+from nan_watch.edges import holds, maker
+from nan_watch.naming import told
+from nan_watch.trial import Patch
+from probes.finding import Finding
+from probes.patch import Arguments, argument
+
+DIVISIONS = {"aten.div": 1, "aten.reciprocal": 0, "aten.true_divide": 1}
+LOSSES = ("aten.nll_loss_forward", "aten.nll_loss2d_forward")
+MEANS = ("aten.mean", "aten.nanmean", "aten._adaptive_avg_pool2d")
+
+
+@dataclass(frozen=True, slots=True)
+class DivisionByNothing:
+    """A mean is taken over no element, or something is divided by zero.
+
+    A batch in which the mask leaves nothing, labels that are all to be ignored, a class without
+    a sample: the sum is 0, the count is 0, and 0 / 0 is NaN. One such batch in an epoch is enough.
+
+    Sick:    `(loss * mask).sum() / mask.sum()` where no token of a batch is counted
+    Healthy: `(loss * mask).sum() / mask.sum().clamp(min=1)`
+    """
+
+    code: ClassVar[str] = "NAN004"
+    rule: ClassVar[str] = "division-by-nothing"
+    family: ClassVar[Literal["cause"]] = "cause"
+
+    def lacks(self, case: Case) -> str | None:
+        """The origin."""
+        return case.lacks_origin
+
+    def judge(self, case: Case) -> Iterator[Finding]:
+        """The division, and what made it nothing."""
+        call = case.call
+        what = None if call is None else _what(case, call)
+        if what is not None:
+            yield told(
+                self,
+                case,
+                what,
+                "Divide by `count.clamp(min=1)`, or leave a batch without anything to count out "
+                "of the step.",
+            )
+
+    def patches(self, case: Case) -> Iterator[Patch]:
+        """The same step with 1 for a count of 0, or with one element counted."""
+        call, trial = case.call, case.trial
+        if call is None or trial is None or case.op is None:
+            return
+        if case.op in DIVISIONS:
+            place = DIVISIONS[case.op]
+            yield trial.edit("divided by 1 instead of 0", call, lambda a, k: _by_one(place, a, k))
+        elif case.op in LOSSES:
+            yield trial.edit("with one label counted", call, _counted)
+        else:
+            some = argument(0, lambda x: x.new_zeros((1,) * x.ndim) if not x.numel() else x)
+            yield trial.edit("with a zero for the missing element", call, some)
+
+
+def _what(case: Case, call: Call) -> str | None:
+    op = case.op
+    if op in DIVISIONS:
+        place = DIVISIONS[op]
+        divisor = call.arg(place)
+        if isinstance(divisor, (int, float)):
+            return "divides by the number 0" if divisor == 0 else None
+        if not holds(_numbers(case, call, place), 0.0):
+            return None
+        made = maker(call, place)
+        by = f", which `{made.op}` at {made.source} gave" if made and made.source else ""
+        return f"divides by 0{by}"
+    if op in LOSSES and call.arg(3) == 1:
+        return "takes the mean of no label: each is ignored, or weighs 0" if _none(call) else None
+    if op in MEANS and isinstance(call.arg(0), Tensor) and not call.arg(0).numel():
+        return "takes the mean of no element"
+    return None
+
+
+def _numbers(case: Case, call: Call, place: int) -> Tensor | None:
+    """What stands below, counts that are whole numbers included."""
+    divisor = call.arg(place)
+    if isinstance(divisor, Tensor) and not divisor.is_floating_point():
+        return divisor.flatten()
+    return case.at_bad(place)
+
+
+def _by_one(place: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+    if isinstance(args[place], Tensor):
+        return argument(place, lambda x: torch.where(x == 0, 1, x))(args, kwargs)
+    return [*args[:place], args[place] or 1, *args[place + 1 :]], kwargs
+
+
+def _none(call: Call) -> bool:
+    """Whether no label counts."""
+    labels, weight, ignored = call.args[1], call.arg(2), call.arg(4, -100)
+    kept = labels[labels != ignored]
+    if not kept.numel():
+        return True
+    return isinstance(weight, Tensor) and bool((weight[kept] == 0).all())
+
+
+def _counted(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+    """One label is class 0, and no class weighs nothing."""
+    labels, weight, ignored = args[1].clone(), args[2], args[4] if len(args) > 4 else -100
+    first = labels.flatten()[:1]
+    labels.view(-1)[:1] = torch.where(first == ignored, 0, first)
+    if isinstance(weight, Tensor):
+        weight = torch.where(weight == 0, 1.0, weight)
+    return [args[0], labels, weight, *args[3:]], kwargs

@@ -1,0 +1,85 @@
+"""NAN003: a row of scores is masked whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from nan_watch.case import Case
+from nan_watch.closeup import Call
+from nan_watch.edges import dims, maker, only_minus_inf, opened
+from nan_watch.naming import told
+from nan_watch.trial import Patch
+from probes.finding import Finding
+from probes.patch import argument
+
+SOFTMAX = ("aten._softmax", "aten._log_softmax", "aten.softmax", "aten.log_softmax")
+LARGEST = ("aten.amax", "aten.max", "aten.logsumexp")
+
+
+@dataclass(frozen=True, slots=True)
+class FullyMaskedRow:
+    """A softmax runs over a row of which nothing but -inf is left.
+
+    exp(-inf) is 0 for every entry, so that their sum is 0 and each is 0 / 0; with the largest
+    score taken off first it is -inf - (-inf). `-inf` in a row that keeps one finite entry is a
+    healthy mask.
+
+    Sick:    `scores.masked_fill(mask, -inf).softmax(-1)` where a sample has no key at all.
+    Healthy: the same, with rows without a key opened, or left out of the loss before that.
+    """
+
+    code: ClassVar[str] = "NAN003"
+    rule: ClassVar[str] = "fully-masked-row"
+    family: ClassVar[Literal["cause"]] = "cause"
+
+    def lacks(self, case: Case) -> str | None:
+        """The origin."""
+        return case.lacks_origin
+
+    def judge(self, case: Case) -> Iterator[Finding]:
+        """The softmax, and the first row."""
+        call = case.call
+        rows = 0 if call is None else _empty_rows(case, call)
+        if rows:
+            yield told(
+                self,
+                case,
+                f"runs over {rows} {'row' if rows == 1 else 'rows'} of which the mask leaves "
+                "nothing but -inf",
+                "Leave one entry of every row open, or give such rows zeros after the softmax "
+                "and keep them out of the loss; look whether the mask is inverted.",
+            )
+
+    def patches(self, case: Case) -> Iterator[Patch]:
+        """The same step with these rows opened."""
+        call, trial = case.call, case.trial
+        if call is None or trial is None:
+            return
+        dim = dims(call.arg(1), call.args[0].ndim) if case.op in SOFTMAX else ()
+        yield trial.edit(
+            "with the masked rows opened", call, argument(0, lambda scores: _open(scores, dim))
+        )
+
+
+def _empty_rows(case: Case, call: Call) -> int:
+    """How many rows hold -inf alone."""
+    scores = call.values(0)
+    if scores is None:
+        return 0
+    if case.op in SOFTMAX:
+        return int(only_minus_inf(scores, dims(call.arg(1), scores.ndim)).sum())
+    largest = maker(call, 1)
+    if case.op != "aten.sub" or largest is None or largest.op not in LARGEST:
+        return 0
+    one, two = case.at_bad(0), case.at_bad(1)
+    both = one is not None and two is not None and bool((one.isneginf() & two.isneginf()).all())
+    out = call.bad()
+    return int(out.any(-1).sum()) if both and out is not None and out.ndim else 0
+
+
+def _open(scores: Tensor, dim: tuple[int, ...]) -> Tensor:
+    return opened(scores, dim) if dim else scores.nan_to_num(neginf=0.0)

@@ -1,0 +1,105 @@
+"""NAN005: a branch that is not taken has an infinite derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from nan_watch.case import Case
+from nan_watch.closeup import Closeup, Made
+from nan_watch.naming import told
+from nan_watch.trial import Patch
+from probes.finding import Finding
+from probes.patch import argument
+
+CHOICES = ("Where", "MaskedFill", "Clamp", "Maximum", "Minimum", "Max", "Min", "NanToNum", "Relu")
+NEAR = 12
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenBranch:
+    """A choice hides a value whose derivative is not finite, and 0 x inf is NaN.
+
+    `where(x > 0, x.sqrt(), 0)` computes the root of everything, at 0 too, and picks afterwards.
+    The branch that is not taken gets the gradient 0, which its infinite derivative turns into
+    NaN. The forward pass looks perfect. Clamping after the function hides in the same way.
+
+    Sick:    `torch.where(x > 0, x.sqrt(), 0.0)`
+    Healthy: `torch.where(x > 0, torch.where(x > 0, x, 1.0).sqrt(), 0.0)`
+    """
+
+    code: ClassVar[str] = "NAN005"
+    rule: ClassVar[str] = "hidden-branch"
+    family: ClassVar[Literal["cause"]] = "cause"
+
+    def lacks(self, case: Case) -> str | None:
+        """The origin."""
+        return case.lacks_origin
+
+    def judge(self, case: Case) -> Iterator[Finding]:
+        """The operator that is hidden, and what hides it."""
+        closeup = None if case.origin is None else case.origin.closeup
+        if closeup is None or closeup.forward is None:
+            return
+        choice = _choice(closeup)
+        if choice is not None:
+            name = choice.removesuffix("Backward0")
+            yield told(
+                self,
+                case,
+                f"has a derivative that is not finite where `{name}` hides its value: the gradient "
+                "0 times it is NaN",
+                "Keep the argument off its edge before the function, not its value after it: "
+                "`torch.where(ok, torch.where(ok, x, 1.0).sqrt(), 0.0)`.",
+            )
+
+    def patches(self, case: Case) -> Iterator[Patch]:
+        """The same step with 1 for what is hidden, before the function."""
+        closeup = None if case.origin is None else case.origin.closeup
+        if closeup is None or closeup.forward is None or case.trial is None:
+            return
+        bad = closeup.birth.bad()
+
+        def safe(values: Tensor) -> Tensor:
+            if bad is None or bad.shape != values.shape:
+                return values
+            return torch.where(bad, 1.0, values)
+
+        words = "with 1 for what is hidden, before the function"
+        yield case.trial.edit(words, closeup.forward, argument(_place(closeup), safe))
+
+
+def _place(closeup: Closeup) -> int:
+    """Which argument of the forward call has the shape of what was born."""
+    assert closeup.forward is not None
+    bad = closeup.birth.bad()
+    fits = (
+        i
+        for i in range(len(closeup.forward.args))
+        if (v := closeup.forward.values(i)) is not None and bad is not None and v.shape == bad.shape
+    )
+    return max(fits, default=0)
+
+
+def _choice(closeup: Closeup) -> str | None:
+    """The choice in whose backward the zeros were made that the birth read, if they were."""
+    for place, made in closeup.birth.made.items():
+        values = closeup.read_at_bad(place)
+        if values is not None and bool((values == 0).all()):
+            found = _made_by_choice(made)
+            if found is not None:
+                return found
+    return None
+
+
+def _made_by_choice(made: Made) -> str | None:
+    for number, each in enumerate(made.line()):
+        if number >= NEAR or each.node is None:
+            return None
+        if each.node.startswith(CHOICES) and each.node.endswith(("Backward0", "Backward1")):
+            return each.node
+    return None

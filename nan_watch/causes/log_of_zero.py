@@ -1,0 +1,102 @@
+"""NAN001: the log of zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from nan_watch.case import Case
+from nan_watch.closeup import Made
+from nan_watch.edges import holds, maker, smallest
+from nan_watch.naming import told
+from nan_watch.trial import Patch
+from probes.finding import Finding
+from probes.patch import LogOfSoftmax, argument
+
+LOGS = {  # operator -> place of the argument, and its edge
+    **dict.fromkeys(("aten.log", "aten.log2", "aten.log10"), (0, 0.0)),
+    "aten.log1p": (0, -1.0),
+    "aten.xlogy": (1, 0.0),
+    "aten.special_xlog1py": (1, -1.0),
+}
+SOFTMAX = ("aten._softmax", "aten._safe_softmax", "aten.sigmoid")
+
+
+@dataclass(frozen=True, slots=True)
+class LogOfZero:
+    """A log is taken of exactly zero.
+
+    log 0 is -inf, and its derivative 1 / 0. A softmax gives an exact zero wherever a score lies
+    104 or more under the largest (float32; 18 in half precision), and a sigmoid where its input
+    does: no zero need stand in the data. Zero times that -inf is NaN, which is how an entropy or
+    a label that is 0 bears it.
+
+    Sick:    `loss = -(p.softmax(-1).log() * onehot).sum()`
+    Healthy: `loss = -(p.log_softmax(-1) * onehot).sum()`
+    """
+
+    code: ClassVar[str] = "NAN001"
+    rule: ClassVar[str] = "log-of-zero"
+    family: ClassVar[Literal["cause"]] = "cause"
+
+    def lacks(self, case: Case) -> str | None:
+        """The origin."""
+        return case.lacks_origin
+
+    def judge(self, case: Case) -> Iterator[Finding]:
+        """The log, and where its zero came from."""
+        if case.call is None or case.op not in LOGS:
+            return
+        place, edge = LOGS[case.op]
+        if not holds(case.at_bad(place), edge):
+            return
+        made = maker(case.call, place)
+        what = "takes the log of 0"
+        if made is not None and made.op in SOFTMAX:
+            yield told(self, case, f"{what}, to which {_said(made)} underflowed", _instead(made))
+        else:
+            by = f", which {_said(made)} gave" if made is not None else ""
+            yield told(
+                self,
+                case,
+                f"{what}{by}",
+                "Keep the argument off zero: `x.clamp(min=eps).log()`, with an eps that the dtype "
+                "holds (1e-8 is 0 in float16); `torch.xlogy(x, x)` for x log x.",
+            )
+
+    def patches(self, case: Case) -> Iterator[Patch]:
+        """The log of softmax in one; failing that, the argument kept off zero."""
+        call, trial = case.call, case.trial
+        if call is None or trial is None or case.op is None:
+            return
+        place, edge = LOGS[case.op]
+        made = maker(call, place)
+        at = trial.at(call)
+        if made is not None and made.op in SOFTMAX:
+            yield Patch(
+                "with the log of softmax computed in one",
+                lambda: [LogOfSoftmax(lambda: at(call.op))],
+                lambda: [LogOfSoftmax(lambda: not at(call.op))],
+            )
+
+        def keep(values: Tensor) -> Tensor:
+            return torch.where(values == edge, edge + smallest(values) ** 0.5, values)
+
+        yield trial.edit("with the argument kept off zero", call, argument(place, keep))
+
+
+def _said(made: Made) -> str:
+    return f"`{made.op}`" + (f" at {made.source}" if made.source else "")
+
+
+def _instead(made: Made) -> str:
+    if made.op == "aten.sigmoid":
+        return (
+            "Write `F.logsigmoid(x)` for `x.sigmoid().log()` and `F.logsigmoid(-x)` for the log of "
+            "its rest, or give the logits to `F.binary_cross_entropy_with_logits`."
+        )
+    return "Write `x.log_softmax(dim)` for `x.softmax(dim).log()`."

@@ -1,0 +1,102 @@
+"""NAN015: a loss scale overflows the gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from nan_watch.case import Case
+from nan_watch.closeup import Made
+from nan_watch.naming import told
+from nan_watch.trial import Patch
+from probes.finding import Evidence, Finding
+from probes.patch import Arguments, Edited
+
+SCALING = ("MulBackward0", "aten.mul")
+SEED = "aten.ones_like"
+
+
+@dataclass(frozen=True, slots=True)
+class LossScaleOverflow:
+    """The loss is multiplied by a large scale, and gradients in half precision overflow.
+
+    That is the mechanism of `torch.amp.GradScaler` at work: it looks for such gradients, skips
+    the step and halves its scale. It is a fault only where nobody skips: an optimizer that is
+    stepped past the scaler, or a scale of one's own that never falls.
+
+    Sick:    `scaler.scale(loss).backward(); optimizer.step()`
+    Healthy: `scaler.scale(loss).backward(); scaler.step(optimizer); scaler.update()`
+    """
+
+    scale: float = 16.0
+
+    code: ClassVar[str] = "NAN015"
+    rule: ClassVar[str] = "loss-scale-overflow"
+    family: ClassVar[Literal["cause"]] = "cause"
+
+    def lacks(self, case: Case) -> str | None:
+        """The origin."""
+        return case.lacks_origin
+
+    def judge(self, case: Case) -> Iterator[Finding]:
+        """The scale, and the first gradient that it overflows."""
+        scale = self._scale(case)
+        if scale is not None:
+            yield told(
+                self,
+                case,
+                f"overflows half precision on its way back, under a loss scale of {scale:g}",
+                "Let the scaler take the step: `scaler.step(optimizer); scaler.update()`; it "
+                "skips such steps and lowers the scale. A fixed scale has to be lowered by hand.",
+                Evidence("loss scale", scale, self.scale),
+            )
+
+    def patches(self, case: Case) -> Iterator[Patch]:
+        """The same step with a loss scale of 1."""
+        if case.trial is not None:
+            yield Patch(
+                "with a loss scale of 1",
+                lambda: [Edited(_first_product(), _unscaled)],
+                lambda: [Edited(_first_product(), lambda args, kwargs: (args, kwargs))],
+            )
+
+    def _scale(self, case: Case) -> float | None:
+        """What the loss was multiplied by, where a half overflowed in the backward pass."""
+        closeup = None if case.origin is None else case.origin.closeup
+        if closeup is None or not case.is_backward:
+            return None
+        line = [each for made in closeup.birth.made.values() for each in made.line()]
+        half = [t.dtype.itemsize for t in closeup.birth.tensors if t.is_floating_point()]
+        if 2 not in half and not any(made.dtype.itemsize == 2 for made in line[:8]):
+            return None
+        scales = (made.largest for made in line if _is_scaling(made))
+        return next((s for s in scales if s is not None and s >= self.scale), None)
+
+
+def _is_scaling(made: Made) -> bool:
+    return (made.node, made.op) == SCALING and any(p.op == SEED for p in made.parents)
+
+
+def _first_product() -> Any:
+    """Whether it is the first product in the backward pass: that of the loss and its scale."""
+    left = [True]
+
+    def chosen(op: str) -> bool:
+        node = torch._C._current_autograd_node()
+        if node is None or op != SCALING[1] or node.name() != SCALING[0]:
+            return False
+        return left.pop() if left else False
+
+    return chosen
+
+
+def _unscaled(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+    first, other, *rest = args
+    return [
+        first,
+        torch.ones_like(other) if isinstance(other, torch.Tensor) else 1.0,
+        *rest,
+    ], kwargs

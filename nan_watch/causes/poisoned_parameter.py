@@ -1,0 +1,55 @@
+"""NAN017: a parameter or a buffer is poisoned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from nan_watch.case import Case
+from nan_watch.naming import named, sight
+from nan_watch.trial import Patch
+from probes.finding import Finding
+from probes.patch import made_finite
+
+
+@dataclass(frozen=True, slots=True)
+class PoisonedParameter:
+    """A parameter or a buffer was not finite before the step began.
+
+    Either it was loaded so, or never initialised; or an update or a running statistic of an
+    earlier step wrote it. The step that shows it is the victim. Which rows are named, and who
+    reads them first.
+
+    Sick:    `model.load_state_dict(torch.load("diverged.pt"))`
+    Healthy: a checkpoint from before the loss was NaN; `whynan autopsy` tells which it is.
+    """
+
+    code: ClassVar[str] = "NAN017"
+    rule: ClassVar[str] = "poisoned-parameter"
+    family: ClassVar[Literal["cause"]] = "cause"
+
+    def lacks(self, case: Case) -> str | None:
+        """Nothing: the watch looks at parameters and buffers itself."""
+        return None
+
+    def judge(self, case: Case) -> Iterator[Finding]:
+        """The tensor and its rows."""
+        origin = case.origin
+        if origin is None:
+            if case.symptom.state:
+                yield sight(self, case)
+        elif origin.given in ("parameter", "buffer"):
+            yield named(sight(self, case), origin)
+
+    def patches(self, case: Case) -> Iterator[Patch]:
+        """The same step with zeros in these places; none where it does not read them."""
+        if case.origin is None or case.trial is None or case.trial.is_finite(lambda: []):
+            return
+        names = {case.origin.name or "", *(each.name for each in case.symptom.state)}
+        bad, others = case.trial.tensors_of_model(names)
+        yield Patch(
+            "with zeros where the tensors are not finite",
+            lambda: [made_finite(bad)],
+            lambda: [made_finite(others)],
+        )

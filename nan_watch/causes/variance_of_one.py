@@ -1,0 +1,88 @@
+"""NAN012: the unbiased variance of one element."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from nan_watch.case import Case
+from nan_watch.closeup import Call
+from nan_watch.edges import dims
+from nan_watch.naming import told
+from nan_watch.trial import Patch
+from probes.finding import Evidence, Finding
+from probes.patch import Arguments
+
+SPREADS = ("aten.var", "aten.std", "aten.var_mean", "aten.std_mean")
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceOfOne:
+    """A variance, or standard deviation, is taken over one element with n - 1 below.
+
+    torch divides by n - 1 unless told otherwise: 0 / 0 for a single sample, step or channel. The
+    last batch of an epoch, when it holds one sample, is the common place.
+
+    Sick:    `x.std(dim=0)` of a batch of one
+    Healthy: `x.std(dim=0, unbiased=False)`, or `DataLoader(..., drop_last=True)`
+    """
+
+    code: ClassVar[str] = "NAN012"
+    rule: ClassVar[str] = "variance-of-one"
+    family: ClassVar[Literal["cause"]] = "cause"
+
+    def lacks(self, case: Case) -> str | None:
+        """The origin."""
+        return case.lacks_origin
+
+    def judge(self, case: Case) -> Iterator[Finding]:
+        """The call, and how many elements it had."""
+        call = case.call
+        if call is None or case.op not in SPREADS:
+            return
+        count, correction = _count(call), _correction(call.kwargs, call.args)
+        if count is not None and count <= correction:
+            yield told(
+                self,
+                case,
+                f"is taken over {count} element{'' if count == 1 else 's'}, and divides by n - "
+                f"{correction:g}",
+                "Give `unbiased=False`, or see to it that there are at least two: "
+                "`drop_last=True` where the last batch holds one sample.",
+                Evidence("elements", count, correction + 1),
+            )
+
+    def patches(self, case: Case) -> Iterator[Patch]:
+        """The same step without the correction."""
+        if case.call is not None and case.trial is not None:
+            yield case.trial.edit("divided by n instead", case.call, _uncorrected)
+
+
+def _count(call: Call) -> int | None:
+    values = call.values(0)
+    if values is None:
+        return None
+    named = call.arg(1)
+    over = dims(None if isinstance(named, bool) else named, values.ndim)
+    return math.prod(values.shape[axis] for axis in over)
+
+
+def _correction(kwargs: Mapping[str, Any], args: Sequence[Any]) -> float:
+    """What is taken off n below: the keyword's number, or 1 unless `unbiased` is false."""
+    given = kwargs.get("correction")
+    flags = [each for each in args[1:] if isinstance(each, bool)]
+    if given is None and "correction" not in kwargs and flags:
+        return float(flags[0])
+    return 1.0 if given is None else float(given)
+
+
+def _uncorrected(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+    """The first flag among the arguments is `unbiased`."""
+    plain = list(args)
+    for place, each in enumerate(plain):
+        if isinstance(each, bool):
+            plain[place] = False
+            break
+    return plain, {**kwargs, "correction": 0} if "correction" in kwargs else kwargs

@@ -1,0 +1,118 @@
+"""The failing step again with a proposed fix in it, and with the same fix elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nan_watch.closeup import Call
+from nan_watch.kernels import kernels
+from nan_watch.operators import tensors_in
+from nan_watch.sources import here, module_names
+from probes.batch import leaves
+from probes.patch import Edit, Edited
+from probes.replay import Snapshot, replay
+from probes.subject import Batch
+
+Under = Callable[[], Sequence[AbstractContextManager[Any]]]
+"""Makes the context managers that a step is run in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A fix that can be tried.
+
+    words: what it does. cure: with the fix where the cause is thought to be. control: with the
+    same fix in all the other places, or one that changes nothing where there is no other.
+    """
+
+    words: str
+    cure: Under
+    control: Under
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Runs one step of a model under patches; nothing outside is changed.
+
+    run: the loss and its backward pass. unfused: whether its birth was named without the fused
+    kernels, so that it is patched without them as well.
+    """
+
+    model: nn.Module
+    run: Callable[[], Tensor]
+    snapshot: Snapshot
+    optimizers: Sequence[Optimizer]
+    unfused: bool = False
+    batch: Batch = None
+
+    def is_finite(self, under: Under) -> bool:
+        """Whether loss and gradients come out finite; not so where the patched step raises."""
+        try:
+            managers = [kernels(unfused=self.unfused), *under()]
+            again = replay(
+                self.run, self.model, self.snapshot, under=managers, optimizers=self.optimizers
+            )
+        except Exception:
+            return False
+        return not again.symptoms()
+
+    def confirms(self, patch: Patch) -> bool:
+        """Whether the patch cures the step, and the same elsewhere does not."""
+        return self.is_finite(patch.cure) and not self.is_finite(patch.control)
+
+    def at(self, call: Call) -> Callable[[str], bool]:
+        """Whether an operator that is being called is the call's: same name, and same line.
+
+        Where no line is known, the module is the place.
+        """
+        names = module_names(self.model)
+
+        def chosen(op: str) -> bool:
+            if op != call.op:
+                return False
+            place = here(names)
+            known = call.source is not None
+            return place.source == call.source if known else place.site == call.site
+
+        return chosen
+
+    def elsewhere(self, call: Call) -> Callable[[str], bool]:
+        """Whether an operator has the call's name, but another place."""
+        at = self.at(call)
+
+        def chosen(op: str) -> bool:  # the call's own backward is no other place
+            forward = torch._C._current_autograd_node() is None
+            return forward and op == call.op and not at(op)
+
+        return chosen
+
+    def edit(self, words: str, call: Call, edit: Edit) -> Patch:
+        """The call, and its like on the same line, reads what the edit makes of its arguments."""
+        return Patch(
+            words,
+            lambda: [Edited(self.at(call), edit)],
+            lambda: [Edited(self.elsewhere(call), edit)],
+        )
+
+    def tensors_of_batch(self, name: str | None) -> tuple[list[Tensor], list[Tensor]]:
+        """The tensors of the batch at the path, and all the others that hold floats."""
+        found: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for path, leaf in leaves(self.batch).items():
+            tensors = [t for t in tensors_in(getattr(leaf, "data", leaf)) if t.is_floating_point()]
+            found[path != name].extend(tensors)
+        return found
+
+    def tensors_of_model(self, names: Collection[str]) -> tuple[list[Tensor], list[Tensor]]:
+        """The parameters and buffers of these names, and all the others that hold floats."""
+        found: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for path, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+            if tensor.is_floating_point():
+                found[path not in names].append(tensor)
+        return found
