@@ -13,6 +13,7 @@ from nan_watch.course import Course, is_bias, lacks_gradients, largest, long_eno
 from probes.finding import Evidence, Finding, Verdict
 from probes.run import Run
 
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
 BY_DESIGN = re.compile(
     r"weight_hh|(^|[._])(q|k|query|key|to_q|to_k|q_lin|k_lin|q_proj|k_proj|query_key)([._]|$)"
 )
@@ -30,7 +31,8 @@ class ExactZero:
 
     Zero by design, and a note at most: biases beside a weight that learns, which a normalisation
     or a softmax cancels; a recurrent matrix that only ever saw the zero state of a single time
-    step; query and key of an attention over a single position.
+    step; query and key of an attention over a single position; one of several modules alike, as
+    an expert that is never chosen, while another of them learns.
 
     Sick: `torch.relu(linear(x) - 1e3)`, or `embedding(ids) * mask` with a mask of zeros.
     Healthy: the last layer of a residual branch initialised with zero, whose input's gradient is
@@ -66,15 +68,21 @@ class ExactZero:
         sick = [s for s in sites if s in weights or module_of(s) in alone]
         if not sick:
             return None
-        return course.said_of(self._finding(course, sick, len(values)))
+        alive = [course.grads.sites[column] for column in np.flatnonzero(often & ~zero)]
+        learning = {each for site in alive for each in _alike(site)}
+        return course.said_of(self._finding(course, sick, learning, len(values)))
 
     @staticmethod
     def _alive(course: Course, zero: object, often: object) -> set[str]:
         learns = np.asarray(often) & ~np.asarray(zero)
         return {module_of(course.grads.sites[column]) for column in np.flatnonzero(learns)}
 
-    def _finding(self, course: Course, sick: list[str], steps: int) -> Finding:
-        real = [site for site in sick if not BY_DESIGN.search(site)]
+    def _finding(self, course: Course, sick: list[str], learning: set[str], steps: int) -> Finding:
+        real = [
+            site
+            for site in sick
+            if not BY_DESIGN.search(site) and learning.isdisjoint(_alike(site))
+        ]
         site = (real or sick)[0]
         more = f", and so is that of {len(sick) - 1} more parameters" if len(sick) > 1 else ""
         dead = _dead_output(course)
@@ -87,8 +95,8 @@ class ExactZero:
             fix="Look for what multiplies by zero: an input or mask of zeros before it, or units "
             "behind it that never open."
             if real
-            else "Nothing, if the sequences are of one position; otherwise look for a state or a "
-            "key that is never used.",
+            else "Nothing, if the sequences are of one position, or it is one of several to choose "
+            "from; otherwise look for a state or a key that is never used.",
             site=site,
             phase="backward",
             evidence=(
@@ -110,6 +118,12 @@ class ExactZero:
             phase="backward",
             evidence=(Evidence("largest gradient norm", 0.0, "over 0"),),
         )
+
+
+def _alike(site: str) -> list[str]:
+    """The name with one of its numbers left open, as the same parameter of a sibling has it."""
+    spans = [match.span() for match in NUMBER.finditer(site)]
+    return [f"{site[:start]}#{site[end:]}" for start, end in spans]
 
 
 def _dead_output(course: Course) -> str | None:

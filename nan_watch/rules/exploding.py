@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from nan_watch.course import Course, lacks_gradients, level, long_enough, once
 from probes.finding import Evidence, Finding, Verdict
@@ -18,11 +20,13 @@ class Exploding:
     """Gradients grow far past where they began, and the loss does not profit from it.
 
     The total norm, before clipping where that is known, was over `factor` times its level of the
-    first `first` steps (of the first third in a shorter run) in at least `steps` steps, or in the
-    last two, while the loss was not below its own level of then; not finite counts as over, where
-    some step that is finite is. A gradient is a product of one Jacobian a layer or time step, so
-    past a spectral radius of 1 it grows by a power; noise between batches stays within a factor
-    of ten. One outlier is no explosion, and neither is what comes with a loss that falls.
+    first `first` steps (of the first third in a shorter run) and stayed there: in the median of
+    the last `first` steps or in the last two; or it was so in at least `steps` steps on end and
+    the loss ended at over twice its start. Told while the loss was not below its own level of
+    then; not finite counts as over, where some step that is finite is. A gradient is a product
+    of one Jacobian a layer or time step, so past a spectral radius of 1 it grows by a power;
+    noise between batches stays within a factor of ten. Outliers that come and go, as of one rare
+    batch, are no explosion, and neither is what comes with a loss that falls.
 
     Or within a step: the largest gradient of an output is over `depth` times the one nearest the
     loss, in the median step, and the loss did not fall by `fall` of its start.
@@ -57,8 +61,7 @@ class Exploding:
         beyond = ~(course.total <= self.factor * start) & (start > 0)
         finite = np.isfinite(course.total)
         beyond &= ~(course.losses < loss)  # an unknown loss excuses nothing
-        to_the_end = beyond[-1] and beyond.sum() > 1  # it may take but two steps to overflow
-        if not (beyond.sum() >= self.steps or to_the_end) or not (beyond & finite).any():
+        if not self._stays(course, beyond) or not (beyond & finite).any():
             return None
         place = int(beyond.argmax())
         step, worst = int(course.grads.steps[place]), float(course.total[beyond & finite].max())
@@ -90,6 +93,14 @@ class Exploding:
             )
         )
 
+    def _stays(self, course: Course, beyond: npt.NDArray[np.bool_]) -> bool:
+        """Whether it is beyond to the end, or was so for long and left the loss ruined."""
+        if beyond[-2:].all() and len(beyond) > 1:  # two may do to overflow
+            return True
+        newest = beyond[-min(self.first, len(beyond) // 3) :]
+        ruined = course.fall is not None and course.fall < -1
+        return bool(newest.mean() > 0.5) or (_longest(beyond) >= self.steps and ruined)
+
     def _deep(self, course: Course) -> Finding | None:
         levels = np.array([level(column) for column in course.output_grads.values.T])
         inner = [site not in ("model", "model.loss") for site in course.output_grads.sites]
@@ -120,3 +131,8 @@ class Exploding:
                 ),
             )
         )
+
+
+def _longest(beyond: npt.NDArray[np.bool_]) -> int:
+    """The length of the longest stretch of steps beyond."""
+    return max((len(list(group)) for is_beyond, group in groupby(beyond) if is_beyond), default=0)
