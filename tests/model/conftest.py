@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from model.collate import Batch
 from model.config import Config
 from model.faults import Faults
 from model.network import build
 from model.parser import Parser
-from model.read import Corpus, embedded
+from model.read import Corpus, Interaction, embedded
 
 SMALL: dict[str, Any] = {
     "bert_width": 16,
@@ -58,3 +60,36 @@ def small(corpus: Corpus, words: list[str]) -> Small:
         return model.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sessions(corpus: Corpus) -> list[Interaction]:
+    """Two interactions of three turns or more, over databases of different sizes."""
+    long = [each for each in corpus.interactions if len(each.turns) > 2]
+    size = {name: len(database.units) for name, database in corpus.databases.items()}
+    ordered = sorted(long, key=lambda each: (size[each.database], each.index))
+    return [ordered[0], ordered[-1]]
+
+
+def scores_of(model: Parser, batch: Batch) -> Tensor:
+    """At the steps that are there, of outputs that are: (step, output), flat."""
+    with torch.no_grad():
+        found = model(batch)["scores"][batch["step_mask"]]
+    return found[found > torch.finfo(found.dtype).min]
+
+
+@pytest.fixture
+def scores() -> Callable[[Parser, Batch], Tensor]:
+    """The scores of a model on a batch."""
+    return scores_of
+
+
+@pytest.fixture
+def apart(sessions: list[Interaction]) -> Callable[[Parser, Parser], float]:
+    """How far the scores of two models on the sessions are from each other at most."""
+
+    def distance(first: Parser, second: Parser) -> float:
+        one, other = (scores_of(model, model.collate(sessions)) for model in (first, second))
+        return float((one - other).abs().max())
+
+    return distance

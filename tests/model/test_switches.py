@@ -1,31 +1,29 @@
 """Every field of the configuration changes the computation that it names.
 
-A field's test is called `test_FIELD` here, or stands in `ELSEWHERE` with its file; weights of the
-same name and shape are the same on both sides of each comparison.
+A field's test is called `test_FIELD` here or in `DECODER`, or stands in `ELSEWHERE` with its file;
+weights of the same name and shape are the same on both sides of each comparison.
 """
 
 from __future__ import annotations
 
 import ast
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from model import losses
-from model.collate import Batch
 from model.config import Config
-from model.linearise import KEYWORDS
-from model.network import Hierarchical, build
+from model.network import Hierarchical
 from model.optimise import clipped
 from model.parser import Parser
-from model.read import Corpus, Interaction
 from model.seq2seq import Seq2Seq
 
 HERE = Path(__file__)
+DECODER = HERE.with_name("test_decoder_switches.py")
 ELSEWHERE = {
     "seed": ("test_order.py", "test_tiny_sets_of_one_seed_are_nested_and_seeds_differ"),
     "shuffle": ("test_order.py", "test_shuffle_changes_the_order_every_epoch_and_repeats_by_seed"),
@@ -45,13 +43,20 @@ ELSEWHERE = {
 
 
 def test_every_field_has_a_test() -> None:
-    here = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    here = {name.removeprefix("test_") for file in (HERE, DECODER) for name in named_in(file)}
     for name in (each.name for each in fields(Config)):
         if name in ELSEWHERE:
             file, test = ELSEWHERE[name]
             assert f"{name}=" in source_of(HERE.with_name(file), test), name
         else:
             assert name in here, name
+
+
+def named_in(path: Path) -> set[str]:
+    """The names of a file's tests."""
+    body = ast.parse(path.read_text("utf-8")).body
+    functions = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    return {name for name in functions if name.startswith("test_")}
 
 
 def source_of(path: Path, test: str) -> str:
@@ -62,38 +67,6 @@ def source_of(path: Path, test: str) -> str:
             first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
             return "\n".join(lines[first - 1 : node.end_lineno])
     return ""
-
-
-@pytest.fixture(scope="module")
-def sessions(corpus: Corpus) -> list[Interaction]:
-    """Two interactions of three turns or more, over databases of different sizes."""
-    long = [each for each in corpus.interactions if len(each.turns) > 2]
-    size = {name: len(database.units) for name, database in corpus.databases.items()}
-    ordered = sorted(long, key=lambda each: (size[each.database], each.index))
-    return [ordered[0], ordered[-1]]
-
-
-def scores(model: Parser, batch: Batch) -> Tensor:
-    """At the steps that are there, of outputs that are: (step, output), flat."""
-    with torch.no_grad():
-        found = model(batch)["scores"][batch["step_mask"]]
-    return found[found > torch.finfo(found.dtype).min]
-
-
-def apart(first: Parser, second: Parser, sessions: list[Interaction]) -> float:
-    """How far the scores of two models are from each other at most."""
-    one, other = (scores(model, model.collate(sessions)) for model in (first, second))
-    return float((one - other).abs().max())
-
-
-def followed(model: Parser, sessions: list[Interaction], key: str, turn: int) -> set[int]:
-    """The turns of the first sample whose scores follow a turn's entries in the batch."""
-    batch = model.collate(sessions[:1])
-    changed = batch | {key: batch[key].clone()}
-    changed[key][0, turn, ..., 1:4] = changed[key][0, turn, ..., 1:4].roll(1, -1)
-    with torch.no_grad():
-        difference = (model(batch)["scores"] - model(changed)["scores"])[0].abs()
-    return set((difference.flatten(1).amax(1) > 1e-6).nonzero()[:, 0].tolist())
 
 
 # which model, and what is read
@@ -176,10 +149,10 @@ def test_bert_frozen(small: Any, sessions: Any) -> None:
     assert not taught(small(bert_frozen=True))
 
 
-def test_bert_layers(small: Any, sessions: Any) -> None:
+def test_bert_layers(small: Any, apart: Any) -> None:
     one, two = small(), small(bert_layers=2)
     assert len(two.encoder.bert.encoder.layer) == 2
-    assert apart(one, two, sessions) > 1e-3
+    assert apart(one, two) > 1e-3
 
 
 def test_bert_width(small: Any, sessions: Any) -> None:
@@ -189,8 +162,8 @@ def test_bert_width(small: Any, sessions: Any) -> None:
     assert hidden.shape[-1] == 24
 
 
-def test_bert_heads(small: Any, sessions: Any) -> None:
-    assert apart(small(bert_heads=2), small(bert_heads=4), sessions) > 1e-4
+def test_bert_heads(small: Any, apart: Any) -> None:
+    assert apart(small(bert_heads=2), small(bert_heads=4)) > 1e-4
 
 
 def test_vocabulary(small: Any, sessions: Any) -> None:
@@ -200,7 +173,7 @@ def test_vocabulary(small: Any, sessions: Any) -> None:
     assert few.collate(sessions)["ids"].shape[-1] > many.collate(sessions)["ids"].shape[-1]
 
 
-def test_bert_dropout(small: Any, sessions: Any) -> None:
+def test_bert_dropout(small: Any, sessions: Any, scores: Any) -> None:
     def wavers(p: float) -> bool:
         model = small(bert_dropout=p).train()
         batch = model.collate(sessions)
@@ -217,20 +190,20 @@ def test_max_pieces(small: Any, sessions: Any) -> None:
     assert torch.equal(split["unit_piece_mask"], whole["unit_piece_mask"])
 
 
-def test_repeat_utterance(small: Any, sessions: Any) -> None:
+def test_repeat_utterance(small: Any, sessions: Any, apart: Any) -> None:
     again, once = small(max_pieces=32), small(max_pieces=32, repeat_utterance=False)
     heads = [(model.collate(sessions)["token_types"] == 0) for model in (again, once)]
     there = [model.collate(sessions)["token_mask"] for model in (again, once)]
     told = [(head & mask)[0, 0].sum(-1) for head, mask in zip(heads, there, strict=True)]
     assert told[0][1] == told[0][0] > 2
     assert told[1][1] == 2  # [CLS] [SEP]
-    assert apart(again, once, sessions) > 1e-3
+    assert apart(again, once) > 1e-3
 
 
 # the schema
 
 
-def test_pooling(small: Any, sessions: Any) -> None:
+def test_pooling(small: Any, sessions: Any, apart: Any) -> None:
     mean, total = small(), small(pooling="sum")
     batch = mean.collate(sessions)
     hidden = mean.encoder(batch["ids"], batch["token_mask"], batch["token_types"])
@@ -238,7 +211,7 @@ def test_pooling(small: Any, sessions: Any) -> None:
     count = there.sum(-1, keepdim=True)
     found = total.schema.pool(hidden, places, there)
     torch.testing.assert_close(found, mean.schema.pool(hidden, places, there) * count)
-    assert apart(mean, total, sessions) > 1e-3
+    assert apart(mean, total) > 1e-3
 
 
 def test_width(small: Any, sessions: Any) -> None:
@@ -257,19 +230,19 @@ def test_pre_transform(small: Any, sessions: Any) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_transformer_layers(small: Any, sessions: Any, count: int) -> None:
+def test_transformer_layers(small: Any, count: int, apart: Any) -> None:
     """With them, units read each other."""
     none, some = small(), small(transformer_layers=count, transformer_heads=2)
     assert (len(none.schema.layers), len(some.schema.layers)) == (0, count)
-    assert apart(none, some, sessions) > 1e-3
+    assert apart(none, some) > 1e-3
 
 
-def test_transformer_heads(small: Any, sessions: Any) -> None:
+def test_transformer_heads(small: Any, apart: Any) -> None:
     one, four = (small(transformer_layers=1, transformer_heads=n) for n in (1, 4))
-    assert apart(one, four, sessions) > 1e-4
+    assert apart(one, four) > 1e-4
 
 
-def test_merge(small: Any, sessions: Any) -> None:
+def test_merge(small: Any) -> None:
     concat, add = small(merge="concat"), small(merge="add")
     assert concat.schema.join.weight.shape == (16, 2 * 16)
     assert add.schema.join.weight.shape == (16, 16)
@@ -294,7 +267,7 @@ def test_merge_turns(small: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["concat", "add"])
-def test_utterance_mask(small: Any, sessions: Any, kind: str) -> None:
+def test_utterance_mask(small: Any, sessions: Any, kind: str, scores: Any) -> None:
     """Changes nothing, by design: what it masks is zero already.
 
     Scores and loss are equal to the bit, and so are gradients, but for the order of a sum.
@@ -309,174 +282,3 @@ def test_utterance_mask(small: Any, sessions: Any, kind: str) -> None:
         assert one.grad is not None
         assert other.grad is not None
         torch.testing.assert_close(one.grad, other.grad, atol=1e-7, rtol=1e-5)
-
-
-# the decoder
-
-
-def test_pre_turn(small: Any, sessions: Any) -> None:
-    with_one, without = small(), small(pre_turn=False)
-    assert followed(with_one, sessions, "pre_ids", 0) == set(range(len(sessions[0].turns)))
-    assert "pre_ids" not in without.collate(sessions)
-    assert not without.read(without.collate(sessions)).previous_mask[0].any()
-    assert "pre_ids" not in small(model="seq2seq").collate(sessions)
-
-
-def test_state_pooling(small: Any, sessions: Any) -> None:
-    assert apart(small(), small(state_pooling="sum"), sessions) > 1e-3
-
-
-@pytest.mark.parametrize("kind", ["hierarchical", "seq2seq"])
-@pytest.mark.parametrize("pooling", ["mean", "sum"])
-def test_state_mask(small: Any, sessions: Any, kind: str, pooling: str) -> None:
-    """Without it, padding changes the initial state."""
-    for masked in (True, False):
-        model = small(model=kind, state_mask=masked, state_pooling=pooling)
-        batch = model.collate(sessions)
-        padded = {
-            key: nn.functional.pad(batch[key], (0, 3))
-            for key in ("utterance_pieces", "utterance_mask")
-        }
-        same = torch.allclose(scores(model, batch), scores(model, batch | padded), atol=1e-5)
-        assert same == masked
-
-
-def test_fusion(small: Any, sessions: Any) -> None:
-    three, two = small(), small(fusion="two_way")
-    assert three.decoder.fuse.weight.shape[1] == two.decoder.fuse.weight.shape[1] + 16
-    assert three.decoder.attend_units is not None
-    assert two.decoder.attend_units is None
-    batch = two.collate(sessions)
-    memory = two.read(batch)
-    given = torch.randn(len(memory.units), 2, 16)
-
-    def sums_units(model: Any) -> bool:
-        other = replace(memory, units=memory.units.roll(1, -1))
-        return not torch.equal(model.decoder(memory, given), model.decoder(other, given))
-
-    assert sums_units(three)
-    assert not sums_units(two)
-
-
-def test_attend_utterance(small: Any, sessions: Any) -> None:
-    reading, not_reading = small(), small(attend_utterance=False)
-    batch = reading.collate(sessions)
-    memory = reading.read(batch)
-    given = torch.randn(len(memory.units), 2, 16)
-
-    def reads(model: Any) -> bool:
-        other = replace(memory, utterance=memory.utterance.roll(1, -1))
-        return not torch.equal(model.decoder(memory, given), model.decoder(other, given))
-
-    assert reads(reading)
-    assert not reads(not_reading)
-
-
-@pytest.mark.parametrize("kind", ["hierarchical", "seq2seq"])
-def test_attention_mask(small: Any, sessions: Any, kind: str) -> None:
-    """Without it, another sample's size changes this one's scores."""
-    for masked in (True, False):
-        model = small(model=kind, attention_mask=masked)
-        alone, both = model.collate(sessions[:1]), model.collate(sessions)
-        there = alone["step_mask"][0]
-        want = model(alone)["scores"][0]
-        t, j, outputs = want.shape
-        found = model(both)["scores"][0, :t, :j, :outputs]
-        assert torch.allclose(found[there], want[there], atol=1e-5) == masked
-
-
-def test_hard_attention(small: Any) -> None:
-    """A row that is masked throughout gives zeros with it, the average of its padding without."""
-    hard, soft = small(), small(hard_attention=False)
-    reading, read = torch.randn(1, 2, 16), torch.randn(1, 3, 16)
-    nothing = torch.zeros(1, 3, dtype=torch.bool)
-    assert not hard.decoder.attend_units(reading, read, nothing).any()
-    average = read.mean(1, keepdim=True).expand(1, 2, 16)
-    torch.testing.assert_close(soft.decoder.attend_units(reading, read, nothing), average)
-
-
-@pytest.mark.parametrize("kind", ["hierarchical", "seq2seq"])
-def test_join_input(small: Any, sessions: Any, kind: str) -> None:
-    joined, apart_ = small(model=kind), small(model=kind, join_input=False)
-    memory = joined.read(joined.collate(sessions))
-    given = torch.zeros(len(memory.units), 1, 16)
-    outputs = [model.outputs(memory, given) for model in (joined, apart_)]
-    decoder = joined.decoder if kind == "hierarchical" else joined
-    both = torch.cat([outputs[1], given], -1)
-    torch.testing.assert_close(outputs[0], decoder.join(both).tanh())
-
-
-def test_unit_score(small: Any) -> None:
-    output, units = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
-    mask = torch.ones(2, 5, dtype=torch.bool)
-    dot, linear, bilinear = (
-        small(unit_score=each).unit_head for each in ("dot", "linear", "bilinear")
-    )
-    want = torch.einsum("rjd,rud->rju", output, units)
-    torch.testing.assert_close(dot(output, units, mask), want)
-    turned = output @ linear.transform.weight.T + linear.transform.bias
-    want = torch.einsum("rjd,rud->rju", turned, units)
-    torch.testing.assert_close(linear(output, units, mask), want)
-    want = torch.einsum("rjd,de,rue->rju", output, bilinear.form, units)
-    torch.testing.assert_close(bilinear(output, units, mask), want)
-
-
-def test_keyword_init(small: Any) -> None:
-    free, bert, concat = (small(keyword_init=each) for each in ("free", "bert", "concat"))
-    assert torch.equal(free.keywords(), free.keywords.free.weight)
-    assert bert.keywords.free is None
-    assert concat.keywords.join.weight.shape[1] == 16 + 16
-    for model in (bert, concat):
-        assert model.keywords.encoded.shape == (len(KEYWORDS), 16)
-        assert not model.keywords.encoded.requires_grad
-        before = model.keywords()
-        model.keywords.encoded += 1
-        assert not torch.equal(before, model.keywords())
-
-
-def test_keywords_of_bert_are_its_words(corpus: Corpus, words: list[str], small: Any) -> None:
-    torch.manual_seed(0)
-    model = build(small(keyword_init="bert").config, corpus, vocabulary=words)
-    vectors = model.encoder.words(("select", "group_by"), model.collate.vocabulary)
-    rows = [KEYWORDS.index("select"), KEYWORDS.index("group_by")]
-    torch.testing.assert_close(model.keywords.encoded[rows], vectors)
-    assert "keywords.encoded" in model.state_dict()
-
-
-def test_dropout(small: Any, sessions: Any) -> None:
-    def wavers(p: float) -> bool:
-        model = small(dropout=p, transformer_layers=1, transformer_heads=2).train()
-        batch = model.collate(sessions)
-        return not torch.equal(scores(model, batch), scores(model, batch))
-
-    assert wavers(0.2)
-    assert not wavers(0.0)
-
-
-# the base model
-
-
-def test_attend_units(small: Any, sessions: Any) -> None:
-    reading, not_reading = small(model="seq2seq"), small(model="seq2seq", attend_units=False)
-    assert not_reading.attend_units is None
-    assert apart(reading, not_reading, sessions) > 1e-3
-
-
-def test_residual(small: Any, sessions: Any) -> None:
-    """Without it, an utterance over a database without units says nothing."""
-    batch = small(model="seq2seq").collate(sessions)
-    hidden = batch | {"unit_mask": torch.zeros_like(batch["unit_mask"])}
-
-    def utterances(residual: bool) -> Tensor:
-        memory = small(model="seq2seq", residual=residual).read(hidden)
-        there = memory.utterance_mask[:, 0]
-        return memory.utterance[there, 0]
-
-    said = utterances(False)
-    assert torch.allclose(said, said[:1].expand_as(said))
-    assert not torch.allclose(utterances(True), said)
-
-
-def test_residual_adds(small: Any, sessions: Any) -> None:
-    kept, dropped = (small(model="seq2seq", residual=each) for each in (True, False))
-    assert apart(kept, dropped, sessions) > 1e-3

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from nan_watch import NanWatch, PoisonedStep
+from nan_watch.parameters import Parameters
+from probes.record import Recorder
+from probes.run import Run
 
 
 class Tagger(nn.Module):
@@ -78,6 +85,41 @@ def train() -> Train:
 def poison() -> Callable[..., Loss]:
     """A loss that is NaN at the steps it is given."""
     return poisoned_at
+
+
+@pytest.fixture
+def record() -> Callable[..., Run]:
+    """Trains under the watch, to the end or to a refused step; returns the run folder."""
+
+    def run(
+        folder: Path,
+        model: nn.Module,
+        optimizer: Optimizer,
+        loss: Callable[[nn.Module, int], Tensor],
+        steps: int = 60,
+        clip: float | None = None,
+        schedule: Any = None,
+        **settings: Any,
+    ) -> Run:
+        recorder = Recorder(folder, settings=settings)
+        parameters = Parameters(model, optimizer)
+        try:
+            with NanWatch(model, optimizer, out=recorder) as watch:
+                for step in range(steps):
+                    optimizer.zero_grad()
+                    watch.backward(loss(model, step))
+                    if clip is not None:
+                        watch.clip_grad_norm_(clip)
+                    optimizer.step()
+                    if schedule is not None:
+                        schedule.step()
+        except PoisonedStep:
+            pass
+        recorder.note(parameters=parameters.facts_at_end())
+        recorder.close()
+        return Run(folder)
+
+    return run
 
 
 @pytest.fixture(autouse=True)
