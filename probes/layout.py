@@ -25,7 +25,7 @@ class Mask:
     """
 
     key: str
-    hides: tuple[str, ...]
+    hides: tuple[str, ...] = ("ids",)
     axis: str | int = "token"
     means: Literal["keep", "hide", "length", "id"] = "keep"
     side: Literal["right", "left"] = "right"
@@ -79,7 +79,7 @@ class State:
     """A recurrent state: the axis it runs over, whether it is carried, whether it is detached."""
 
     site: str
-    over: Literal["time", "turn", "batch"]
+    over: Literal["time", "turn", "batch"] = "time"
     carried: bool = True
     detached: bool = False
 

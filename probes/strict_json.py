@@ -16,18 +16,21 @@ def encode(value: Any) -> Any:
     string "nan", "inf" or "-inf", since a list has no place for a second key.
     """
     if isinstance(value, Mapping):
-        out = {str(key): None if _is_odd(item) else encode(item) for key, item in value.items()}
-        odd = [str(item) for item in value.values() if _is_odd(item)]
+        plain = {str(key): _plain(item) for key, item in value.items()}
+        out = {key: None if _is_odd(item) else encode(item) for key, item in plain.items()}
+        odd = [str(item) for item in plain.values() if _is_odd(item)]
         return out | ({"nonfinite": odd[0]} if odd else {})
     if isinstance(value, (list, tuple, set, frozenset)):
         return [encode(item) for item in value]
+    value = _plain(value)
     if _is_odd(value):
         return str(value)
-    if isinstance(value, (str, int, float, bool)) or value is None:
-        return value
-    if hasattr(value, "item"):  # a numpy or torch scalar
-        return encode(value.item())
-    return str(value)
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """A numpy or torch scalar as Python's; all else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
 
 
 def _is_odd(value: Any) -> bool:

@@ -7,7 +7,8 @@ from probes.errors import RequestError
 
 
 def test_what_is_left_out_has_the_defaults_of_the_contract() -> None:
-    mask = Mask("mask", hides=("ids",))
+    mask = Mask("mask")
+    assert mask.hides == ("ids",)
     assert (mask.axis, mask.means, mask.side, mask.may_be_empty) == (
         "token",
         "keep",
@@ -18,7 +19,8 @@ def test_what_is_left_out_has_the_defaults_of_the_contract() -> None:
     assert (labels.shift, labels.ignore, labels.kind, labels.mask) == (0, -100, "class", None)
     reads = Reads("logits", "ids")
     assert (reads.rule, reads.keys) == ("same", ())
-    state = State("rnn", over="time")
+    state = State("rnn")
+    assert state.over == "time"
     assert (state.carried, state.detached) == (True, False)
     assert Layout() == Layout(axes={}, masks=(), labels=(), reads=(), states=(), names={})
 
