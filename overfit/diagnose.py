@@ -12,17 +12,19 @@ from nan_watch.causes import RULES as CAUSES
 from nan_watch.rules import RULES as HEALTH
 from overfit.asked import SIZES, STEPS, Asked
 from overfit.bars import Bars
+from overfit.heads import Heads
 from overfit.moves import here, side_by_side
 from overfit.plan import check_sizes
-from overfit.reread import reread
 from overfit.rules import RULES
-from overfit.samples import draw
+from overfit.samples import Samples, draw
 from overfit.story import story
 from probes.finding import limits
 from probes.first_step import check_first_step
+from probes.raised import asked_of_user
 from probes.record import Recorder, new_folder
+from probes.reread import reread
 from probes.run import Run
-from probes.seeding import seed_everything
+from probes.seeding import kept_random_state, seed_everything
 from probes.subject import Subject
 
 NOT_SEEDED = (
@@ -69,11 +71,11 @@ def examine(subject: Subject | str, asked: Asked, out: Path | None = None) -> Ru
     """The subject went through what was asked; the run folder tells of it, without a page yet.
 
     Ctrl-C ends all processes; what is done is judged, and the record says that it is incomplete.
-    Raises RequestError where the first step, a size or the folder will not do.
+    Raises RequestError where the first step, a metric, a size or the folder will not do.
     """
     loaded = _loaded(subject, asked)
     first = check_first_step(loaded)
-    draw(loaded, asked.sizes, asked.seed)
+    _check_metrics(loaded, draw(loaded, asked.sizes, asked.seed)[min(asked.sizes)])
     record = Recorder(
         new_folder(out),
         seed=asked.seed,
@@ -90,11 +92,18 @@ def examine(subject: Subject | str, asked: Asked, out: Path | None = None) -> Ru
     return Run(record.folder)
 
 
+def _check_metrics(subject: Subject, samples: Samples) -> None:
+    """The metrics and parts have been counted once, on a copy of the model."""
+    trial = replace(subject, model=copy.deepcopy(subject.model))
+    with kept_random_state(), asked_of_user("a metric, a part or `predict`"):
+        Heads(trial, samples.batches).evaluate()
+
+
 def _loaded(subject: Subject | str, asked: Asked) -> Subject:
     from probes.command import on_device, prepare
 
     if isinstance(subject, str):
-        return reread(prepare(subject, asked.seed, asked.device))
+        return prepare(subject, asked.seed, asked.device)
     seed_everything(asked.seed)
     own = replace(reread(subject), model=copy.deepcopy(subject.model))
     return own if asked.device is None else on_device(own, asked.device)

@@ -21,7 +21,12 @@ Address = Annotated[
 Out = Annotated[
     Path | None, typer.Option(help="The run folder itself; must not exist.", show_default=False)
 ]
-Seed = Annotated[int, typer.Option(help="Seeds python, numpy and torch before the subject loads.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=-(2**63), max=2**64 - 1, help="Seeds python, numpy and torch before the subject loads."
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(help="Moves model and batches there, such as cuda.", show_default=False),
@@ -80,12 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         commands = gather("whynan.commands")
-        if words and ":" in words[0] and not words[0].startswith("-"):
+        if _names_no_command(words):
             words.insert(0, DEFAULT_COMMAND)
         app(commands)(words)
     except RequestError as error:
         print(f"whynan: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _names_no_command(words: Sequence[str]) -> bool:
+    """Whether an address comes first, be it after options, where a command was to stand."""
+    addresses = [word for word in words if ":" in word and not word.startswith("-")]
+    return bool(addresses) and (words[0].startswith("-") or words[0] == addresses[0])
 
 
 def app(commands: Iterable[Callable[..., None]]) -> typer.Typer:
@@ -105,13 +116,14 @@ def app(commands: Iterable[Callable[..., None]]) -> typer.Typer:
 
 
 def prepare(address: str, seed: int, device: str | None) -> Subject:
-    """The subject, seeded and loaded, on the device where one is named.
+    """The subject, seeded and loaded, on the device where one is named; its batches can be re-read.
 
     Raises RequestError where the device is not there.
     """
+    from probes.reread import reread
     from probes.subject import load_subject
 
-    subject = load_subject(address, seed)
+    subject = reread(load_subject(address, seed))
     return subject if device is None else on_device(subject, device)
 
 
@@ -141,6 +153,8 @@ def check_device(device: str) -> None:
     """The device is known to torch and there. Raises RequestError where it is not."""
     import torch
 
+    from probes.raised import said
+
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
@@ -153,6 +167,13 @@ def check_device(device: str) -> None:
             f"`--device {device}` was asked for, but torch finds {count} CUDA devices here: run "
             "with `--device cpu`, or install a torch that was built for CUDA."
         )
+    try:
+        torch.zeros(1, device=wanted).tolist()
+    except Exception as error:  # each backend has its own
+        raise RequestError(
+            f"`--device {device}` was asked for, but torch cannot compute there ({said(error)}): "
+            "run with `--device cpu`."
+        ) from error
 
 
 def finish(folder: Path, judgement: Judgement, report: Path | None = None) -> NoReturn:

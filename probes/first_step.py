@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from probes.batch import leaves, sample_count
 from probes.errors import RequestError
-from probes.loop import Loop
+from probes.loop import Loop, scalar
+from probes.raised import asked_of_user
 from probes.seeding import kept_random_state
 from probes.subject import Batch, Subject
 
@@ -40,8 +41,9 @@ def first_batch(subject: Subject) -> Batch:
             f"`Subject.batches` is a {type(subject.batches).__name__}, which cannot be iterated "
             "over: give a list of batches or a DataLoader."
         ) from None
-    for batch in iterator:
-        return batch
+    with asked_of_user("`Subject.batches`"):
+        for batch in iterator:
+            return batch
     raise RequestError(
         "`Subject.batches` holds no batch: give at least one, and where it is a generator, a "
         "list or a DataLoader, which can be read again."
@@ -53,7 +55,7 @@ def check_first_step(subject: Subject) -> FirstStep:
 
     The subject's own model is as it was, and so are the random states.
     Raises RequestError where there is no batch, where model and batch lie on different devices,
-    where the optimizer cannot be made, or where the loss is not a scalar that has a gradient.
+    where the loss is not a scalar that has a gradient, or where something of the subject raises.
     """
     if not isinstance(subject.model, nn.Module):
         raise RequestError(
@@ -62,12 +64,14 @@ def check_first_step(subject: Subject) -> FirstStep:
     batch = first_batch(subject)
     _check_devices(subject.model, batch)
     with kept_random_state():
-        trial = replace(subject, model=copy.deepcopy(subject.model))
-        loss = _loss(trial, batch)
-        _step(trial, batch)
+        with asked_of_user("a copy of `Subject.model`"):
+            trial = replace(subject, model=copy.deepcopy(subject.model))
+        # with a step of the user's own, the loss function may be out of use
+        loss = _loss(trial, batch) if subject.train_step is None else None
+        stepped = _step(trial, batch)
     found = leaves(batch)
     return FirstStep(
-        loss=float(loss),
+        loss=float(stepped if loss is None else loss),
         samples=sample_count(batch, subject.layout),
         shapes={path: tuple(leaf.shape) for path, leaf in found.items() if _is_tensor(leaf)},
         parameters=sum(p.numel() for p in subject.model.parameters() if p.requires_grad),
@@ -94,19 +98,8 @@ def _check_devices(model: nn.Module, batch: Batch) -> None:
 
 
 def _loss(subject: Subject, batch: Batch) -> Tensor:
-    if subject.train_step is not None:  # the loss function may be out of use then
-        return torch.zeros(())
-    loss = subject.loss(subject.model, batch)
-    if not isinstance(loss, Tensor):
-        raise RequestError(
-            f"`Subject.loss` returned a {type(loss).__name__}, but a scalar tensor was expected: "
-            "return the loss itself, not `.item()` or a tuple."
-        )
-    if loss.numel() != 1 or loss.ndim > 0:
-        raise RequestError(
-            f"`Subject.loss` returned a tensor of shape {tuple(loss.shape)}, but a scalar was "
-            "expected: reduce it, for example by `.mean()`."
-        )
+    with asked_of_user("`Subject.loss`"):
+        loss = scalar(subject.loss(subject.model, batch), "loss")
     if not loss.requires_grad:
         raise RequestError(
             "`Subject.loss` returned a scalar that needs no gradient: no parameter can learn from "
@@ -116,15 +109,21 @@ def _loss(subject: Subject, batch: Batch) -> Tensor:
     return loss.detach()
 
 
-def _step(subject: Subject, batch: Batch) -> None:
-    try:
+def _step(subject: Subject, batch: Batch) -> Tensor:
+    _check_optimizer(subject)
+    with asked_of_user("`Subject.schedule`"):
         loop = Loop(subject)
-    except ValueError as error:  # torch: "optimizer got an empty parameter list"
-        raise RequestError(f"`Subject.optimizer` could not be made: {error}.") from error
-    if not isinstance(loop.optimizer, torch.optim.Optimizer):
+    own = subject.train_step is not None
+    with asked_of_user("`Subject.train_step`" if own else "the first step, after its loss,"):
+        return loop.step(batch)
+
+
+def _check_optimizer(subject: Subject) -> None:
+    with asked_of_user("`Subject.optimizer`"):
+        made = subject.optimizer(subject.model)
+    if not isinstance(made, torch.optim.Optimizer):
         raise RequestError(
-            f"`Subject.optimizer` returned a {type(loop.optimizer).__name__}, but a "
-            "torch.optim.Optimizer was expected: give a function of the model, such as "
+            f"`Subject.optimizer` returned a {type(made).__name__}, but a torch.optim.Optimizer "
+            "was expected: give a function of the model, such as "
             "`lambda model: torch.optim.Adam(model.parameters())`."
         )
-    loop.step(batch)

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from probes.errors import RequestError
 from probes.subject import Batch, Subject
 
 
@@ -18,6 +19,21 @@ class Watching(Protocol):
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """The gradients are clipped to the norm; returns the total norm before."""
+
+
+def scalar(loss: object, field: str) -> Tensor:
+    """The loss that a function of the subject's returned. Raises RequestError where it is none."""
+    if not isinstance(loss, Tensor):
+        raise RequestError(
+            f"`Subject.{field}` returned a {type(loss).__name__}, but a scalar tensor was "
+            "expected: return the loss itself, not `.item()` or a tuple."
+        )
+    if loss.numel() != 1 or loss.ndim > 0:
+        raise RequestError(
+            f"`Subject.{field}` returned a tensor of shape {tuple(loss.shape)}, but a scalar was "
+            "expected: reduce it, for example by `.mean()`."
+        )
+    return loss
 
 
 class Loop:
@@ -33,7 +49,7 @@ class Loop:
         """One step of the optimizer is done; returns the loss, () and detached."""
         own = self.subject.train_step
         if own is not None:
-            loss = own(self.model, batch, self.optimizer)
+            loss = scalar(own(self.model, batch, self.optimizer), "train_step")
         else:
             loss = self._step(batch, watch)
         if self.schedule is not None:

@@ -30,7 +30,9 @@ class Reread:
 
 def reread(subject: Subject) -> Subject:
     """The subject with batches that can be read again, were they a generator's."""
-    batches: Iterable[Batch] = subject.batches
-    if isinstance(batches, Iterator):
-        return replace(subject, batches=Reread(batches))
-    return subject
+    held = None if subject.eval_batches is None else _again(subject.eval_batches)
+    return replace(subject, batches=_again(subject.batches), eval_batches=held)
+
+
+def _again(batches: Iterable[Batch]) -> Iterable[Batch]:
+    return Reread(batches) if isinstance(batches, Iterator) else batches

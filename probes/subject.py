@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from probes.errors import RequestError
 from probes.layout import Layout
+from probes.raised import asked_of_user
 from probes.seeding import seed_everything
 
 Batch = Any
@@ -76,15 +77,17 @@ def load_subject(address: str, seed: int | None = None) -> Subject:
     """The subject at `FILE.py:NAME` or `package.module:NAME`, made afresh after seeding.
 
     Raises RequestError where there is no such file, module or name, or where what is there is
-    neither a Subject nor a function that returns one.
+    neither a Subject nor a function that returns one, or raises.
     """
     place, name = split_address(address)
     if seed is not None:
         seed_everything(seed)
-    module = _from_file(Path(place)) if place.endswith(".py") else _from_module(place, address)
+    with asked_of_user(f"`{place}`"):
+        module = _from_file(Path(place)) if place.endswith(".py") else _from_module(place, address)
     found = _attribute(module, name, address)
     if callable(found) and not isinstance(found, Subject):
-        found = found()
+        with asked_of_user(f"`{address}`, called without arguments,"):
+            found = found()
     if not isinstance(found, Subject):
         raise RequestError(
             f"`{address}` is a {type(found).__name__}, but a Subject, or a function that returns "

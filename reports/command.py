@@ -35,6 +35,7 @@ def attention(
     from probes.attention import attention_maps, write_attention
     from probes.batch import sample_count
     from probes.first_step import first_batch
+    from probes.raised import asked_of_user
     from probes.record import Recorder, new_folder
     from reports import render
 
@@ -49,7 +50,9 @@ def attention(
     forward = subject.predict or subject.loss
     count = sample_count(batch, subject.layout)
     _check_samples(asked["samples"], count)
-    _check_maps(asked, attention_maps(subject.model, lambda: forward(subject.model, batch)))
+    with asked_of_user("`Subject.predict`" if subject.predict else "`Subject.loss`"):
+        maps = attention_maps(subject.model, lambda: forward(subject.model, batch))
+    _check_maps(asked, maps)
     folder = new_folder(out)
     settings = {"part": "attention", "subject": address, **asked}
     recorder = Recorder(folder, seed=seed, device=device, settings=settings)

@@ -126,6 +126,22 @@ def test_sizes_that_will_not_do_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"metrics": {"class": lambda model, batch: (2, 1)}}, "returned 2 hits out of 1, but two"),
+        ({"metrics": {"class": lambda model, batch: 1 / 0}}, "raised ZeroDivisionError"),
+        ({"parts": {"key": lambda model, batch: batch["gone"]}}, "raised KeyError: 'gone' at "),
+    ],
+)
+def test_a_metric_that_cannot_be_counted_is_told_before_anything_is_written(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RequestError, match=said):
+        diagnose(make(**change), sizes=(5,), out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_memorises_is_not_complained_of() -> None:
     assert_memorises(make(0.1), sizes=(5, 20))
     assert_healthy(make(0.1))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from overfit.reread import reread
 from overfit.samples import draw
 from probes import Layout, Subject
 from probes.errors import RequestError
+from probes.reread import reread
 
 
 def subject_of(batches: Any, **more: Any) -> Subject:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +38,26 @@ def test_a_sound_subject_is_measured_and_left_as_it_was() -> None:
     assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
 
 
+def test_the_loss_of_a_step_of_the_users_own_is_the_one_it_returned() -> None:
+    subject = make()
+
+    def step(model, batch, optimizer):
+        loss = model.eval()(batch["x"]).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    first = check_first_step(replace(subject, train_step=step, loss=None))
+    want = subject.model.eval()(subject.batches[0]["x"]).square().mean()
+    assert first.loss == pytest.approx(want.item())
+
+
+class Unlearnable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+
 def no_grad_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     with torch.no_grad():
         return model(batch["x"]).mean()
@@ -64,11 +85,39 @@ def no_grad_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tens
         ({"optimizer": lambda model: None}, "`Subject.optimizer` returned a NoneType"),
         (
             {"optimizer": lambda model: torch.optim.Adam([])},
-            "`Subject.optimizer` could not be made: optimizer got an empty parameter list",
+            "`Subject.optimizer` raised ValueError: optimizer got an empty parameter list at ",
+        ),
+        (
+            {"loss": lambda model, batch: model(batch["y"])},
+            f"`Subject.loss` raised KeyError: 'y' at {Path(__file__).name}:",
+        ),
+        (
+            {"batches": ({"x": 1 / zero} for zero in [0])},
+            "`Subject.batches` raised ZeroDivisionError: division by zero at ",
+        ),
+        ({"schedule": lambda optimizer: 1 / 0}, "`Subject.schedule` raised ZeroDivisionError"),
+        (
+            {"train_step": lambda model, batch, optimizer: None},
+            "`Subject.train_step` returned a NoneType, but a scalar tensor was expected",
+        ),
+        (
+            {"train_step": lambda model, batch, optimizer: model(batch["x"])},
+            "`Subject.train_step` returned a tensor of shape (6, 1), but a scalar was expected",
+        ),
+        (
+            {"train_step": lambda model, batch, optimizer: model(batch["y"])},
+            "`Subject.train_step` raised KeyError: 'y'",
+        ),
+        (
+            {"loss": lambda model, batch: Unlearnable.apply(model(batch["x"])).sum()},
+            "the first step, after its loss, raised NotImplementedError",
         ),
     ],
 )
-def test_what_is_wrong_is_a_sentence(change: dict[str, object], sentence: str) -> None:
+def test_what_is_wrong_is_a_sentence(
+    change: dict[str, object], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parent)
     with pytest.raises(RequestError) as caught:
         check_first_step(replace(make(), **change))
     assert sentence in str(caught.value)

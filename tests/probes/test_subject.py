@@ -86,8 +86,21 @@ def test_a_wrong_address_is_a_sentence(train: Path, address: str, sentence: str)
     assert sentence in str(caught.value)
 
 
-def test_a_module_that_imports_what_is_not_there_says_its_own_error(tmp_path: Path) -> None:
-    path = tmp_path / "broken.py"
-    path.write_text("import not_installed_anywhere\n")
-    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
-        load_subject(f"{path}:subject")
+@pytest.mark.parametrize(
+    ("code", "name", "sentence"),
+    [
+        ("import gone", "x", "`broken.py` raised ModuleNotFoundError: No module named 'gone' at b"),
+        ("\nx = (", "x", "raised SyntaxError: '(' was never closed (broken.py, line 2): it was to"),
+        ("def f():\n  1 / 0", "f", "raised ZeroDivisionError: division by zero at broken.py:2: it"),
+        ("def f(x): ...", "f", "`broken.py:f`, called without arguments, raised TypeError: f() m"),
+    ],
+)
+def test_what_the_users_file_raises_is_a_sentence_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, name: str, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.py").write_text(code + "\n")
+    with pytest.raises(RequestError) as caught:
+        load_subject(f"broken.py:{name}")
+    assert sentence in str(caught.value)
+    assert caught.value.__cause__ is not None

@@ -1,0 +1,72 @@
+"""What the user's own code raised, as a sentence with its place."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import shorten
+
+import torch
+
+from probes.errors import RequestError
+from probes.sisters import SISTERS
+
+MOST = 240  # characters of a message
+
+_HOME = Path(__file__).resolve().parent.parent
+_FOREIGN = (
+    Path(sysconfig.get_paths()["stdlib"]).resolve(),
+    Path(torch.__file__).resolve().parent,
+    *(_HOME / name for name in SISTERS),
+)
+
+
+@contextmanager
+def asked_of_user(what: str) -> Iterator[None]:
+    """What the user's code raises inside becomes a RequestError that says what, and at which line.
+
+    what: what was running, as it begins the sentence: "`Subject.loss`".
+    """
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:
+        place = source_of(error)
+        at = f" at {place}" if place else ""
+        raise RequestError(
+            f"{what} raised {said(error)}{at}: it was to run through; for the whole traceback, "
+            "call it without whynan."
+        ) from error
+
+
+def said(error: BaseException) -> str:
+    """The exception's name and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    words = shorten(lines[0], MOST, placeholder=" ...") if lines else ""
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def source_of(error: BaseException) -> str | None:
+    """`file.py:line` of the innermost frame of the user's own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((_place(frame) for frame in reversed(frames) if _is_own(frame.filename)), None)
+
+
+def _is_own(name: str) -> bool:
+    path = Path(name).resolve()
+    return (
+        path.is_file()
+        and "site-packages" not in path.parts
+        and not any(folder in path.parents for folder in _FOREIGN)
+    )
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    path = Path(frame.filename).resolve()
+    here = Path.cwd().resolve()
+    shown = path.relative_to(here) if here in path.parents else path
+    return f"{shown}:{frame.lineno}"
