@@ -12,6 +12,7 @@ from nan_watch.guard import PoisonedStep
 from nan_watch.watch import NanWatch, OnPoison, Tier
 from probes.finding import Judgement
 from probes.loop import Loop
+from probes.raised import asked_of_user
 from probes.record import Recorder
 from probes.subject import Batch, Subject
 
@@ -41,6 +42,7 @@ def default_steps(batches: Iterable[Batch]) -> int:
     return min(MOST, max(LEAST, len(batches))) if isinstance(batches, Sized) else LEAST
 
 
+@asked_of_user("a step of the hunt")
 def hunt(
     subject: Subject,
     steps: int | None = None,
@@ -54,7 +56,7 @@ def hunt(
 
     The model is changed. Batches are read again from the start when they end. Under `skip` and
     `allow` the hunt goes on after a finding. out: as NanWatch takes it; a Recorder is left open.
-    Ctrl-C ends the hunt and keeps what there is.
+    Ctrl-C ends the hunt and keeps what there is. Raises RequestError where the step itself raises.
     """
     total = default_steps(subject.batches) if steps is None else steps
     loop = Loop(subject)

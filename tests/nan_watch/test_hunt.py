@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from nan_watch.hunt import LEAST, MOST, default_steps, hunt
 from probes import Subject
 from probes.command import main
+from probes.errors import RequestError
 from probes.run import Run
 
 SUBJECT = """
@@ -207,6 +209,22 @@ def test_an_interrupted_hunt_keeps_its_findings() -> None:
     found = hunt(linear_subject(), 20, say=say)
     assert (found.interrupted, found.steps) == (True, 3)
     assert Run(found.folder).steps.tolist() == [0, 1, 2]
+
+
+def test_a_step_that_raises_is_a_sentence_and_what_was_written_stays(tmp_path: Path) -> None:
+    subject = linear_subject()
+    calls = iter(range(100))
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return subject.loss(model, batch) / (1 if next(calls) < 3 else {}["gone"])
+
+    with pytest.raises(RequestError) as caught:
+        hunt(replace(subject, loss=loss), out=tmp_path / "run")
+    assert "a step of the hunt raised KeyError: 'gone' at " in str(caught.value)
+    run = Run(tmp_path / "run")
+    assert not run.complete
+    assert run.facts["settings"]["ended_by"] == "KeyError"
+    assert run.steps.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("length", "steps"), [(3, LEAST), (250, 250), (9999, MOST)])
