@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,7 @@ class Memory:
     previous_mask: Tensor | None = None
 
 
-class Parser(nn.Module):
+class Parser(nn.Module, ABC):
     """A text-to-SQL model; `Hierarchical` and `Seq2Seq` say how they read and decode.
 
     collate: makes its batches.
@@ -61,13 +62,13 @@ class Parser(nn.Module):
         """`scores` and `log_probs`, (n, t, j, keyword + u), of each step after the gold ones."""
         return self.decode(self.read(batch), batch["inputs"])
 
+    @abstractmethod
     def read(self, batch: Batch) -> Memory:
         """The memory of every turn, given the gold queries of the turns before it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outputs(self, memory: Memory, given: Tensor) -> Tensor:
         """The decoder's output at every step: (r, j, d) -> (r, j, d)."""
-        raise NotImplementedError
 
     def decode(self, memory: Memory, inputs: Tensor) -> dict[str, Tensor]:
         """As `forward`, after these steps: (n, t, j)."""

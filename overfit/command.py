@@ -68,10 +68,13 @@ COMMANDS: tuple[Callable[..., None], ...] = (diagnose, overfit)
 
 def _examine(subject: str, asked: Asked, out: Path | None) -> NoReturn:
     from overfit.diagnose import examine
+    from overfit.story import notes
     from probes.command import finish
     from reports import render
 
     run = examine(subject, asked, out)
     if not run.complete:
         print("ended by Ctrl-C: suites that were cut off are not judged")
+    for note in notes(run):
+        print(f"note: {note}")
     finish(run.folder, run.judgement, render(run.folder))

@@ -36,6 +36,12 @@ def story(folder: Path) -> Judgement:
     return outcomes + _once(seen) if grown else _once(seen) + outcomes
 
 
+def notes(run: Run) -> tuple[str, ...]:
+    """What is to be said of the suites' samples, each note once."""
+    said = (note for _, part in run.parts for note in part.facts["settings"].get("notes", ()))
+    return tuple(dict.fromkeys(said))
+
+
 def _of_watch(judgement: Judgement) -> Judgement:
     own = {rule.code for rule in RULES}
     return Judgement(

@@ -13,6 +13,7 @@ from overfit.asked import Asked
 from overfit.diagnose import examine
 from overfit.story import story
 from probes import Ratio, Subject, Verdict
+from probes.command import main
 from probes.errors import RequestError
 from probes.finding import Evidence, Finding, Judgement
 from probes.record import Recorder
@@ -102,6 +103,24 @@ def test_the_largest_suite_leaves_its_trained_models_attention(tmp_path: Path) -
     parts = dict(examine(make(0.1, model=Attending()), asked, tmp_path / "run").parts)
     assert parts["overfit-20-seed0"].arrays[0].startswith("attention-")
     assert parts["overfit-5-seed0"].arrays == []
+
+
+def test_what_is_to_be_said_of_the_samples_is_said_in_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "uncut.py").write_text(
+        "import torch\n"
+        "from probes import Subject\n"
+        "batches = [(torch.randn(4, 3), torch.randn(7, 3)) for _ in range(3)]\n"
+        "loss = lambda model, batch: sum(model(each).square().mean() for each in batch)\n"
+        "adam = lambda model: torch.optim.Adam(model.parameters())\n"
+        "subject = Subject(torch.nn.Linear(3, 1), batches, loss, adam)\n"
+    )
+    with pytest.raises(SystemExit):
+        main(["overfit", "uncut.py:subject", "--sizes", "1,2", "--steps", "3"])
+    said = "note: the batches cannot be cut into samples, so sizes count whole batches"
+    assert capsys.readouterr().out.splitlines().count(said) == 1
 
 
 def test_a_step_that_is_too_large_leads_what_it_did(tmp_path: Path) -> None:
