@@ -23,6 +23,7 @@ from nan_watch.flags import Doubles, Flags, Sightings, read
 from nan_watch.grad_norms import GradNorms, HookedNorms, Norms
 from nan_watch.guard import Guard, PoisonedStep
 from nan_watch.inquest import Inquest, Repeatable
+from nan_watch.own_writes import OwnWrites
 from nan_watch.parameters import Parameters
 from nan_watch.readings import Readings
 from nan_watch.rules import RULES as HEALTH
@@ -89,6 +90,7 @@ class NanWatch:
         self._told = self._replaying = False
         self._news: tuple[Symptom, Finding] | None = None
         self._inquest = Inquest(model, optimizer)
+        self._writes = OwnWrites(model.parameters)
         self._last: Sightings | None = None
         self._stories = Stories()
         self._health = Judgement()
@@ -157,12 +159,17 @@ class NanWatch:
         A step that is refused is replayed and its origin named. batch, layout: what the
         step reads, so that keys, samples and tokens have names.
         """
-        again = Repeatable(fn, Snapshot.take(self.model), batch, layout)
+        snapshot = Snapshot.take(self.model, parameters=self._writes.expected)
+        again = Repeatable(fn, snapshot, batch, layout)
         before, self._told, self._news = self.steps, False, None
+        self._writes.begin()
         try:
             result = fn()
         except PoisonedStep as refusal:
             raise PoisonedStep(self._named(again, refusal.finding), self._folder) from None
+        except Exception:
+            self._forget_half_a_step()
+            raise
         if self._news is not None and self.on_poison == "skip":
             self._named(again, self._news[1])
         if isinstance(result, Tensor) and result.numel() == 1 and not self._told:
@@ -182,6 +189,12 @@ class NanWatch:
             self._replaying, self._bus.listening = False, listening
         self._stories.rename(finding, told)
         return told
+
+    def _forget_half_a_step(self) -> None:
+        """What was seen of a step that raised is no part of the next one."""
+        self._losses = []
+        self._flags.take(np.empty(0))
+        self._hooked.take(np.zeros(len(self._hooked.waiting)), str)
 
     @property
     def _folder(self) -> str:
@@ -225,6 +238,7 @@ class NanWatch:
 
     def _before_step(self) -> None:
         """The step is on disk, and stopped where it is poisoned."""
+        self._writes.end()
         groups = [self._losses, self._norms.waiting(), self._flags.waiting, self._hooked.waiting]
         late, (losses, norms, flags, hooked) = self._read(groups)
         step, self.steps = self.steps, self.steps + 1

@@ -100,7 +100,11 @@ class Snapshot:
 def _parameters(modules: Sequence[nn.Module]) -> Iterator[_Kept]:
     for module in modules:
         owner: dict[str, Tensor | None] = module._parameters  # type: ignore[assignment]
-        yield from (_Kept.of(owner, name) for name in owner)
+        yield from (_Kept.of(owner, name) for name in owner if not _is_empty(owner[name]))
+
+
+def _is_empty(parameter: Tensor | None) -> bool:
+    return isinstance(parameter, nn.UninitializedParameter)  # a lazy module's, before it ran
 
 
 @dataclass(frozen=True, slots=True)
