@@ -42,7 +42,8 @@ class Course:
 
     name: the part's; empty for the run itself. grads: gradient norms as the optimizer saw them.
     before: the same before clipping, where that is known. total: (step,) the norm of all of them,
-    before clipping where that is known. frozen, unheld, changed: names of parameters that take
+    before clipping where that is known. dead, saturated: shares of the units of activations that
+    let no gradient through, of `units`. frozen, unheld, changed: names of parameters that take
     no gradient, that do but that the optimizer does not hold, and of frozen ones whose numbers
     were others at the end; None where the run does not say.
     """
@@ -53,6 +54,9 @@ class Course:
     updates: Table
     outputs: Table
     output_grads: Table
+    dead: Table
+    saturated: Table
+    units: Table
     factor: Doubles
     losses: Doubles
     total: Doubles
@@ -180,6 +184,9 @@ def read_course(name: str, run: Run) -> Course:
         _table(run, "update", "ratio"),
         _table(run, "output", "abs_max"),
         _table(run, "output_grad", "abs_max"),
+        _table(run, "unit", "dead_share"),
+        _table(run, "unit", "saturated_share"),
+        _table(run, "unit", "count"),
         _at(grads.steps, _table(run, "clip", "factor"), "<optimizer>"),
         _at(grads.steps, _table(run, "loss", "value"), "<loss>"),
         np.where(np.isnan(given), total, given),

@@ -30,8 +30,9 @@ from nan_watch.rules import RULES as HEALTH
 from nan_watch.state import Poisoned, poisoned
 from nan_watch.stories import Stories
 from nan_watch.symptom import Reading, Symptom
+from nan_watch.units import Shares, Units
 from nan_watch.updates import Updates
-from probes.bus import Bus, Kind, watched_modules
+from probes.bus import Bus, Kind, Observer, watched_modules
 from probes.errors import RequestError
 from probes.finding import Finding, Judgement, judge, limits
 from probes.layout import Layout
@@ -95,8 +96,11 @@ class NanWatch:
         self._stories = Stories()
         self._health = Judgement()
         self._in_a_row = 0
-        observers = [self._flags] if tier == "sites" else []
+        self._units = Units(model)
+        observers: list[Observer] = [self._flags] if tier == "sites" else []
+        observers += [self._units] if tier == "sites" and self._units.watched else []
         self._bus = Bus(model, [*observers, self._hooked] if parameter_hooks else observers)
+        self._units.sites = self._bus.sites
         self._guard = Guard(optimizer, self._before_step, self._updates.after)
         self._root = next(name for name, module in watched_modules(model) if module is model)
 
@@ -194,6 +198,7 @@ class NanWatch:
         """What was seen of a step that raised is no part of the next one."""
         self._losses = []
         self._flags.take(np.empty(0))
+        self._units.forget()
         self._hooked.take(np.zeros(len(self._hooked.waiting)), str)
 
     @property
@@ -240,14 +245,15 @@ class NanWatch:
         """The step is on disk, and stopped where it is poisoned."""
         self._writes.end()
         groups = [self._losses, self._norms.waiting(), self._flags.waiting, self._hooked.waiting]
-        late, (losses, norms, flags, hooked) = self._read(groups)
+        late, (losses, norms, flags, hooked, units) = self._read([*groups, self._units.waiting()])
         step, self.steps = self.steps, self.steps + 1
         loss = float(losses.mean()) if len(losses) else None
         taken = self._norms.take(norms)
         sightings = self._last = self._flags.take(flags)
         before = self._hooked.take(hooked, lambda number: self._bus.sites[number].name)
+        shares = self._units.take(units, self.steps)
         self._losses = []
-        self._write(step, loss, taken, sightings, before)
+        self._write(step, loss, taken, sightings, before, shares)
         grads = self._poisoned_grads(taken)
         if grads or _odd(loss) or late or (step == 0 and self._loaded):
             self._stop(self._symptom(step, loss, sightings, grads))
@@ -278,10 +284,13 @@ class NanWatch:
         norms: Norms,
         sightings: Sightings,
         before: Mapping[str, float],
+        units: Shares,
     ) -> None:
         rows = self._readings.sightings(sightings, self._bus.sites)
         rows |= self._readings.norms(norms, self._norms.names)
         rows |= self._readings.one("param_grad", "norm_before_clip", before)
+        for stat, shares in units.items():
+            rows |= self._readings.one("unit", stat, shares)
         if loss is not None:
             self.loss = loss
             rows |= self._readings.one("loss", "value", {"<loss>": loss})

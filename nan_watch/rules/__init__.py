@@ -1,16 +1,15 @@
-"""Gradient-health rules (GRD...): one rule a file, judged on the readings of a run.
-
-Dead and saturated units are not among them: the readings hold one largest number a site.
-"""
+"""Gradient-health rules (GRD...): one rule a file, judged on the readings of a run."""
 
 from __future__ import annotations
 
 from nan_watch.rules.clipping import Clipping
+from nan_watch.rules.dead_units import DeadUnits
 from nan_watch.rules.exact_zero import ExactZero
 from nan_watch.rules.exploding import Exploding
 from nan_watch.rules.frozen_changes import FrozenChanges
 from nan_watch.rules.no_gradient import NoGradient
 from nan_watch.rules.not_held import NotHeld
+from nan_watch.rules.saturated_units import SaturatedUnits
 from nan_watch.rules.update_ratio import UpdateRatio
 from nan_watch.rules.vanishing import Vanishing
 from probes.finding import Health
@@ -23,6 +22,8 @@ RULES: tuple[Health[Run], ...] = (
     NoGradient(),
     Clipping(),
     UpdateRatio(),
+    DeadUnits(),
+    SaturatedUnits(),
     NotHeld(),
     FrozenChanges(),
 )

@@ -201,6 +201,8 @@ def test_what_a_run_does_not_say_is_not_judged(tmp_path: Path) -> None:
         "GRD004": "the run does not say which parameters are frozen",
         "GRD005": "20 steps were watched, but 50 are needed",
         "GRD006": "the run holds no updates",
+        "GRD007": "no activation module of this kind was seen; functions are not",
+        "GRD008": "no activation module of this kind was seen; functions are not",
         "GRD009": "the run does not say which parameters the optimizer holds",
         "GRD010": "the run does not say whether frozen parameters changed",
     }
