@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from nan_watch.case import Case
 from nan_watch.causes import name_cause
-from nan_watch.origin import find_origin
+from nan_watch.origin import Origin, find_origin
 from nan_watch.symptom import Symptom
 from nan_watch.trial import Trial
 from probes.finding import Evidence, Finding
@@ -26,12 +26,19 @@ class Repeatable:
 
     run: the loss and its backward pass, as the loop ran it; returns the loss. snapshot: what it
     started from. batch, layout: what it reads, so that keys, samples and tokens have names.
+    returns: what the result of `run` is called; it is not the loss where only a part is run.
     """
 
     run: Callable[[], Any]
     snapshot: Snapshot
     batch: Batch = None
     layout: Layout | None = None
+    returns: str = "<loss>"
+
+    def in_its_words(self, origin: Origin) -> Origin:
+        """The origin, with the symptom in the result of `run` by its name."""
+        called = (self.returns if name == "<loss>" else name for name in origin.symptoms)
+        return replace(origin, symptoms=tuple(called))
 
 
 class Inquest:
@@ -67,4 +74,4 @@ class Inquest:
         )
         unfused = origin is not None and origin.kernels == "unfused"
         trial = Trial(self.model, step.run, step.snapshot, [self.optimizer], unfused, step.batch)
-        return Case(symptom, origin, trial, self.optimizer)
+        return Case(symptom, origin and step.in_its_words(origin), trial, self.optimizer)

@@ -281,6 +281,7 @@ def _coordinates(
 ) -> tuple[dict[str, int | str], tuple[int, ...] | None]:
     """Of the birth's first bad element; of a table's row and where it is read, of both."""
     where: dict[str, int | str] = {}
+    own: dict[str, int] = {}  # of a parameter: its rows are not those of what reads it
     samples: tuple[int, ...] | None = None
     for event in {birth.index: birth, first.index: first}.values():
         place, site = event.where, event.place.site
@@ -288,7 +289,7 @@ def _coordinates(
             continue
         backward = event.phase == "backward"
         if event.given in ("parameter", "buffer"):
-            where |= dict(zip(plain_names(len(place.shape)), place.first[0], strict=False))
+            own = dict(zip(plain_names(len(place.shape)), place.first[0], strict=False))
             continue
         site = event.name or site if event.given == "batch" else site
         where |= axes.coordinates(place, site, backward)
@@ -299,7 +300,7 @@ def _coordinates(
             where = {**inside} if not backward else {**where, **inside}
     if first.row is not None:
         where["row"] = first.row
-    return where, samples
+    return where | own, samples
 
 
 def _token(token_id: int | None, layout: Layout | None, batch: Batch) -> str | None:

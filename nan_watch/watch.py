@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nan_watch.captured import Captured
 from nan_watch.case import Case
 from nan_watch.causes import RULES as CAUSES
 from nan_watch.causes import name_cause
@@ -23,6 +24,7 @@ from nan_watch.flags import Doubles, Flags, Sightings, read
 from nan_watch.grad_norms import GradNorms, HookedNorms, Norms
 from nan_watch.guard import Guard, PoisonedStep
 from nan_watch.inquest import Inquest, Repeatable
+from nan_watch.models_part import explain
 from nan_watch.own_writes import OwnWrites
 from nan_watch.parameters import Parameters
 from nan_watch.readings import Readings
@@ -92,14 +94,17 @@ class NanWatch:
         self._news: tuple[Symptom, Finding] | None = None
         self._inquest = Inquest(model, optimizer)
         self._writes = OwnWrites(model.parameters)
+        self._step: Repeatable | None = None  # the one at work, where it was handed over
+        self._captured = Captured(model)
         self._last: Sightings | None = None
         self._stories = Stories()
         self._health = Judgement()
         self._in_a_row = 0
         self._units = Units(model)
-        observers: list[Observer] = [self._flags] if tier == "sites" else []
-        observers += [self._units] if tier == "sites" and self._units.watched else []
-        self._bus = Bus(model, [*observers, self._hooked] if parameter_hooks else observers)
+        sites, hooked = tier == "sites", [self._hooked] if parameter_hooks else []
+        units = [self._units] if sites and self._units.watched else []
+        observers: list[Observer] = [self._flags, *units, *hooked] if sites else [*hooked]
+        self._bus = Bus(model, observers, self._captured if sites else None)
         self._units.sites = self._bus.sites
         self._guard = Guard(optimizer, self._before_step, self._updates.after)
         self._root = next(name for name, module in watched_modules(model) if module is model)
@@ -164,31 +169,40 @@ class NanWatch:
         step reads, so that keys, samples and tokens have names.
         """
         snapshot = Snapshot.take(self.model, parameters=self._writes.expected)
-        again = Repeatable(fn, snapshot, batch, layout)
+        self._step = Repeatable(fn, snapshot, batch, layout)
         before, self._told, self._news = self.steps, False, None
         self._writes.begin()
+        self._captured.on = False
         try:
             result = fn()
+            if self._news is not None and self.on_poison == "skip":
+                self._named(self._news[1])
         except PoisonedStep as refusal:
-            raise PoisonedStep(self._named(again, refusal.finding), self._folder) from None
+            raise PoisonedStep(self._named(refusal.finding), self._folder) from None
         except Exception:
             self._forget_half_a_step()
             raise
-        if self._news is not None and self.on_poison == "skip":
-            self._named(again, self._news[1])
+        finally:
+            self._step, self._captured.on = None, True
         if isinstance(result, Tensor) and result.numel() == 1 and not self._told:
             waiting = self._late_losses if self.steps > before else self._losses
             waiting.append(result.detach().reshape(()))
         return result
 
-    def _named(self, again: Repeatable, finding: Finding) -> Finding:
-        """The finding as the replay of its step tells it; as it was where it was told before."""
+    def _named(self, finding: Finding) -> Finding:
+        """The finding as the replay of its step tells it; as it was where it was told before.
+
+        Of a plain loop's step, the model's part is replayed.
+        """
         if self._news is None or self._news[1] is not finding:
             return finding
         self._replaying, listening = True, self._bus.listening
         self._bus.listening = False
         try:
-            told = self._inquest.hold(self._news[0], finding, again)
+            if self._step is not None:
+                told = self._inquest.hold(self._news[0], finding, self._step)
+            else:
+                told = explain(self._captured, self._inquest, self._news[0], finding)
         finally:
             self._replaying, self._bus.listening = False, listening
         self._stories.rename(finding, told)
@@ -255,10 +269,13 @@ class NanWatch:
         self._losses = []
         self._write(step, loss, taken, sightings, before, shares)
         grads = self._poisoned_grads(taken)
-        if grads or _odd(loss) or late or (step == 0 and self._loaded):
-            self._stop(self._symptom(step, loss, sightings, grads))
-        else:
-            self._in_a_row = 0
+        try:
+            if grads or _odd(loss) or late or (step == 0 and self._loaded):
+                self._stop(self._symptom(step, loss, sightings, grads))
+            else:
+                self._in_a_row = 0
+        finally:
+            self._captured.forget()
         self._updates.before(self._norms.named, self._norms.held)
 
     def _read(self, groups: list[list[Tensor]]) -> tuple[bool, list[Doubles]]:
@@ -316,6 +333,8 @@ class NanWatch:
     def _stop(self, symptom: Symptom) -> None:
         """What is known of the step is a finding, and the step is refused as the user asked."""
         finding = self._tell(symptom)
+        if self._step is None or self.on_poison == "allow":  # else it is replayed when it ended
+            finding = self._named(finding)
         self._readings.forget_newest()
         self._in_a_row += 1
         if self.on_poison == "allow":

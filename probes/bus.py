@@ -46,6 +46,16 @@ class Observer(Protocol):
         """What is called for each kind; no hook is registered for a kind that nobody wants."""
 
 
+class Calls(Protocol):
+    """Wants to know of every call of the model itself, with or without gradients."""
+
+    def before(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], listening: bool) -> None:
+        """The model is about to be called; listening: whether the bus shows this call."""
+
+    def after(self, output: Any) -> None:
+        """It returned the output; None where it raised."""
+
+
 class Bus:
     """Shows an observer the outputs, output gradients and parameter gradients of a model.
 
@@ -55,10 +65,14 @@ class Bus:
     number; `parts` of the same structure keep their numbers from step to step.
     """
 
-    def __init__(self, model: nn.Module, observers: Sequence[Observer]) -> None:
+    def __init__(
+        self, model: nn.Module, observers: Sequence[Observer], calls: Calls | None = None
+    ) -> None:
         self.model = model
+        self.calls = calls
         self.sites: list[Site] = []
         self.listening = False
+        self.hushed = False
         self._seers = {
             kind: _together([o.sees[kind] for o in observers if kind in o.sees]) for kind in Kind
         }
@@ -97,9 +111,17 @@ class Bus:
     def _hook_modules(self, hooks: ExitStack) -> None:
         root = self.model
         hooks.callback(root.register_forward_pre_hook(_Hush(self)).remove)
+        if self.calls is not None:  # before anybody's hook changes the arguments
+            called = _Called(self, self.calls)
+            hooks.callback(
+                root.register_forward_pre_hook(called, prepend=True, with_kwargs=True).remove
+            )
         for name, module in watched_modules(root):
             hooks.callback(module.register_forward_hook(_OutputHook(self, module, name)).remove)
         hooks.callback(root.register_forward_hook(_Wake(self), always_call=True).remove)
+        if self.calls is not None:
+            returned = _Returned(self, self.calls)
+            hooks.callback(root.register_forward_hook(returned, always_call=True).remove)
 
     def _hook_parameters(self, hooks: ExitStack) -> None:
         for name, parameter in self.model.named_parameters():
@@ -164,14 +186,38 @@ class _Hush(_Hook):
 
     def __call__(self, module: nn.Module, args: object) -> None:
         if self.bus.listening and not torch.is_grad_enabled():
-            self.bus.listening = False
+            self.bus.listening, self.bus.hushed = False, True
 
 
 class _Wake(_Hook):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: object, output: object) -> None:
-        self.bus.listening = True  # this hook is off once the bus is closed
+        if self.bus.hushed:  # else it is somebody who does not want to listen, as in a replay
+            self.bus.listening, self.bus.hushed = True, False
+
+
+class _OfCalls(_Hook):
+    __slots__ = ("calls",)
+
+    def __init__(self, bus: Bus, calls: Calls) -> None:
+        super().__init__(bus)
+        self.calls = calls
+
+
+class _Called(_OfCalls):
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        listening = self.bus.listening and torch.is_grad_enabled()
+        self.calls.before(args, kwargs, listening)
+
+
+class _Returned(_OfCalls):
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, args: object, output: object) -> None:
+        self.calls.after(output)
 
 
 class _OutputHook(_Hook):

@@ -17,23 +17,33 @@ from torch.optim import Optimizer
 
 @dataclass(frozen=True, slots=True)
 class RandomState:
-    """Where python's, numpy's and torch's generators stand, every CUDA device's too."""
+    """Where python's, numpy's and torch's generators stand, every CUDA device's too.
 
-    python: tuple[Any, ...]
+    python, numpy: None where they were not looked at, and stay as they are.
+    """
+
+    python: tuple[Any, ...] | None
     numpy: Any
     cpu: Tensor
     cuda: tuple[Tensor, ...]
 
     @classmethod
-    def take(cls) -> RandomState:
-        """The state of now; no generator moves."""
+    def take(cls, host: bool = True) -> RandomState:
+        """The state of now; no generator moves. host: python's and numpy's too, which are slow."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        return cls(random.getstate(), np.random.get_state(), torch.get_rng_state(), tuple(cuda))
+        python, legacy = (random.getstate(), np.random.get_state()) if host else (None, None)
+        return cls(python, legacy, torch.get_rng_state(), tuple(cuda))
+
+    def same_host(self, other: RandomState) -> bool:
+        """Whether neither python's nor numpy's generator moved between the two."""
+        pairs = zip(self.numpy, other.numpy, strict=True)
+        return self.python == other.python and all(np.array_equal(one, two) for one, two in pairs)
 
     def restore(self) -> None:
         """Every generator stands where it stood."""
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)
+        if self.python is not None:
+            random.setstate(self.python)
+            np.random.set_state(self.numpy)
         torch.set_rng_state(self.cpu)
         if self.cuda:
             torch.cuda.set_rng_state_all(list(self.cuda))
@@ -95,6 +105,21 @@ class Snapshot:
             kept.restore()
         for module, training in self.modes:
             module.training = training
+
+
+class Snapshots:
+    """Takes one snapshot after the other of a model whose modules stay the same: cheaply."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = list(model.modules())
+        self._facts = [vars(module) for module in self._modules]
+        self._owners = [module for module in self._modules if module._buffers]
+
+    def take(self, random: RandomState) -> Snapshot:
+        """The state of now, without the parameters, with these generators."""
+        buffers = [_Kept.of(m._buffers, name) for m in self._owners for name in m._buffers]
+        modes = [facts["training"] for facts in self._facts]
+        return Snapshot(random, tuple(buffers), (), tuple(zip(self._modules, modes, strict=True)))
 
 
 def _parameters(modules: Sequence[nn.Module]) -> Iterator[_Kept]:
@@ -160,8 +185,9 @@ def replay(
     under: context managers to run it in, the first outermost, such as a dispatch mode.
     optimizers: held back where the step itself would call them, as a whole train step does.
 
-    Parameters, gradients, buffers, modes and random states are afterwards as they were before,
-    also where the step raises. What else the user's code counts up by itself is not known here.
+    Parameters, gradients, buffers, modes, random states and the modules' plain attributes are
+    afterwards as they were before, also where the step raises. What else the user's code counts
+    up by itself is not known here.
     """
     parameters = dict(model.named_parameters())
     now = Snapshot.take(model, parameters=True)
@@ -169,6 +195,7 @@ def replay(
     with ExitStack() as last:
         last.callback(_give_back, parameters, given)
         last.callback(now.restore)
+        last.callback(_give_attributes_back, [(m, dict(vars(m))) for m in model.modules()])
         _give_back(parameters, dict.fromkeys(parameters))
         snapshot.restore()
         held = [last.enter_context(held_back(each)) for each in optimizers]
@@ -178,6 +205,17 @@ def replay(
         for name, parameter in parameters.items():
             grads[name] = seen.get(id(parameter), grads[name])
         return Replayed(loss.detach(), grads)
+
+
+def _give_attributes_back(kept: Sequence[tuple[nn.Module, dict[str, Any]]]) -> None:
+    """Such as a state that is carried from call to call, or a count of the calls."""
+    for module, before in kept:
+        attributes = vars(module)
+        if attributes.keys() != before.keys() or any(
+            attributes[name] is not value for name, value in before.items()
+        ):
+            attributes.clear()
+            attributes.update(before)
 
 
 def _give_back(parameters: Mapping[str, nn.Parameter], grads: Mapping[str, Tensor | None]) -> None:

@@ -154,7 +154,7 @@ def test_weights_that_were_loaded_poisoned_name_their_row_and_clear_the_run(tagg
         optimizer.step()
     (finding,) = watch.findings
     assert (finding.site, finding.phase, finding.step) == ("embedding.weight", None, 0)
-    assert finding.where == {"row": 3}
+    assert finding.where == {"row": 3, "column": 2}
     assert "`embedding.weight` (row 3) held numbers that are not finite" in finding.message
     assert "no step of this run did it" in finding.message
 
@@ -177,19 +177,20 @@ def test_weights_that_an_update_poisoned_are_the_culprit_and_not_their_output(
             optimizer.step()
     (finding,) = watch.findings
     assert (finding.site, finding.phase, finding.step) == ("head.weight", "update", 2)
-    assert finding.where == {"row": 1}
+    assert finding.where["row"] == 1
 
 
 def test_an_lstm_cell_is_named_with_its_part() -> None:
     class Decoder(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.cell = nn.LSTMCell(2, 2)
+            self.cell, self.calls = nn.LSTMCell(2, 2), 0
 
         def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1  # so that no replay finds it
             state = self.cell(x)
             for step in range(3):
-                x = x * (math.nan if step == 1 else 1.0)
+                x = x * (math.nan if (step, self.calls) == (1, 1) else 1.0)
                 state = self.cell(x, state)
             return state[0]
 
