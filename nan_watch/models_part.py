@@ -72,7 +72,7 @@ class Part:
 
 def explain(captured: Captured, inquest: Inquest, symptom: Symptom, finding: Finding) -> Finding:
     """The finding as the model's part of the step tells it, or with why it tells nothing."""
-    why = _lacks(captured)
+    why = lacks(captured)
     if why is not None:
         return replace(finding, evidence=(*finding.evidence, Evidence("not replayed", why)))
     again = Part.of(inquest.model, captured.calls).repeatable()
@@ -95,7 +95,7 @@ def _outside(finding: Finding) -> Finding:
     )
 
 
-def _lacks(captured: Captured) -> str | None:
+def lacks(captured: Captured) -> str | None:
     """Why the model's part cannot be run again; None where it can."""
     if not captured.calls:
         return "the model was not called with gradients since the optimizer's last step"

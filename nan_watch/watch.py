@@ -16,18 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nan_watch.captured import Captured
+from nan_watch.capsule.keep import MOST
 from nan_watch.case import Case
 from nan_watch.causes import RULES as CAUSES
 from nan_watch.causes import name_cause
 from nan_watch.flags import Doubles, Flags, Sightings, read
 from nan_watch.grad_norms import GradNorms, HookedNorms, Norms
 from nan_watch.guard import Guard, PoisonedStep
-from nan_watch.inquest import Inquest, Repeatable
-from nan_watch.models_part import explain
+from nan_watch.inquest import Repeatable
 from nan_watch.own_writes import OwnWrites
 from nan_watch.parameters import Parameters
 from nan_watch.readings import Readings
+from nan_watch.replays import Replays
 from nan_watch.rules import RULES as HEALTH
 from nan_watch.state import Poisoned, poisoned
 from nan_watch.stories import Stories
@@ -59,9 +59,11 @@ class NanWatch:
     out: the run folder, by default `runs/Nov22_15-59-28_host`; or a Recorder that is open, which
     is then left open and gets no page.
     parameter_hooks: gradient norms before clipping are known without `watch.clip_grad_norm_`.
+    start: the number of the first step. capsules: refused steps that leave one, at most.
 
     `findings` is what was found so far, worst first; `run` reads the run folder; `steps` is the
-    number of steps that the optimizer attempted; `loss` is the newest that is known; `batch` is
+    number of steps that the optimizer attempted, and `start`; `loaded` are the parameters that
+    were not finite before the first; `loss` is the newest that is known; `batch` is
     the index of the batch at work, for the finding, where the loop sets it.
     """
 
@@ -74,13 +76,15 @@ class NanWatch:
         out: Path | str | Recorder | None = None,
         *,
         parameter_hooks: bool = False,
+        start: int = 0,
+        capsules: int = MOST,
     ) -> None:
         _one_of("tier", tier, get_args(Tier))
         _one_of("on_poison", on_poison, get_args(OnPoison))
         self.model = model
         self.tier = tier
         self.on_poison = on_poison
-        self.steps = 0
+        self.steps = self._start = start
         self.loss: float | None = None
         self.batch: int | None = None
         self._out = out
@@ -90,12 +94,10 @@ class NanWatch:
         self._updates = Updates()
         self._losses: list[Tensor] = []
         self._late_losses: list[Tensor] = []
-        self._told = self._replaying = False
+        self._told = False
         self._news: tuple[Symptom, Finding] | None = None
-        self._inquest = Inquest(model, optimizer)
         self._writes = OwnWrites(model.parameters)
-        self._step: Repeatable | None = None  # the one at work, where it was handed over
-        self._captured = Captured(model)
+        self._replays = Replays(model, optimizer, capsules)
         self._last: Sightings | None = None
         self._stories = Stories()
         self._health = Judgement()
@@ -104,7 +106,7 @@ class NanWatch:
         sites, hooked = tier == "sites", [self._hooked] if parameter_hooks else []
         units = [self._units] if sites and self._units.watched else []
         observers: list[Observer] = [self._flags, *units, *hooked] if sites else [*hooked]
-        self._bus = Bus(model, observers, self._captured if sites else None)
+        self._bus = Bus(model, observers, self._replays.captured if sites else None)
         self._units.sites = self._bus.sites
         self._guard = Guard(optimizer, self._before_step, self._updates.after)
         self._root = next(name for name, module in watched_modules(model) if module is model)
@@ -118,7 +120,7 @@ class NanWatch:
             self._parameters = Parameters(self.model, self._guard.optimizer)
             self.recorder.note(parameters=self._parameters.facts())
             self._readings = Readings(self.recorder)
-            self._loaded = tuple(each.name for each in self._poisoned_parameters())
+            self.loaded = tuple(each.name for each in self._poisoned_parameters())
             opened.enter_context(self._bus)
             opened.enter_context(self._guard)
             opened.pop_all()
@@ -168,22 +170,19 @@ class NanWatch:
         A step that is refused is replayed and its origin named. batch, layout: what the
         step reads, so that keys, samples and tokens have names.
         """
-        snapshot = Snapshot.take(self.model, parameters=self._writes.expected)
-        self._step = Repeatable(fn, snapshot, batch, layout)
         before, self._told, self._news = self.steps, False, None
+        snapshot = Snapshot.take(self.model, parameters=self._writes.expected)
         self._writes.begin()
-        self._captured.on = False
-        try:
-            result = fn()
+        with self._replays.of(Repeatable(fn, snapshot, batch, layout)):
+            try:
+                result = fn()
+            except PoisonedStep as refusal:
+                raise PoisonedStep(self._named(refusal.finding), self._folder) from None
+            except Exception:
+                self._forget_half_a_step()
+                raise
             if self._news is not None and self.on_poison == "skip":
                 self._named(self._news[1])
-        except PoisonedStep as refusal:
-            raise PoisonedStep(self._named(refusal.finding), self._folder) from None
-        except Exception:
-            self._forget_half_a_step()
-            raise
-        finally:
-            self._step, self._captured.on = None, True
         if isinstance(result, Tensor) and result.numel() == 1 and not self._told:
             waiting = self._late_losses if self.steps > before else self._losses
             waiting.append(result.detach().reshape(()))
@@ -196,15 +195,7 @@ class NanWatch:
         """
         if self._news is None or self._news[1] is not finding:
             return finding
-        self._replaying, listening = True, self._bus.listening
-        self._bus.listening = False
-        try:
-            if self._step is not None:
-                told = self._inquest.hold(self._news[0], finding, self._step)
-            else:
-                told = explain(self._captured, self._inquest, self._news[0], finding)
-        finally:
-            self._replaying, self._bus.listening = False, listening
+        told = self._replays.tell(*self._news, self._bus, self.recorder)
         self._stories.rename(finding, told)
         return told
 
@@ -221,7 +212,7 @@ class NanWatch:
 
     def backward(self, loss: Tensor, **how: Any) -> None:
         """The loss's backward has run, with torch's own arguments; its value is in the record."""
-        if not self._replaying:
+        if not self._replays.running:
             self._told = True
             if loss.numel() == 1:
                 self._losses.append(loss.detach().reshape(()))
@@ -235,7 +226,7 @@ class NanWatch:
         parameters: those that are clipped together; by default all of the model's.
         Returns their total norm before, ().
         """
-        if self._replaying:
+        if self._replays.running:
             chosen = self.model.parameters() if parameters is None else parameters
             return torch.nn.utils.clip_grad_norm_(chosen, max_norm)
         return self._norms.clip(max_norm, parameters)
@@ -269,13 +260,17 @@ class NanWatch:
         self._losses = []
         self._write(step, loss, taken, sightings, before, shares)
         grads = self._poisoned_grads(taken)
+        poisoned = grads or _odd(loss) or late or (step == self._start and self.loaded)
         try:
-            if grads or _odd(loss) or late or (step == 0 and self._loaded):
+            if poisoned:
                 self._stop(self._symptom(step, loss, sightings, grads))
             else:
                 self._in_a_row = 0
         finally:
-            self._captured.forget()
+            if (
+                self._replays.step is None or not poisoned
+            ):  # else its capsule is written when it ended
+                self._replays.captured.forget()
         self._updates.before(self._norms.named, self._norms.held)
 
     def _read(self, groups: list[list[Tensor]]) -> tuple[bool, list[Doubles]]:
@@ -333,7 +328,9 @@ class NanWatch:
     def _stop(self, symptom: Symptom) -> None:
         """What is known of the step is a finding, and the step is refused as the user asked."""
         finding = self._tell(symptom)
-        if self._step is None or self.on_poison == "allow":  # else it is replayed when it ended
+        if (
+            self._replays.step is None or self.on_poison == "allow"
+        ):  # else it is replayed when it ended
             finding = self._named(finding)
         self._readings.forget_newest()
         self._in_a_row += 1
@@ -360,7 +357,7 @@ class NanWatch:
             self._root,
             grads,
             poisoned(self._state()),
-            self._loaded,
+            self.loaded,
             self._readings,
         )
 

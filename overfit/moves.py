@@ -62,7 +62,8 @@ def hunted(
     subject: Subject, asked: Asked, record: Recorder, bars: Bars, meanwhile: Callable[[], None]
 ) -> None:
     """The hunt has run on the subject's model, and is the part `hunt`. Raises KeyboardInterrupt."""
-    settings = {"part": "hunt", "steps": asked.hunt_steps}
+    whose = record.facts["settings"].get("subject")
+    settings = {"part": "hunt", "subject": whose, "steps": asked.hunt_steps}
     part = record.part("hunt", seed=asked.seed, device=record.facts["device"], settings=settings)
 
     def say(step: int, total: int, loss: float | None) -> None:

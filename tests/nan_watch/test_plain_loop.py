@@ -322,7 +322,7 @@ def test_nothing_is_kept_over_a_step_nor_of_an_evaluation_and_of_many_calls_the_
     model = nn.Linear(2, 2)
     optimizer = sgd(model)
     with NanWatch(model, optimizer) as watch:
-        kept: Captured = watch._captured
+        kept: Captured = watch._replays.captured
         with torch.no_grad():
             model(torch.ones(1, 2))
         assert kept.calls == []
@@ -335,6 +335,6 @@ def test_nothing_is_kept_over_a_step_nor_of_an_evaluation_and_of_many_calls_the_
         optimizer.step()
         assert kept.calls == []
         assert (first.args, first.grads) == ((), {})
-        watch.step(lambda: model(torch.ones(1, 2)).sum().backward())
+        watch.step(lambda: model(torch.ones(1, 2)).sum().backward(), batch=[])
         assert kept.calls == []
     assert model._forward_pre_hooks == {}
