@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt
 JOBS ?= 2
 
-.PHONY: help report test test-slow check format screenshot clean
+.PHONY: help report test test-slow check format screenshot bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ screenshot: .venv/developed ## the README's picture, of a fresh run of the main 
 	@rm -rf runs/screenshot
 	@$(BIN)/whynan diagnose model.subject:hierarchical --sizes 5,20 --quick --out runs/screenshot
 	@$(BIN)/python -m reports.screenshot runs/screenshot/report.html reports/screenshot.png --height 900
+
+bench: .venv/installed ## what the watch costs, beside other tools; some 15 minutes
+	@$(BIN)/whynan bench
 
 clean: ## everything that was made, but for runs/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build

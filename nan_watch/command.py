@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nan_watch.autopsy.command import autopsy
+from nan_watch.bench.command import bench
 from nan_watch.capsule.command import replay, shrink
 from probes.command import Address, Device, Out, Seed, Shares, finish, prepare, share_cores
 
@@ -84,4 +85,4 @@ def hunt(
     finish(recorder.folder, judgement, render(recorder.folder))
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (hunt, replay, shrink, autopsy)
+COMMANDS: tuple[Callable[..., None], ...] = (hunt, replay, shrink, autopsy, bench)

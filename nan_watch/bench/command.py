@@ -1,0 +1,106 @@
+"""`whynan bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from probes.errors import RequestError
+
+if TYPE_CHECKING:
+    from nan_watch.bench.measured import Measured
+    from nan_watch.bench.workloads import Workload
+
+File = Annotated[Path, typer.Option("--out", help="The file that is written, anew each time.")]
+Names = Annotated[
+    str, typer.Option(help="What to measure on, of minilm, specimen, layers; with commas between.")
+]
+Seconds = Annotated[float, typer.Option(min=0, help="Seconds for each of them at most.")]
+Pairs = Annotated[int, typer.Option(min=1, help="Pairs for each of them at most.")]
+Repeats = Annotated[
+    int, typer.Option("--memory", min=0, help="Processes a tool for peak memory; 0 leaves it out.")
+]
+Threads = Annotated[int, typer.Option(min=1, help="Cores that torch may use.")]
+
+
+def bench(
+    on: Names = "minilm,specimen,layers",
+    seconds: Seconds = 240,
+    pairs: Pairs = 4000,
+    memory: Repeats = 3,
+    threads: Threads = 1,
+    out: File = Path("runs/bench.json"),
+) -> None:
+    """Measure what a watch costs, beside other tools: time a step, and peak memory.
+
+    Each tool's step stands between two bare ones of the same model, in random order, until the
+    medians of whynan's own rows are known to half a percent. Ctrl-C keeps what is measured.
+    """
+    import torch
+
+    from nan_watch.bench.measured import Measured
+    from nan_watch.bench.workloads import WORKLOADS
+    from probes import strict_json
+    from probes.command import done
+    from probes.progress import progress
+
+    workloads = chosen(on, WORKLOADS)
+    writable(out)
+    torch.set_num_threads(threads)
+    measured = Measured()
+    with progress() as shown:
+        try:
+            measured.take_memory(workloads[0], memory, threads, shown)
+            for each in workloads:
+                measured.take_steps(each, pairs, seconds, shown)
+        except KeyboardInterrupt:
+            measured.complete = False
+    tell(measured)
+    strict_json.write(out, measured.as_json())
+    done(out)
+
+
+def tell(measured: Measured) -> None:
+    """The tables stand on the screen, and why what is missing in them is missing."""
+    from nan_watch.bench.table import footnotes, memory_table, steps_table
+    from probes.terminal import console
+
+    screen = console()
+    if not measured.complete:
+        screen.print("ended by Ctrl-C; what was measured until then is kept")
+    if measured.steps:
+        screen.print(steps_table(measured.steps))
+    if measured.memory is not None:
+        screen.print(memory_table(measured.memory))
+    for line in footnotes(measured.rows()):
+        screen.print(line, markup=False)
+
+
+def chosen(names: str, known: Sequence[Workload]) -> list[Workload]:
+    """The workloads of these names, in their own order. Raises RequestError where one is none."""
+    wanted = [name.strip() for name in names.split(",")]
+    there = {each.name: each for each in known}
+    for name in wanted:
+        if name not in there:
+            raise RequestError(
+                f"`--on {name}` is nothing to measure on: choose among {', '.join(there)}."
+            )
+    return [each for each in known if each.name in wanted]
+
+
+def writable(out: Path) -> None:
+    """The file's folder is there. Raises RequestError where the file cannot be written."""
+    if out.is_dir():
+        raise RequestError(
+            f"`{out}` is a folder, but a file was expected: `--out {out / 'bench.json'}`."
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"`{out.parent}` cannot be written ({error.strerror}): name a file that you may write "
+            "by `--out`."
+        ) from error
