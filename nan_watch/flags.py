@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from weakref import ref
 
@@ -19,7 +20,8 @@ MEASURED = frozenset(
     {torch.float32, torch.float64, torch.float16, torch.bfloat16}
     | {torch.complex64, torch.complex128}
 )
-BLOCK = 4096  # numbers that wait as tensors of their own before they are stacked into one
+BLOCK = 4096  # slots at most; and numbers that wait as tensors of their own before they are stacked
+CHUNK = 64  # slots at first
 
 
 def extremes(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -53,17 +55,38 @@ def stacked(values: Sequence[Tensor]) -> Tensor:
 
 def read(groups: Sequence[Sequence[Tensor]]) -> list[Doubles]:
     """The groups of 0-d and 1-d tensors as numbers: the one read of a step."""
-    flat = [tensor for group in groups for tensor in group]
-    if not flat:
+    single = [tensor for group in groups for tensor in group if tensor.ndim == 0]
+    parts = [tensor for group in groups for tensor in group if tensor.ndim > 0]
+    if not single and not parts:
         return [np.empty(0) for _ in groups]
-    if all(tensor.ndim == 0 for tensor in flat):
-        whole = stacked(flat)
-    else:
-        home = flat[0].device
-        whole = torch.cat([t.reshape(-1).to(home, non_blocking=True) for t in flat])  # (number,)
-    numbers = whole.cpu().double().numpy()
-    sizes = [sum(tensor.numel() for tensor in group) for group in groups]
-    return np.split(numbers, np.cumsum(sizes)[:-1])
+    if single:
+        parts.append(stacked(single))
+    whole = parts[0] if len(parts) == 1 else joined(parts)
+    numbers = whole.to("cpu", torch.float64, copy=True).numpy()  # slots are written again
+    return _dealt(groups, numbers, len(numbers) - len(single))
+
+
+def _dealt(groups: Sequence[Sequence[Tensor]], numbers: Doubles, single: int) -> list[Doubles]:
+    """Each group's own numbers: those of 1-d tensors stand first, then, at `single`, of 0-d ones."""
+    out, part = [], 0
+    for group in groups:
+        own = []
+        wide = sum(tensor.numel() for tensor in group if tensor.ndim > 0)
+        alone = sum(tensor.ndim == 0 for tensor in group)
+        if wide:
+            own.append(numbers[part : part + wide])
+            part += wide
+        if alone or not wide:
+            own.append(numbers[single : single + alone])
+            single += alone
+        out.append(own[0] if len(own) == 1 else np.concatenate(own))
+    return out
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """The 1-d tensors as one, on the device of the first, in a dtype that holds them all."""
+    home = parts[0].device
+    return torch.cat([part.to(home, non_blocking=True) for part in parts])  # (number,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,55 +107,111 @@ class Sightings:
         return np.maximum(np.abs(self.low), np.abs(self.high))
 
 
+class Slots:
+    """Places in a few tensors where extremes are written as they are found: no stacking later.
+
+    free: two 0-d views each, for a low and a high number of the dtype, on the device.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.dtype, self.device = like.dtype, like.device
+        self.free: list[tuple[Tensor, ...]] = []
+        self._rows: list[Tensor] = []
+
+    def grow(self) -> None:
+        """There are twice as many."""
+        count = max(CHUNK, len(self.free))
+        rows = torch.zeros((count, 2), dtype=self.dtype, device=self.device)  # (slot, low and high)
+        self._rows.append(rows)
+        self.free += [slot.unbind() for slot in rows.unbind()]
+
+    def filled(self, used: int) -> list[Tensor]:
+        """The first `used` slots, low and high in turn, as 1-d tensors."""
+        starts = np.cumsum([0, *map(len, self._rows)]).tolist()
+        spans = zip(self._rows, starts, strict=False)
+        return [rows[: used - start].reshape(-1) for rows, start in spans if start < used]
+
+
 class Flags:
-    """Keeps each tensor's extremes on its device until the step's one read."""
+    """Keeps each tensor's extremes on its device until the step's one read.
+
+    Those of the first tensor's dtype and device go to slots, others wait as tensors of their own.
+    """
 
     def __init__(self) -> None:
         self.sees: Mapping[Kind, See] = {Kind.OUTPUT: self.see, Kind.OUTPUT_GRAD: self.see}
         self._numbers: list[int] = []
+        self._places: list[int] = []  # by sighting: its slot, or -1 less its place among the loose
+        self._slots: Slots | None = None
+        self._used = 0
         self._waiting: list[Tensor] = []
         self._blocks: list[Tensor] = []
-        self._known: dict[int, tuple[ref[Tensor], int, Tensor, Tensor]] = {}
+        self._loose = 0
+        self._known: dict[int, tuple[ref[Tensor], int, int]] = {}
 
     def see(self, number: int, tensor: Tensor) -> None:
         """The tensor's extremes are among those to be read; a tensor seen before is not passed."""
         known = self._known.get(id(tensor))
         if known is not None and known[0]() is tensor and known[1] == tensor._version:
-            low, high = known[2], known[3]
-        elif tensor.dtype in MEASURED:
+            place = known[2]
+        else:
+            slots = self._slots
+            if slots is None or tensor.dtype is not slots.dtype or tensor.device != slots.device:
+                self._see_loose(number, tensor)
+                return
+            place = self._used
+            if place == len(slots.free):
+                if place >= BLOCK:
+                    self._see_loose(number, tensor)
+                    return
+                slots.grow()
             try:
                 # gradients need no graph, and a detached view costs as much as a small pass
                 plain = tensor.detach() if tensor.requires_grad else tensor
-                low, high = torch.aminmax(plain)
-                self._known[id(tensor)] = (ref(tensor), tensor._version, low, high)
-            except (RuntimeError, NotImplementedError):  # empty, complex, sparse, inference mode
-                found = extremes(tensor)
-                if found is None:
-                    return
-                low, high = found
-        else:
-            return
+                torch.aminmax(plain, out=slots.free[place])
+                self._known[id(tensor)] = (ref(tensor), tensor._version, place)
+            except (RuntimeError, NotImplementedError):  # empty, sparse, nested, inference mode
+                self._see_loose(number, tensor)
+                return
+            self._used = place + 1
         self._numbers.append(number)
-        waiting = self._waiting
-        waiting.append(low)
-        waiting.append(high)
-        if len(waiting) >= BLOCK:
-            self._stack()
+        self._places.append(place)
 
-    def _stack(self) -> None:
-        self._blocks.append(stacked(self._waiting))
-        self._waiting = []
-        self._known.clear()
+    def _see_loose(self, number: int, tensor: Tensor) -> None:
+        """The extremes wait as two tensors; the first ones make the slots, for those to come."""
+        if tensor.dtype not in MEASURED:
+            return
+        found = extremes(tensor)
+        if found is None:
+            return
+        if self._slots is None and tensor.layout is torch.strided and not tensor.is_complex():
+            self._slots = Slots(tensor)
+        self._loose += 1
+        place = -self._loose
+        with suppress(RuntimeError):  # an inference tensor has no version
+            self._known[id(tensor)] = (ref(tensor), tensor._version, place)
+        self._numbers.append(number)
+        self._places.append(place)
+        self._waiting += found
+        if len(self._waiting) >= BLOCK:
+            self._blocks.append(stacked(self._waiting))
+            self._waiting = []
+            self._known.clear()
 
     @property
     def waiting(self) -> list[Tensor]:
         """What is to be read."""
-        return self._blocks + self._waiting
+        slots = self._slots.filled(self._used) if self._slots is not None and self._used else []
+        return slots + self._blocks + self._waiting
 
     def take(self, numbers: Doubles) -> Sightings:
         """The step's sightings, from what was read of `waiting`; the next step starts empty."""
-        pairs = numbers.reshape(-1, 2)  # (sighting, low and high)
+        places = np.array(self._places, np.int64)
+        if self._loose:
+            places = np.where(places < 0, self._used - 1 - places, places)
+        pairs = numbers.reshape(-1, 2)[places]  # (sighting, low and high)
         sightings = Sightings(np.array(self._numbers, np.int64), pairs[:, 0], pairs[:, 1])
-        self._numbers, self._waiting, self._blocks = [], [], []
+        self._numbers, self._places, self._waiting, self._blocks = [], [], [], []
+        self._used = self._loose = 0
         self._known.clear()
         return sightings

@@ -6,6 +6,7 @@ back to the host; and it inserts no autograd node, because gradients are seen by
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, is_dataclass
@@ -15,7 +16,11 @@ from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
+
+
+_OURS = "whynan"  # the key of our hook: those of torch's own handles are numbers
 
 
 class Kind(StrEnum):
@@ -268,7 +273,7 @@ class _Part:
                 self.see(self.number, value)
             # a hook on a leaf would stay for good, and a leaf's gradient is a parameter's
             if self.see_grad is not None and value.requires_grad and not value.is_leaf:
-                value.register_hook(self.show_grad)
+                hook_gradient(value, self.show_grad)
         elif value is not None:
             self._show_parts(value)
 
@@ -298,6 +303,18 @@ class _Part:
             name = f"{self.name}[{key}]" if mark == "[" else f"{self.name}.{key}"
             part = self.parts[key] = _Part(self.bus, name)
         return part
+
+
+def hook_gradient(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
+    """The hook is called with the tensor's gradient, as by `tensor.register_hook(hook)`.
+
+    Does what that does, at half its time, where the tensor has no hook yet: no handle is made.
+    """
+    if tensor._backward_hooks is None and type(tensor) is Tensor and not is_compiling():
+        tensor._backward_hooks = OrderedDict([(_OURS, hook)])
+        tensor.grad_fn._register_hook_dict(tensor)  # type: ignore[union-attr]
+    else:
+        tensor.register_hook(hook)
 
 
 def _field_names(value: Any) -> Sequence[str]:

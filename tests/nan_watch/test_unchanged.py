@@ -103,11 +103,11 @@ def test_a_steps_hooks_run_on_the_meta_device(tmp_path: Path) -> None:
     norms.clip(1.0, None)
     updates.before(norms.named, norms.held)
     updates.after()
-    assert len(flags.waiting) >= 2 * 12
+    assert sum(each.numel() for each in flags.waiting) >= 2 * 12
     assert len(norms.waiting()) == len(norms.names) + 2
     assert len(hooked.waiting) == len(norms.names)
     with pytest.raises((NotImplementedError, RuntimeError)):
-        flags.waiting[0].item()
+        flags.waiting[0][0].item()
 
 
 def test_importing_the_watch_loads_nothing_heavy() -> None:
