@@ -67,7 +67,7 @@ def read(groups: Sequence[Sequence[Tensor]]) -> list[Doubles]:
 
 
 def _dealt(groups: Sequence[Sequence[Tensor]], numbers: Doubles, single: int) -> list[Doubles]:
-    """Each group's own numbers: those of 1-d tensors stand first, then, at `single`, of 0-d ones."""
+    """Each group's own numbers, of which those of 0-d tensors stand at `single` and after."""
     out, part = [], 0
     for group in groups:
         own = []

@@ -26,11 +26,12 @@ def named_parameters(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor
 
 
 def norms_of(grads: Sequence[Tensor]) -> list[Tensor]:
-    """The 2-norm of each gradient, () each; a sparse one's from its values."""
-    sparse = {place for place, grad in enumerate(grads) if grad.layout is not torch.strided}
-    if sparse:
-        grads = [g.coalesce().values() if i in sparse else g for i, g in enumerate(grads)]
-    return list(torch._foreach_norm([grad.detach() for grad in grads])) if grads else []
+    """The 2-norm of each gradient, () each and without a graph; a sparse one's from its values."""
+    if not grads:
+        return []
+    with torch.no_grad():
+        dense = [g if g.layout is torch.strided else g.coalesce().values() for g in grads]
+        return list(torch._foreach_norm(dense))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +87,18 @@ class GradNorms:
         self.held = [id(parameter) in held for parameter in self.parameters]
 
     def _count(self) -> int:
-        return sum(len(group["params"]) for group in self.optimizer.param_groups)
+        return sum([len(group["params"]) for group in self.optimizer.param_groups])
 
     def _grads(self) -> tuple[list[int], list[Tensor]]:
         if self._count() != self._held_count:
             self.refresh()
-        grads = [parameter.grad for parameter in self.parameters]
-        places = [place for place, grad in enumerate(grads) if grad is not None]
-        return places, [grad for grad in grads if grad is not None]
+        places, grads = [], []
+        for place, parameter in enumerate(self.parameters):
+            grad = parameter.grad
+            if grad is not None:
+                places.append(place)
+                grads.append(grad)
+        return places, grads
 
     @torch.no_grad()
     def clip(self, max_norm: float, parameters: Iterable[Tensor] | None) -> Tensor:
@@ -130,7 +135,6 @@ class GradNorms:
         clipped = self._clipped
         return clipped if clipped is not None and clipped.versions == _versions(grads) else None
 
-    @torch.no_grad()
     def waiting(self) -> list[Tensor]:
         """What is to be read for this step, computed now unless `clip` has done so."""
         places, grads = self._grads()

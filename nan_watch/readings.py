@@ -22,10 +22,10 @@ Rows = dict[tuple[str, str], Floats]
 
 def as_row(values: Doubles) -> Floats:
     """The numbers as float32, finite ones kept finite; minus one becomes not seen."""
-    row = values.astype(np.float64)
-    row[(row > LARGEST) & (row < np.inf)] = LARGEST
-    out = row.astype(np.float32)
-    out[row == -1.0] = NOT_SEEN
+    with np.errstate(over="ignore"):
+        out = values.astype(np.float32)
+    out[np.isinf(out) & (values < np.inf)] = LARGEST  # no number here is less than minus one
+    out[values == -1.0] = NOT_SEEN
     return out
 
 

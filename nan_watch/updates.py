@@ -20,30 +20,33 @@ class Updates:
         self.names: list[str] = []
         self._waiting: list[Tensor] = []
 
-    @torch.no_grad()
     def before(self, named: Mapping[str, Tensor], held: Sequence[bool]) -> None:
         """Copies of the parameters whose turn it is have been taken; the step may write them.
 
         named: every parameter by name. held: which of them the optimizer holds.
         """
         self._old = []
-        turns = list(named.items())
-        for _ in turns:
-            place = self._turn % len(turns)
+        names = list(named)
+        for _ in names:
+            place = self._turn % len(names)
             self._turn = place + 1
-            name, parameter = turns[place]
+            name = names[place]
+            parameter = named[name]
             if held[place] and parameter.grad is not None and parameter.numel() > 0:
                 self._old.append((name, parameter, sample(parameter).clone()))
                 if len(self._old) == A_STEP:
                     return
 
-    @torch.no_grad()
     def after(self) -> None:
         """The norms are on their way; the copies are gone."""
-        for name, parameter, old in self._old:
+        if not self._old:
+            return
+        names, parameters, old = zip(*self._old, strict=True)
+        moved = torch._foreach_sub([sample(parameter) for parameter in parameters], old)
+        norms = torch._foreach_norm([*moved, *old])
+        for name, update, weights in zip(names, norms, norms[len(old) :], strict=False):
             self.names.append(name)
-            self._waiting.append(torch.linalg.vector_norm(sample(parameter) - old))
-            self._waiting.append(torch.linalg.vector_norm(old))
+            self._waiting += (update, weights)
         self._old = []
 
     @property

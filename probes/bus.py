@@ -20,9 +20,6 @@ from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
 
-_OURS = "whynan"  # the key of our hook: those of torch's own handles are numbers
-
-
 class Kind(StrEnum):
     """What a tensor is to its site."""
 
@@ -38,6 +35,8 @@ class Site:
     kind: Kind
     name: str
 
+
+_OURS = "whynan"  # the key of our hook: those of torch's own handles are numbers
 
 See = Callable[[int, Tensor], None]
 """Takes the number of a site and a live tensor, which it must neither keep nor change."""

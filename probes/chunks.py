@@ -81,9 +81,21 @@ class Chunk:
         return np.frombuffer(raw[:whole], np.float32).reshape(-1, 1 + self.width)
 
 
-def row_of(step: int, values: Floats) -> bytes:
-    """The bytes of one row."""
-    return np.int32(step).tobytes() + values.tobytes()
+def row_of(step: int, values: npt.ArrayLike, width: int) -> Floats:
+    """One row as it lies on disk: the step's bits, then `width` numbers; what is left is not seen.
+
+    Every NaN is the one that means a measured NaN, but for those that mean not seen.
+    """
+    row = np.empty(1 + width, np.float32)
+    row.view(np.int32)[0] = step
+    given = np.asarray(values, np.float32)
+    row[1 : 1 + len(given)] = given
+    row[1 + len(given) :] = NOT_SEEN
+    body = row[1:]
+    odd = np.isnan(body)
+    if odd.any():
+        body[odd & seen(body)] = _MEASURED_NAN
+    return row
 
 
 def fold(rows: Floats) -> Floats:
@@ -125,16 +137,15 @@ class Stream:
         """Bytes on disk."""
         return sum(self.sizes)
 
-    def append(self, step: int, values: Floats, rows_a_chunk: int) -> int:
-        """The row is in the file; returns how many bytes it took."""
-        width = len(values)
+    def append(self, step: int, values: npt.ArrayLike, width: int, rows_a_chunk: int) -> int:
+        """The row of `width` numbers is in the file; returns how many bytes it took."""
         if self._rows_left == 0 or self.chunks[-1].width != width:
             self._open(step, width, rows_a_chunk)
-        row = row_of(step, values)
-        self._file.write(row)
+        row = row_of(step, values, width)
+        self._file.write(row.data)
         self._rows_left -= 1
-        self.sizes[-1] += len(row)
-        return len(row)
+        self.sizes[-1] += row.nbytes
+        return row.nbytes
 
     def _open(self, step: int, width: int, rows: int) -> None:
         self.close()

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes import strict_json
-from probes.chunks import NOT_SEEN, Floats, Stream, measured, seen
+from probes.chunks import NOT_SEEN, Floats, Stream, measured
 from probes.errors import RequestError
 from probes.finding import Judgement
 
@@ -127,11 +127,11 @@ class Recorder:
 
     def write(self, step: int, rows: Mapping[tuple[str, str], npt.ArrayLike]) -> None:
         """The step's rows, one for each kind and statistic, are on disk, all or none."""
+        rows_a_chunk = self._rows_a_chunk()
         for (kind, stat), values in rows.items():
-            row = self.row(kind)
-            given = np.asarray(values, np.float32)
-            row[: len(given)] = np.where(seen(given), measured(given), NOT_SEEN)
-            self._size += self._stream(kind, stat).append(step, row, self._rows_a_chunk())
+            stream = self._streams.get((kind, stat)) or self._stream(kind, stat)
+            width = len(self._columns.get(kind, ()))
+            self._size += stream.append(step, values, width, rows_a_chunk)
         self._done.write(struct.pack("<q", step))
         while self._size > self.budget and self._thin():
             pass
@@ -193,13 +193,14 @@ class Recorder:
         self._release()
 
     def _stream(self, kind: str, stat: str) -> Stream:
-        if (kind, stat) not in self._streams:
-            self._streams[kind, stat] = Stream(self.folder / "readings" / f"{kind}.{stat}")
-        return self._streams[kind, stat]
+        """A new stream."""
+        made = Stream(self.folder / "readings" / f"{kind}.{stat}")
+        self._streams[kind, stat] = made
+        return made
 
     def _rows_a_chunk(self) -> int:
         """256, or fewer where the budget is small for the sites; even, so that rows pair up."""
-        columns = sum(len(columns) for columns in self._columns.values())
+        columns = sum(map(len, self._columns.values()))
         return max(2, min(256, self.budget // (64 * 4 * (1 + columns)) // 2 * 2))
 
     def _thin(self) -> int:
