@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +18,7 @@ from probes.record import Recorder
 LARGEST = float(np.finfo(np.float32).max)
 KEPT = 9  # steps kept in memory: the one at work, and eight healthy ones before
 
+Indices = npt.NDArray[np.int64]
 Rows = dict[tuple[str, str], Floats]
 
 
@@ -37,24 +39,42 @@ class Readings:
         self._kinds = np.empty(0, bool)  # by the number of a site: true for an output
         self._places = np.empty(0, np.int64)  # by the number of a site: its column, -1 if none yet
         self._names: dict[str, dict[str, int]] = {}
+        self._order = np.empty(0, np.int64)
+        self._parts: list[tuple[Kind, Indices, Indices, bool]] = []
         self._named: Sequence[str] = ()
         self._named_columns: list[int] = []
         self._newest: deque[tuple[int, Rows]] = deque(maxlen=KEPT)
 
     def sightings(self, sightings: Sightings, sites: Sequence[Site]) -> Rows:
         """The rows of outputs and output gradients; a site seen often has its largest number."""
-        self._learn(sightings.numbers, sites)
+        if not np.array_equal(sightings.numbers, self._order):
+            self._plan(sightings.numbers, sites)
         largest = sightings.abs_max
-        is_output = self._kinds[sightings.numbers]
-        places = self._places[sightings.numbers]
         rows = {}
-        for kind, chosen in ((Kind.OUTPUT, is_output), (Kind.OUTPUT_GRAD, ~is_output)):
-            if chosen.any():
-                wide = np.full(len(self._names[kind]), -1.0)
+        for kind, chosen, places, once in self._parts:
+            wide = np.full(len(self._names[kind]), -1.0)
+            if once:
+                wide[places] = largest[chosen]
+            else:
                 with np.errstate(invalid="ignore"):  # a NaN stays one, and is no news
-                    np.maximum.at(wide, places[chosen], largest[chosen])
-                rows[str(kind), "abs_max"] = as_row(wide)
+                    np.maximum.at(wide, places, largest[chosen])
+            rows[str(kind), "abs_max"] = as_row(wide)
         return rows
+
+    def _plan(self, numbers: npt.NDArray[np.int64], sites: Sequence[Site]) -> None:
+        """Where the sightings go is known, for all steps in which they come in this order.
+
+        `_parts`: the kind, which sightings are its own, their columns, whether all differ.
+        """
+        self._learn(numbers, sites)
+        self._order, self._parts = numbers, []
+        is_output = self._kinds[numbers]
+        for kind, own in ((Kind.OUTPUT, is_output), (Kind.OUTPUT_GRAD, ~is_output)):
+            if own.any():
+                chosen = np.flatnonzero(own)
+                places = self._places[numbers[chosen]]
+                once = len(np.unique(places)) == len(places)
+                self._parts.append((kind, chosen, places, once))
 
     def _learn(self, numbers: npt.NDArray[np.int64], sites: Sequence[Site]) -> None:
         """Every number has a place in the rows of its kind; a site never seen has none."""
@@ -99,7 +119,9 @@ class Readings:
             return {}
         columns = [self.column(kind, site) for site in by_site]
         wide = np.full(len(self._names[kind]), NOT_SEEN, np.float32)
-        wide[columns] = as_row(np.array(list(by_site.values())))
+        for column, value in zip(columns, by_site.values(), strict=True):
+            finite = math.isfinite(value)
+            wide[column] = min(LARGEST, max(-LARGEST, value)) if finite else value
         return {(kind, stat): wide}
 
     def write(self, step: int, rows: Rows) -> None:

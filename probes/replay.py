@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from probes.numpy_state import numpy_state
+
 
 @dataclass(frozen=True, slots=True)
 class RandomState:
@@ -31,7 +33,7 @@ class RandomState:
     def take(cls, host: bool = True) -> RandomState:
         """The state of now; no generator moves. host: python's and numpy's too, which are slow."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        python, legacy = (random.getstate(), np.random.get_state()) if host else (None, None)
+        python, legacy = (random.getstate(), numpy_state.take()) if host else (None, None)
         return cls(python, legacy, torch.get_rng_state(), tuple(cuda))
 
     def same_host(self, other: RandomState) -> bool:

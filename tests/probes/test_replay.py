@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from probes.numpy_state import NumpyState
 from probes.replay import Snapshot, held_back, replay
 
 
@@ -196,3 +198,33 @@ def test_sparse_gradients_and_missing_ones_are_compared() -> None:
     assert once.same_as(replay(step, model, snapshot))
     assert once.grads["unused.weight"] is None
     assert set(once.symptoms()) == {"<loss>", "table.weight"}
+
+
+def test_numpys_state_is_the_one_of_now_however_the_generator_was_moved() -> None:
+    def same(one: Any, two: Any) -> bool:
+        return all(np.array_equal(left, right) for left, right in zip(one, two, strict=True))
+
+    kept = NumpyState()
+    before = np.random.get_state()
+    moves: list[Callable[[], object]] = [
+        lambda: None,
+        np.random.rand,
+        lambda: None,
+        np.random.randn,  # makes two, and keeps one
+        np.random.randn,
+        np.random.randn,
+        lambda: np.random.seed(3),
+        lambda: np.random.set_state(before),
+        lambda: np.random.shuffle([1, 2, 3]),
+    ]
+    home = np.random.get_bit_generator()
+    try:
+        for move in moves:
+            move()
+            assert same(kept.take(), np.random.get_state())
+        np.random.set_bit_generator(np.random.MT19937(5))
+        assert same(kept.take(), np.random.get_state())
+        assert same(kept.take(), np.random.get_state())
+    finally:
+        np.random.set_bit_generator(home)
+        np.random.set_state(before)
