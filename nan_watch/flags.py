@@ -127,9 +127,12 @@ class Slots:
 
     def filled(self, used: int) -> list[Tensor]:
         """The first `used` slots, low and high in turn, as 1-d tensors."""
-        starts = np.cumsum([0, *map(len, self._rows)]).tolist()
-        spans = zip(self._rows, starts, strict=False)
-        return [rows[: used - start].reshape(-1) for rows, start in spans if start < used]
+        out, start = [], 0
+        for rows in self._rows:
+            if start < used:
+                out.append(rows[: used - start].reshape(-1))
+            start += len(rows)
+        return out
 
 
 class Flags:

@@ -163,6 +163,8 @@ class GradNorms:
 
     def _wide(self, places: list[int], numbers: Doubles) -> Doubles:
         """(place,) with minus one, which no norm is, where nothing was seen."""
+        if len(places) == len(self.parameters):
+            return numbers
         wide = np.full(len(self.parameters), -1.0)
         wide[places] = numbers
         return wide

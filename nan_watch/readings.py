@@ -23,10 +23,16 @@ Rows = dict[tuple[str, str], Floats]
 
 
 def as_row(values: Doubles) -> Floats:
-    """The numbers as float32, finite ones kept finite; minus one becomes not seen."""
-    with np.errstate(over="ignore"):
+    """The numbers as float32, finite ones kept finite; minus one becomes not seen.
+
+    No number is negative but for that one.
+    """
+    if len(values) and values.max() <= LARGEST:  # false where there is a NaN
         out = values.astype(np.float32)
-    out[np.isinf(out) & (values < np.inf)] = LARGEST  # no number here is less than minus one
+    else:
+        with np.errstate(over="ignore"):
+            out = values.astype(np.float32)
+        out[np.isinf(out) & (values < np.inf)] = LARGEST
     out[values == -1.0] = NOT_SEEN
     return out
 
@@ -39,7 +45,7 @@ class Readings:
         self._kinds = np.empty(0, bool)  # by the number of a site: true for an output
         self._places = np.empty(0, np.int64)  # by the number of a site: its column, -1 if none yet
         self._names: dict[str, dict[str, int]] = {}
-        self._order = np.empty(0, np.int64)
+        self._order = b""
         self._parts: list[tuple[Kind, Indices, Indices, bool]] = []
         self._named: Sequence[str] = ()
         self._named_columns: list[int] = []
@@ -47,12 +53,15 @@ class Readings:
 
     def sightings(self, sightings: Sightings, sites: Sequence[Site]) -> Rows:
         """The rows of outputs and output gradients; a site seen often has its largest number."""
-        if not np.array_equal(sightings.numbers, self._order):
+        order = sightings.numbers.tobytes()
+        if order != self._order:
             self._plan(sightings.numbers, sites)
+            self._order = order
         largest = sightings.abs_max
         rows = {}
         for kind, chosen, places, once in self._parts:
-            wide = np.full(len(self._names[kind]), -1.0)
+            wide = np.empty(len(self._names[kind]))
+            wide.fill(-1.0)
             if once:
                 wide[places] = largest[chosen]
             else:
@@ -67,7 +76,7 @@ class Readings:
         `_parts`: the kind, which sightings are its own, their columns, whether all differ.
         """
         self._learn(numbers, sites)
-        self._order, self._parts = numbers, []
+        self._parts = []
         is_output = self._kinds[numbers]
         for kind, own in ((Kind.OUTPUT, is_output), (Kind.OUTPUT_GRAD, ~is_output)):
             if own.any():
@@ -118,7 +127,8 @@ class Readings:
         if not by_site:
             return {}
         columns = [self.column(kind, site) for site in by_site]
-        wide = np.full(len(self._names[kind]), NOT_SEEN, np.float32)
+        wide = np.empty(len(self._names[kind]), np.float32)
+        wide.fill(NOT_SEEN)
         for column, value in zip(columns, by_site.values(), strict=True):
             finite = math.isfinite(value)
             wide[column] = min(LARGEST, max(-LARGEST, value)) if finite else value

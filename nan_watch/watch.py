@@ -252,7 +252,7 @@ class NanWatch:
         groups = [self._losses, self._norms.waiting(), self._flags.waiting, self._hooked.waiting]
         late, (losses, norms, flags, hooked, units) = self._read([*groups, self._units.waiting()])
         step, self.steps = self.steps, self.steps + 1
-        loss = float(losses.mean()) if len(losses) else None
+        loss = sum(losses.tolist()) / len(losses) if len(losses) else None
         taken = self._norms.take(norms)
         sightings = self._last = self._flags.take(flags)
         before = self._hooked.take(hooked, lambda number: self._bus.sites[number].name)

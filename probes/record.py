@@ -103,6 +103,7 @@ class Recorder:
         self._streams: dict[tuple[str, str], Stream] = {}
         self._size = 0
         self._ticks = 0
+        self._newest: int | None = None  # the step that was written last
         (folder / "readings").mkdir()
         self._sites = (folder / "sites.jsonl").open("a", encoding="utf-8")
         self._done = (folder / "readings" / "steps.i64").open("ab", buffering=0)
@@ -132,7 +133,9 @@ class Recorder:
             stream = self._streams.get((kind, stat)) or self._stream(kind, stat)
             width = len(self._columns.get(kind, ()))
             self._size += stream.append(step, values, width, rows_a_chunk)
-        self._done.write(struct.pack("<q", step))
+        if step != self._newest:
+            self._done.write(struct.pack("<q", step))
+            self._newest = step
         while self._size > self.budget and self._thin():
             pass
 

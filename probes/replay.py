@@ -92,12 +92,12 @@ class Snapshot:
     def take(cls, model: nn.Module, parameters: bool = False) -> Snapshot:
         """The state of now; nothing is read back from the device, and no generator moves."""
         modules = modules_of(model)
-        buffers = [_Kept.of(m._buffers, name) for m in modules for name in m._buffers]
+        buffers = [_Kept.of(m._buffers, name) for m in modules if m._buffers for name in m._buffers]
         return cls(
             random=RandomState.take(),
             buffers=tuple(buffers),
             parameters=tuple(_parameters(modules)) if parameters else (),
-            modes=tuple((module, module.training) for module in modules),
+            modes=tuple([(module, module.training) for module in modules]),
         )
 
     def restore(self) -> None:
@@ -117,7 +117,8 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
         module = todo.pop()
         if module is not None and id(module) not in found:
             found[id(module)] = module
-            todo += module._modules.values()
+            if module._modules:
+                todo += module._modules.values()
     return list(found.values())
 
 
