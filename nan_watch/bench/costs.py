@@ -9,7 +9,9 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, process_time
+
+import torch
 
 from nan_watch.bench.intervals import Interval, interval
 from nan_watch.bench.switch import Arm, Hooks
@@ -62,6 +64,7 @@ class Measurement:
         self.ratios: dict[str, list[float]] = {}
         self.failed: dict[str, str] = {}
         self.width = math.inf
+        self.clock = clock()
         with bare(loop) as alone:
             self._plain = Arm("bare", False, alone, Hooks(()))
 
@@ -91,10 +94,10 @@ class Measurement:
 
     def _round(self, turns: Sequence[Arm], batch: Batch) -> None:
         """Every turn's step stood between two bare ones, whose geometric mean is its unit."""
-        before = _timed(self._plain, batch)
+        before = _timed(self._plain, batch, self.clock)
         for arm in turns:
             taken = self._try(arm, batch)
-            after = _timed(self._plain, batch)
+            after = _timed(self._plain, batch, self.clock)
             if taken is not None:
                 self.bare.append(after)
                 self.ratios.setdefault(arm.name, []).append(taken / math.sqrt(before * after))
@@ -105,7 +108,7 @@ class Measurement:
         if arm.name in self.failed:
             return None
         try:
-            return _timed(arm, batch)
+            return _timed(arm, batch, self.clock)
         except Exception as error:
             if arm is self._plain:
                 raise
@@ -168,12 +171,17 @@ def _arm(opened: ExitStack, loop: Loop, tool: Tool) -> Arm:
     return Arm(tool.name, tool.ours, step, hooks)
 
 
-def _timed(arm: Arm, batch: Batch) -> float:
+def clock() -> Callable[[], float]:
+    """Seconds: of this process alone where torch has one thread, so that others do not count."""
+    return process_time if torch.get_num_threads() == 1 else perf_counter
+
+
+def _timed(arm: Arm, batch: Batch, now: Callable[[], float]) -> float:
     """Seconds of one step with the arm's hooks, which are off again."""
     arm.hooks.on()
     try:
-        began = perf_counter()
+        began = now()
         arm.step(batch)
-        return perf_counter() - began
+        return now() - began
     finally:
         arm.hooks.off()

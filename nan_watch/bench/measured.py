@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nan_watch.bench.costs import Cost, Costs, measure
+from nan_watch.bench.costs import Cost, Costs, clock, measure
 from nan_watch.bench.memory import Memory, peak_memory
 from nan_watch.bench.tools import TOOLS
 from nan_watch.bench.workloads import Workload
@@ -80,12 +80,13 @@ class Measured:
 
 
 def surroundings() -> dict[str, Any]:
-    """What the numbers hang on: date, processor, cores, threads, and versions."""
+    """What the numbers hang on: date, processor, cores, threads, clock, and versions."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "cpu": cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "clock": clock().__name__,
         "system": f"{platform.system()} {platform.machine()}",
         **environment(),
     }
