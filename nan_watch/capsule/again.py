@@ -62,7 +62,7 @@ def again(capsule: Capsule, subject: Subject, recorder: Recorder) -> Again:
     Raises RequestError where the subject's model is not the capsule's, or its batch not whole.
     """
     loop = restored(capsule, subject)
-    watch = NanWatch(loop.model, loop.optimizer, out=recorder, start=capsule.step, capsules=0)
+    watch = NanWatch(loop.model, loop.optimizer, out=recorder, start=capsule.start.step, capsules=0)
     try:
         with watch:
             watch.loaded, watch.batch = capsule.loaded, capsule.finding.batch
@@ -70,7 +70,7 @@ def again(capsule: Capsule, subject: Subject, recorder: Recorder) -> Again:
                 run_calls(capsule, loop.model, loop.optimizer, watch)
             else:
                 batch = on_its_device(capsule, capsule.batch, loop.model)
-                capsule.state.restore(loop.model)
+                capsule.start.state.restore(loop.model)
                 watch.step(partial(loop.step, batch, watch), batch=batch, layout=subject.layout)
     except PoisonedStep:
         pass
@@ -90,7 +90,7 @@ def restored(capsule: Capsule, subject: Subject) -> Loop:
             "hunt` instead."
         )
     loop = Loop(subject)
-    capsule.restore(loop.model, loop.optimizer)
+    capsule.start.restore(loop.model, loop.optimizer)
     return loop
 
 

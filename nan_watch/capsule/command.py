@@ -89,7 +89,7 @@ def _run(
 
 
 def _said(held: Capsule, outcome: Again, device: str | None) -> str:
-    where = f"{held.finding.code} of step {held.step}"
+    where = f"{held.finding.code} of step {held.start.step}"
     if outcome.differs is None:
         return f"{where} does not reproduce on {device}: the step is finite here"
     if outcome.differs:

@@ -7,24 +7,21 @@ and the random states, `batch.safetensors` what the step read, `capsule.json` ev
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from nan_watch.capsule.content import Capsule, ModelCall, State, copies
-from nan_watch.capsule.optimizer_state import OptimizerState
+from nan_watch.capsule.content import Capsule, ModelCall
 from nan_watch.capsule.pack import pack, unpack
 from nan_watch.capsule.random_tensors import random_state, random_tensors
+from nan_watch.capsule.start import Start, State
+from nan_watch.capsule.start_folder import read_start, read_tensors, whole_folder, write_start
 from probes import strict_json
 from probes.errors import RequestError
 from probes.finding import Finding
 
 SCHEMA = 1
-JSON = "capsule.json"
-MODEL, TRAINING, BATCH = "model.safetensors", "training.safetensors", "batch.safetensors"
+JSON, BATCH = "capsule.json", "batch.safetensors"
 
 
 def save(capsule: Capsule, folder: Path) -> tuple[str, ...]:
@@ -33,31 +30,17 @@ def save(capsule: Capsule, folder: Path) -> tuple[str, ...]:
     Returns what was left out: what the batch holds beside tensors, numbers, strings and their
     containers.
     """
-    fresh = folder.with_name(folder.name + ".new")
-    fresh.mkdir(parents=True)
-    try:
-        left_out = _write(capsule, fresh)
-        fresh.rename(folder)  # the one moment at which the capsule comes into being
-    except BaseException:  # Ctrl-C too
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    return left_out
+    return whole_folder(folder, lambda fresh: _write(capsule, fresh))
 
 
 def _write(capsule: Capsule, folder: Path) -> tuple[str, ...]:
     from safetensors.torch import save_file
 
     given = pack({"batch": capsule.batch, "calls": [_of_call(each) for each in capsule.calls]})
-    training = (
-        _under("optimizer", capsule.optimizer.tensors)
-        | _under("random", random_tensors(capsule.state.random))
-        | _under("held", capsule.held)
-    )
-    save_file({**capsule.parameters, **copies(capsule.state.buffers)}, folder / MODEL)
-    save_file(training, folder / TRAINING)
-    save_file(dict(given.tensors), folder / BATCH)
     left_out = (*capsule.left_out, *given.left_out)
-    facts = _facts(capsule) | {"left_out": left_out, "given": given.tree}
+    start = {"start": write_start(capsule.start, folder)}
+    save_file(dict(given.tensors), folder / BATCH)
+    facts = _facts(capsule) | start | {"left_out": left_out, "given": given.tree}
     strict_json.write(folder / JSON, facts)
     return left_out
 
@@ -76,7 +59,6 @@ def _of_call(call: ModelCall) -> dict[str, Any]:
 def _facts(capsule: Capsule) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "step": capsule.step,
         "subject": capsule.subject,
         "folder": capsule.folder,
         "seed": capsule.seed,
@@ -86,22 +68,7 @@ def _facts(capsule: Capsule) -> dict[str, Any]:
         "loss": {"value": capsule.loss},
         "loaded": list(capsule.loaded),
         "samples": None if capsule.samples is None else list(capsule.samples),
-        "modes": dict(capsule.modes),
-        "parameters": list(capsule.parameters),
-        "optimizer": {
-            "groups": [dict(group) for group in capsule.optimizer.groups],
-            "numbers": {key: dict(each) for key, each in capsule.optimizer.numbers.items()},
-        },
     }
-
-
-def _under(root: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{root}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def _below(root: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    start = root + "."
-    return {name.removeprefix(start): x for name, x in tensors.items() if name.startswith(start)}
 
 
 def find(place: Path) -> Path:
@@ -128,7 +95,8 @@ def load(place: Path) -> Capsule:
                 f"`{folder / JSON}` is of schema {facts['schema']}, but this version reads "
                 f"{SCHEMA}: read it with the whynan that wrote it."
             )
-        return _capsule(facts, *(_read(folder / name) for name in (MODEL, TRAINING, BATCH)))
+        given = unpack(facts["given"], read_tensors(folder / BATCH))
+        return _capsule(facts, read_start(facts["start"], folder), given)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(
             f"`{folder / JSON}` is not the JSON of a capsule ({type(error).__name__}: {error}): "
@@ -136,32 +104,10 @@ def load(place: Path) -> Capsule:
         ) from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        found: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise RequestError(
-            f"`{path}` cannot be read as safetensors ({error}): it was cut or changed; name "
-            "another capsule."
-        ) from error
-    return found
-
-
-def _capsule(
-    facts: Mapping[str, Any],
-    model: Mapping[str, Tensor],
-    training: Mapping[str, Tensor],
-    batch: Mapping[str, Tensor],
-) -> Capsule:
-    given = unpack(facts["given"], batch)
-    names: Sequence[str] = facts["parameters"]
-    buffers = {name: tensor for name, tensor in model.items() if name not in set(names)}
+def _capsule(facts: Mapping[str, Any], start: Start, given: Mapping[str, Any]) -> Capsule:
     loss = facts["loss"]
     return Capsule(
-        step=facts["step"],
+        start=start,
         finding=Finding.from_json(facts["finding"]),
         subject=facts["subject"],
         folder=facts["folder"],
@@ -169,15 +115,6 @@ def _capsule(
         device=facts["device"],
         loss=float(loss["nonfinite"]) if "nonfinite" in loss else loss["value"],
         loaded=tuple(facts["loaded"]),
-        state=State(random_state(_below("random", training)), buffers),
-        parameters={name: model[name] for name in names},
-        held=_below("held", training),
-        modes=facts["modes"],
-        optimizer=OptimizerState(
-            _below("optimizer", training),
-            facts["optimizer"]["numbers"],
-            tuple(facts["optimizer"]["groups"]),
-        ),
         batch=given["batch"],
         calls=tuple(_call(each) for each in given["calls"]),
         left_out=tuple(facts["left_out"]),

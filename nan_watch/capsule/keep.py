@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from nan_watch.capsule.content import Capsule, ModelCall, State, copies, held
+from nan_watch.capsule.content import Capsule, ModelCall
 from nan_watch.capsule.folder import save
-from nan_watch.capsule.optimizer_state import OptimizerState
+from nan_watch.capsule.start import Start
 from nan_watch.captured import Call
 from nan_watch.symptom import Symptom
 from probes.finding import Evidence, Finding
@@ -77,9 +77,8 @@ class Keeper:
         calls: Sequence[Call],
     ) -> Capsule:
         facts: Mapping[str, Any] = recorder.facts
-        names = {id(module): name for name, module in self.model.named_modules()}
         return Capsule(
-            step=symptom.step,
+            start=Start.of(self.model, self.optimizer, start, symptom.step),
             finding=finding,
             subject=facts["settings"].get("subject"),
             folder=str(Path.cwd()),
@@ -87,11 +86,6 @@ class Keeper:
             device=facts["device"],
             loss=symptom.loss,
             loaded=symptom.loaded,
-            state=State.of(self.model, start),
-            parameters=copies(dict(self.model.named_parameters(remove_duplicate=False))),
-            held=copies(held(self.model, self.optimizer)),
-            modes={names[id(m)]: training for m, training in start.modes if id(m) in names},
-            optimizer=OptimizerState.of(self.optimizer),
             batch=batch,
             calls=tuple(ModelCall.of(self.model, call) for call in calls),
             versions=facts["versions"],

@@ -156,7 +156,7 @@ def _calls(capsule: Capsule, given: Batch) -> list[ModelCall]:
 
 def _origin(capsule: Capsule, subject: Subject, loop: Loop, batch: Batch) -> Origin | None:
     """Where the step on this batch fails; None where it is finite, which one run tells."""
-    capsule.state.restore(loop.model)
+    capsule.start.state.restore(loop.model)
     snapshot = Snapshot.take(loop.model)
     step: Callable[[], Tensor] = partial(loop.step, batch)
     named = batch

@@ -211,9 +211,9 @@ def test_weights_optimizer_modes_and_generators_are_those_before_the_step() -> N
     found = hunt(subject, 5, Path("run"))
     capsule = load(found.folder)
     weights = dict(subject.model.named_parameters())
-    assert all(torch.equal(weights[name], kept) for name, kept in capsule.parameters.items())
-    assert capsule.optimizer.groups[0]["betas"] == [0.8, 0.9]
-    assert float(capsule.optimizer.tensors["0.step"]) == 1.0
+    assert all(torch.equal(weights[name], kept) for name, kept in capsule.start.parameters.items())
+    assert capsule.start.optimizer.groups[0]["betas"] == [0.8, 0.9]
+    assert float(capsule.start.optimizer.tensors["0.step"]) == 1.0
     fresh = subject_of(batches(2))
     fresh.model.eval()
     outcome = again(capsule, fresh, Recorder(Path("again")))
@@ -248,7 +248,7 @@ def test_weights_that_an_update_poisoned_give_the_same_finding(on_poison: Any) -
 def test_what_is_let_through_leaves_a_capsule_with_clean_weights() -> None:
     hunt(subject_of(batches(2)), 5, Path("run"), on_poison="allow")
     capsule = load(Path("run"))
-    assert all(kept.isfinite().all() for kept in capsule.parameters.values())
+    assert all(kept.isfinite().all() for kept in capsule.start.parameters.values())
     assert again(capsule, subject_of(batches(2)), Recorder(Path("again"))).differs == ()
 
 
