@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,14 @@ from nan_watch.autopsy.command import autopsy
 from nan_watch.bench.command import bench
 from nan_watch.capsule.command import replay, shrink
 from probes.command import Address, Device, Out, Seed, Shares, finish, prepare, share_cores
+from probes.errors import RequestError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from rich.progress import Progress
+
+    from nan_watch.stop import Stop
 
 
 class OnPoison(StrEnum):
@@ -20,6 +29,13 @@ class OnPoison(StrEnum):
     RAISE = "raise"
     SKIP = "skip"
     ALLOW = "allow"
+
+
+class Tier(StrEnum):
+    """What the watch looks at."""
+
+    SENTINEL = "sentinel"
+    SITES = "sites"
 
 
 Steps = Annotated[
@@ -35,12 +51,46 @@ Poison = Annotated[
     OnPoison,
     typer.Option(help="Stop at the first finding, drop such steps and go on, or let them write."),
 ]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        help="Start from a checkpoint: .safetensors, .pt (weights only), or a folder; of one of "
+        "ours, optimizer and generators go on as well.",
+        show_default=False,
+    ),
+]
+StartStep = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Number of the first step, whose batch comes first.", show_default=False
+    ),
+]
+KeepEvery = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Keep weights and optimizer in RUN/kept every so many steps, to start from.",
+        show_default=False,
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--pdb", help="Stop in the debugger where the bad value is born.")
+]
+Looks = Annotated[
+    Tier, typer.Option(help="Look at every module's output, or at loss and gradients alone.")
+]
 
 
 def hunt(
     subject: Address,
     steps: Steps = None,
     on_poison: Poison = OnPoison.RAISE,
+    tier: Looks = Tier.SITES,
+    from_: From = None,
+    start_step: StartStep = None,
+    keep_every: KeepEvery = None,
+    pdb: Debug = False,
     out: Out = None,
     seed: Seed = 0,
     device: Device = None,
@@ -57,11 +107,25 @@ def hunt(
     from probes.run import Run
     from reports import render
 
+    if pdb and on_poison is not OnPoison.RAISE:
+        raise RequestError(
+            f"`--pdb` stops at the first finding, but `--on-poison {on_poison.value}` goes on: "
+            "leave one of them out."
+        )
     share_cores(jobs)
     ready = prepare(subject, seed, device)
     check_first_step(ready)
     home = next((str(parameter.device) for parameter in ready.model.parameters()), None)
-    settings = {"part": "hunt", "subject": subject, "steps": steps, "on_poison": on_poison.value}
+    settings = {
+        "part": "hunt",
+        "subject": subject,
+        "steps": steps,
+        "on_poison": on_poison.value,
+        "tier": tier.value,
+        "from": None if from_ is None else str(from_),
+        "start_step": start_step,
+        "keep_every": keep_every,
+    }
     recorder = Recorder(
         new_folder(out),
         seed=seed,
@@ -76,13 +140,43 @@ def hunt(
             said = "" if loss is None else f"loss {loss:.4g}"
             shown.update(bar, completed=step, total=total, said=said)
 
-        found = hunting.hunt(ready, steps, recorder, on_poison=on_poison.value, say=say)
+        found = hunting.hunt(
+            ready,
+            steps,
+            recorder,
+            tier=tier.value,
+            on_poison=on_poison.value,
+            say=say,
+            checkpoint=from_,
+            start_step=start_step,
+            keep_every=keep_every,
+            stop=_debugger(shown) if pdb else None,
+        )
     judgement = found.judgement + judge(HEALTH, Run(recorder.folder))
     recorder.close(judgement, complete=not found.interrupted)
     ended = "ended by Ctrl-C" if found.interrupted else "ended"
     loss = "" if found.loss is None else f", loss {found.loss:.4g}"
+    if found.stopped is False:
+        print("`--pdb` had no place to stop at: the replay of the step gives no bad value")
+    if found.resumed is not None and not found.resumed.whole:
+        print(f"started from `{found.resumed.name}`, which holds no optimizer state of ours")
     print(f"hunt {ended} after {found.steps} steps{loss}")
     finish(recorder.folder, judgement, render(recorder.folder))
+
+
+def _debugger(shown: Progress) -> Stop:
+    """Opens pdb in the frame that it is handed; `c` and `q` go on to the report."""
+    import pdb
+
+    def stop(frame: FrameType, words: str) -> None:
+        shown.stop()
+        print(f"stopped {words}; `c` goes on to the report", flush=True)
+        debugger = pdb.Pdb()
+        debugger.reset()
+        debugger.interaction(frame, None)
+        shown.start()
+
+    return stop
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (hunt, replay, shrink, autopsy, bench)

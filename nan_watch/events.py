@@ -36,6 +36,7 @@ class Event:
     nan_born, inf_born: written and not read. meant: an infinity that is written on purpose.
     shapes: of the tensors it read. largest_finite: magnitude among them.
     where: coordinates of the bad elements of a birth. row: row of a table that was read there.
+    forward_tick: of a backward operator, the tick of the forward operator whose backward it is.
     """
 
     index: int
@@ -56,3 +57,4 @@ class Event:
     largest_finite: float | None = None
     where: Where | None = None
     row: int | None = None
+    forward_tick: int | None = None

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from nan_watch.guard import PoisonedStep
+from nan_watch.kept import Kept
+from nan_watch.order import from_batch, schedule_at
+from nan_watch.resume import Resumed, resume
+from nan_watch.stop import Stop, stop_at_birth
 from nan_watch.watch import NanWatch, OnPoison, Tier
 from probes.finding import Judgement
 from probes.loop import Loop
 from probes.raised import asked_of_user
 from probes.record import Recorder
+from probes.replay import Snapshot
 from probes.subject import Batch, Subject
 
 LEAST, MOST = 100, 1000  # steps, where the number is not asked for
@@ -27,7 +32,8 @@ class Hunt:
     """What a hunt came to.
 
     folder: its run folder. steps: how many it took. loss: the last that is known.
-    interrupted: whether the user ended it by Ctrl-C.
+    interrupted: whether the user ended it by Ctrl-C. resumed: what it started from, where that
+    was a checkpoint. stopped: whether a debugger was stopped in; None where none was asked for.
     """
 
     folder: Path
@@ -35,6 +41,8 @@ class Hunt:
     steps: int
     loss: float | None
     interrupted: bool = False
+    resumed: Resumed | None = None
+    stopped: bool | None = None
 
 
 def default_steps(batches: Iterable[Batch]) -> int:
@@ -51,38 +59,91 @@ def hunt(
     tier: Tier = "sites",
     on_poison: OnPoison = "raise",
     say: Say | None = None,
+    checkpoint: Path | None = None,
+    start_step: int | None = None,
+    keep_every: int | None = None,
+    stop: Stop | None = None,
 ) -> Hunt:
     """The subject's model has been trained until something was not finite, or for so many steps.
 
     The model is changed. Batches are read again from the start when they end. Under `skip` and
     `allow` the hunt goes on after a finding. out: as NanWatch takes it; a Recorder is left open.
-    Ctrl-C ends the hunt and keeps what there is. Raises RequestError where the step itself raises.
+    Ctrl-C ends the hunt and keeps what there is.
+
+    checkpoint: what to start from. start_step: the number of the first step, which has the batch
+    and the learning rate of that step; by default 0, or what a checkpoint of ours says.
+    keep_every: what a step starts from is kept in `kept/` every so many steps, the newest three.
+    stop: called with the user's frame where the step that was refused gave its first bad value.
+
+    Raises RequestError where the step itself raises, or the checkpoint does not fit.
     """
     total = default_steps(subject.batches) if steps is None else steps
     loop = Loop(subject)
-    interrupted = False
-    watch = NanWatch(loop.model, loop.optimizer, tier, on_poison, out)
+    resumed = None if checkpoint is None else resume(checkpoint, loop.model, loop.optimizer)
+    first = _first(loop, resumed, start_step)
+    watch = NanWatch(loop.model, loop.optimizer, tier, on_poison, out, start=first)
+    work = _Work(loop, watch, total, say, keep_every, debugged=stop is not None)
+    interrupted, stopped = False, None
     try:
         with watch:
-            for index, batch in islice(_again_and_again(subject.batches), total):
-                watch.batch = index
-                step = partial(loop.step, batch, watch)
-                watch.step(step, batch=batch, layout=subject.layout)
-                if say is not None:
-                    say(watch.steps, total, watch.loss)
+            work.run()
     except PoisonedStep:
-        pass
+        stopped = None if stop is None else work.stop(stop)
     except KeyboardInterrupt:
         interrupted = True
         if watch.recorder is out:
             watch.recorder.note(ended_by="KeyboardInterrupt")
-    return Hunt(watch.recorder.folder, watch.judgement, watch.steps, watch.loss, interrupted)
+    taken, folder = watch.steps - first, watch.recorder.folder
+    return Hunt(folder, watch.judgement, taken, watch.loss, interrupted, resumed, stopped)
 
 
-def _again_and_again(batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
-    """Index and batch, pass after pass; ends with a pass that has none."""
-    index = 0
-    while index >= 0:
-        index = -1
-        for index, batch in enumerate(batches):
-            yield index, batch
+@dataclass(slots=True)
+class _Work:
+    """The steps of a hunt. debugged: the step at work can be replayed up to its birth."""
+
+    loop: Loop
+    watch: NanWatch
+    total: int
+    say: Say | None
+    keep_every: int | None
+    debugged: bool
+    newest: tuple[Batch, Snapshot] | None = None
+
+    def run(self) -> None:
+        """So many steps were taken. Raises PoisonedStep."""
+        first, model = self.watch.steps, self.loop.model
+        subject = self.loop.subject
+        folder, every = self.watch.recorder.folder, self.keep_every
+        kept = Kept(folder, model, self.loop.optimizer, every) if every else None
+        for index, batch in islice(from_batch(subject.batches, first), self.total):
+            self.watch.batch = index
+            if kept is not None:
+                kept.before(self.watch.steps)
+            if self.debugged:
+                self.newest = batch, Snapshot.take(model)
+            step = partial(self.loop.step, batch, self.watch)
+            self.watch.step(step, batch=batch, layout=subject.layout)
+            if self.say is not None:
+                self.say(self.watch.steps - first, self.total, self.watch.loss)
+
+    def stop(self, stop: Stop) -> bool:
+        """The user has looked at the newest step's birth; false where its replay has none."""
+        if self.newest is None:
+            return False
+        batch, snapshot = self.newest
+        step, held_back = partial(self.loop.step, batch), [self.loop.optimizer]
+        model = self.loop.model
+        return stop_at_birth(model, step, snapshot, stop, batch=batch, optimizers=held_back)
+
+
+def _first(loop: Loop, resumed: Resumed | None, start_step: int | None) -> int:
+    """The number of the first step; the schedule stands there, at the rates of the checkpoint."""
+    known = resumed.step if resumed is not None else None
+    first = start_step if start_step is not None else known or 0
+    groups = loop.optimizer.param_groups
+    rates = [group["lr"] for group in groups]
+    schedule_at(loop.schedule, first)
+    if resumed is not None and resumed.whole:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+    return first

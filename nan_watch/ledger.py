@@ -76,6 +76,7 @@ class Ledger(TorchDispatchMode):
         self._memory = Memory()
         self._sequences: list[int] = []
         self._places: list[Place] = []
+        self._ticks: list[int] = []
         self._numbers: dict[str, int] = {}  # kind of a python number read back -> its event
         self._given(model, batch)
 
@@ -150,6 +151,7 @@ class Ledger(TorchDispatchMode):
         if not self._sequences or sequence > self._sequences[-1]:
             self._sequences.append(sequence)
             self._places.append(self._place(args))
+            self._ticks.append(self.ticks)
 
     def _backward_step(self) -> Any:
         node = torch._C._current_autograd_node()
@@ -233,6 +235,7 @@ class Ledger(TorchDispatchMode):
             "phase": "backward" if backward else "forward",
             "node": node.name().rpartition("::")[2] if backward else None,
             "sequence": node._sequence_nr() if backward else next_sequence() - 1,
+            "forward_tick": self._forward_tick(node) if backward else None,
             "reads": tuple(_reaching(tensor, read, call, bad) for tensor, read in call.bad),
             "shapes": tuple(tuple(t.shape) for t in call.read),
         }
@@ -276,8 +279,15 @@ class Ledger(TorchDispatchMode):
         """Where the node was made: by the last operator that began before it was."""
         if node.name().endswith("AccumulateGrad"):
             return Place(self._owners.get(id(getattr(node, "variable", None)), "<loss>"), None)
-        found = bisect.bisect_right(self._sequences, node._sequence_nr()) - 1
+        found = self._forward_index(node)
         return self._places[found] if found >= 0 else None
+
+    def _forward_index(self, node: Any) -> int:
+        return bisect.bisect_right(self._sequences, node._sequence_nr()) - 1
+
+    def _forward_tick(self, node: Any) -> int | None:
+        found = -1 if node.name().endswith("AccumulateGrad") else self._forward_index(node)
+        return self._ticks[found] if found >= 0 else None
 
 
 def _owners(model: nn.Module, names: Mapping[int, str]) -> dict[int, str]:

@@ -61,12 +61,12 @@ def read_start(facts: Mapping[str, Any], folder: Path) -> Start:
     optimizer = facts["optimizer"]
     return Start(
         step=facts["step"],
-        state=State(random_state(_below("random", training)), buffers),
+        state=State(random_state(below("random", training)), buffers),
         parameters={name: model[name] for name in names},
-        held=_below("held", training),
+        held=below("held", training),
         modes=facts["modes"],
         optimizer=OptimizerState(
-            _below("optimizer", training), optimizer["numbers"], tuple(optimizer["groups"])
+            below("optimizer", training), optimizer["numbers"], tuple(optimizer["groups"])
         ),
     )
 
@@ -90,6 +90,7 @@ def _under(root: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{root}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def _below(root: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def below(root: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
     start = root + "."
     return {name.removeprefix(start): x for name, x in tensors.items() if name.startswith(start)}
