@@ -43,9 +43,10 @@ class Course:
     name: the part's; empty for the run itself. grads: gradient norms as the optimizer saw them.
     before: the same before clipping, where that is known. total: (step,) the norm of all of them,
     before clipping where that is known. dead, saturated: shares of the units of activations that
-    let no gradient through, of `units`. frozen, unheld, changed: names of parameters that take
-    no gradient, that do but that the optimizer does not hold, and of frozen ones whose numbers
-    were others at the end; None where the run does not say.
+    let no gradient through, of `units`. edges: bits of their range that places in the code have
+    left. frozen, unheld, changed: names of parameters that take no gradient, that do but that the
+    optimizer does not hold, and of frozen ones whose numbers were others at the end; None where
+    the run does not say.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Course:
     dead: Table
     saturated: Table
     units: Table
+    edges: Table
     factor: Doubles
     losses: Doubles
     total: Doubles
@@ -187,6 +189,7 @@ def read_course(name: str, run: Run) -> Course:
         _table(run, "unit", "dead_share"),
         _table(run, "unit", "saturated_share"),
         _table(run, "unit", "count"),
+        _table(run, "edge", "bits_left"),
         _at(grads.steps, _table(run, "clip", "factor"), "<optimizer>"),
         _at(grads.steps, _table(run, "loss", "value"), "<loss>"),
         np.where(np.isnan(given), total, given),

@@ -91,6 +91,11 @@ class Units:
         self._now = {}
         return shares
 
+    @property
+    def pending(self) -> int:
+        """How many numbers `waiting` gave."""
+        return len(self._read)
+
     def forget(self) -> None:
         """What was seen of the step at work does not count."""
         self._now = {}

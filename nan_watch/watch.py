@@ -26,13 +26,14 @@ from nan_watch.guard import Guard, PoisonedStep
 from nan_watch.inquest import Repeatable
 from nan_watch.own_writes import OwnWrites
 from nan_watch.parameters import Parameters
-from nan_watch.readings import Readings
+from nan_watch.readings import Readings, Rows
 from nan_watch.replays import Replays
 from nan_watch.rules import RULES as HEALTH
+from nan_watch.sampled import Sampled
 from nan_watch.state import Poisoned, poisoned
 from nan_watch.stories import Stories
 from nan_watch.symptom import Reading, Symptom
-from nan_watch.units import Shares, Units
+from nan_watch.trends import with_trends
 from nan_watch.updates import Updates
 from probes.bus import Bus, Kind, Observer, watched_modules
 from probes.errors import RequestError
@@ -102,12 +103,12 @@ class NanWatch:
         self._stories = Stories()
         self._health = Judgement()
         self._in_a_row = 0
-        self._units = Units(model)
+        self._sampled = Sampled(model, on=tier == "sites")
         sites, hooked = tier == "sites", [self._hooked] if parameter_hooks else []
-        units = [self._units] if sites and self._units.watched else []
-        observers: list[Observer] = [self._flags, *units, *hooked] if sites else [*hooked]
+        observers: list[Observer] = [self._flags] if sites else []
+        observers += [*self._sampled.observers, *hooked]
         self._bus = Bus(model, observers, self._replays.captured if sites else None)
-        self._units.sites = self._bus.sites
+        self._sampled.units.sites = self._bus.sites
         self._guard = Guard(optimizer, self._before_step, self._updates.after)
         self._root = next(name for name, module in watched_modules(model) if module is model)
 
@@ -175,7 +176,8 @@ class NanWatch:
         self._writes.begin()
         with self._replays.of(Repeatable(fn, snapshot, batch, layout)):
             try:
-                result = fn()
+                with self._sampled.looking(before):
+                    result = fn()
             except PoisonedStep as refusal:
                 raise PoisonedStep(self._named(refusal.finding), self._folder) from None
             except Exception:
@@ -196,6 +198,7 @@ class NanWatch:
         if self._news is None or self._news[1] is not finding:
             return finding
         told = self._replays.tell(*self._news, self._bus, self.recorder)
+        told = with_trends(told, self._news[0], self._sampled.edges)
         self._stories.rename(finding, told)
         return told
 
@@ -203,7 +206,7 @@ class NanWatch:
         """What was seen of a step that raised is no part of the next one."""
         self._losses = []
         self._flags.take(np.empty(0))
-        self._units.forget()
+        self._sampled.units.forget()
         self._hooked.take(np.zeros(len(self._hooked.waiting)), str)
 
     @property
@@ -250,15 +253,15 @@ class NanWatch:
         """The step is on disk, and stopped where it is poisoned."""
         self._writes.end()
         groups = [self._losses, self._norms.waiting(), self._flags.waiting, self._hooked.waiting]
-        late, (losses, norms, flags, hooked, units) = self._read([*groups, self._units.waiting()])
+        late, (losses, norms, flags, hooked, few) = self._read([*groups, self._sampled.waiting()])
         step, self.steps = self.steps, self.steps + 1
         loss = sum(losses.tolist()) / len(losses) if len(losses) else None
         taken = self._norms.take(norms)
         sightings = self._last = self._flags.take(flags)
         before = self._hooked.take(hooked, lambda number: self._bus.sites[number].name)
-        shares = self._units.take(units, self.steps)
+        rows = self._sampled.rows(few, step, self._readings)
         self._losses = []
-        self._write(step, loss, taken, sightings, before, shares)
+        self._write(step, loss, taken, sightings, before, rows)
         grads = self._poisoned_grads(taken)
         poisoned = grads or _odd(loss) or late or (step == self._start and self.loaded)
         try:
@@ -296,13 +299,11 @@ class NanWatch:
         norms: Norms,
         sightings: Sightings,
         before: Mapping[str, float],
-        units: Shares,
+        rows: Rows,
     ) -> None:
-        rows = self._readings.sightings(sightings, self._bus.sites)
+        rows |= self._readings.sightings(sightings, self._bus.sites)
         rows |= self._readings.norms(norms, self._norms.names)
         rows |= self._readings.one("param_grad", "norm_before_clip", before)
-        for stat, shares in units.items():
-            rows |= self._readings.one("unit", stat, shares)
         if loss is not None:
             self.loss = loss
             rows |= self._readings.one("loss", "value", {"<loss>": loss})
@@ -364,6 +365,7 @@ class NanWatch:
     def _tell(self, symptom: Symptom) -> Finding:
         """The finding; once a poisoned step was let through, all later ones are its own."""
         found = replace(name_cause(Case(symptom)), batch=self.batch)
+        found = with_trends(found, symptom, self._sampled.edges)
         if self._stories.tell(found, goes_on=self.on_poison == "allow"):
             self._news = symptom, found
         return found

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from nan_watch.arguments import CARRY, holds
 from nan_watch.case import Case
 from nan_watch.closeup import Call, Made
-from nan_watch.edges import CARRY, holds
 from nan_watch.naming import told
 from nan_watch.trial import Patch
 from probes.finding import Finding

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from nan_watch.arguments import dims, maker, only_minus_inf, opened
 from nan_watch.case import Case
 from nan_watch.closeup import Call
-from nan_watch.edges import dims, maker, only_minus_inf, opened
 from nan_watch.naming import told
 from nan_watch.trial import Patch
 from probes.finding import Finding

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from nan_watch.arguments import dims, only_minus_inf, opened
 from nan_watch.case import Case
-from nan_watch.edges import dims, only_minus_inf, opened
 from nan_watch.naming import told
 from nan_watch.trial import Patch
 from probes.finding import Finding

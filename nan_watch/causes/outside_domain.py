@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 import torch
 
+from nan_watch.arguments import below
 from nan_watch.case import Case
-from nan_watch.edges import below
 from nan_watch.naming import told
 from nan_watch.trial import Patch
 from probes.finding import Evidence, Finding

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from nan_watch.arguments import below, holds
 from nan_watch.case import Case
-from nan_watch.edges import below, holds
 from nan_watch.naming import told
 from nan_watch.trial import Patch
 from probes.finding import Finding

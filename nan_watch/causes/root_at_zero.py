@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from nan_watch.arguments import holds
 from nan_watch.case import Case
 from nan_watch.closeup import Call
-from nan_watch.edges import holds
 from nan_watch.naming import told
 from nan_watch.trial import Patch
 from probes.finding import Finding

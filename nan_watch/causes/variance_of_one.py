@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from nan_watch.arguments import dims
 from nan_watch.case import Case
 from nan_watch.closeup import Call
-from nan_watch.edges import dims
 from nan_watch.naming import told
 from nan_watch.trial import Patch
 from probes.finding import Evidence, Finding

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from nan_watch.arguments import holds
 from nan_watch.case import Case
-from nan_watch.edges import holds
 from nan_watch.naming import told
 from nan_watch.trial import Patch
 from probes.finding import Finding

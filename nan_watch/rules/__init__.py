@@ -7,9 +7,11 @@ from nan_watch.rules.dead_units import DeadUnits
 from nan_watch.rules.exact_zero import ExactZero
 from nan_watch.rules.exploding import Exploding
 from nan_watch.rules.frozen_changes import FrozenChanges
+from nan_watch.rules.nearing_edge import NearingEdge
 from nan_watch.rules.no_gradient import NoGradient
 from nan_watch.rules.not_held import NotHeld
 from nan_watch.rules.saturated_units import SaturatedUnits
+from nan_watch.rules.steady_growth import SteadyGrowth
 from nan_watch.rules.update_ratio import UpdateRatio
 from nan_watch.rules.vanishing import Vanishing
 from probes.finding import Health
@@ -26,4 +28,6 @@ RULES: tuple[Health[Run], ...] = (
     SaturatedUnits(),
     NotHeld(),
     FrozenChanges(),
+    SteadyGrowth(),
+    NearingEdge(),
 )

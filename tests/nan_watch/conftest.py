@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +104,18 @@ def record() -> Callable[..., Run]:
     ) -> Run:
         recorder = Recorder(folder, settings=settings)
         parameters = Parameters(model, optimizer)
+
+        def one(step: int) -> None:
+            optimizer.zero_grad()
+            watch.backward(loss(model, step))
+            if clip is not None:
+                watch.clip_grad_norm_(clip)
+            optimizer.step()
+
         try:
             with NanWatch(model, optimizer, out=recorder) as watch:
                 for step in range(steps):
-                    optimizer.zero_grad()
-                    watch.backward(loss(model, step))
-                    if clip is not None:
-                        watch.clip_grad_norm_(clip)
-                    optimizer.step()
+                    watch.step(partial(one, step))
                     if schedule is not None:
                         schedule.step()
         except PoisonedStep:

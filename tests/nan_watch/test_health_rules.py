@@ -205,8 +205,9 @@ def test_what_a_run_does_not_say_is_not_judged(tmp_path: Path) -> None:
         "GRD008": "no activation module of this kind was seen; functions are not",
         "GRD009": "the run does not say which parameters the optimizer holds",
         "GRD010": "the run does not say whether frozen parameters changed",
+        "GRD012": "no log, root, division or exp was seen in a step handed to `watch.step`",
     }
-    assert set(judgement.passed) == {"GRD001", "GRD003"}
+    assert set(judgement.passed) == {"GRD001", "GRD003", "GRD011"}
 
 
 def test_a_run_without_gradients_is_not_judged(tmp_path: Path) -> None:
