@@ -101,6 +101,11 @@ class Sightings:
     low: Doubles
     high: Doubles
 
+    @classmethod
+    def none(cls) -> Sightings:
+        """No site was seen."""
+        return cls(np.empty(0, np.int64), np.empty(0), np.empty(0))
+
     @property
     def abs_max(self) -> Doubles:
         """The largest absolute number of each sighting, NaN where there is a NaN."""
@@ -214,7 +219,11 @@ class Flags:
             places = np.where(places < 0, self._used - 1 - places, places)
         pairs = numbers.reshape(-1, 2)[places]  # (sighting, low and high)
         sightings = Sightings(np.array(self._numbers, np.int64), pairs[:, 0], pairs[:, 1])
+        self.forget()
+        return sightings
+
+    def forget(self) -> None:
+        """Nothing is waiting to be read."""
         self._numbers, self._places, self._waiting, self._blocks = [], [], [], []
         self._used = self._loose = 0
         self._known.clear()
-        return sightings

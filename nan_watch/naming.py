@@ -63,6 +63,7 @@ def told(rule: Cause[Case], case: Case, what: str, fix: str, *evidence: Evidence
     """
     origin, step = case.origin, case.symptom.step
     assert origin is not None
+    place = first_place(case.symptom)
     call = None if origin.culprit.place.custom else case.call
     op, source = (call.op, call.source) if call else (origin.op, origin.source)
     at = f" at {source}" if source else f" in `{origin.site}`"
@@ -85,7 +86,8 @@ def told(rule: Cause[Case], case: Case, what: str, fix: str, *evidence: Evidence
         evidence=(
             *evidence,
             *_evidence(origin),
-            *history(case.symptom, first_place(case.symptom), HISTORY),
+            *place.evidence,
+            *history(case.symptom, place, HISTORY),
         ),
     )
 

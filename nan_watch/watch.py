@@ -205,7 +205,7 @@ class NanWatch:
     def _forget_half_a_step(self) -> None:
         """What was seen of a step that raised is no part of the next one."""
         self._losses = []
-        self._flags.take(np.empty(0))
+        self._flags.forget()
         self._sampled.units.forget()
         self._hooked.take(np.zeros(len(self._hooked.waiting)), str)
 
@@ -374,7 +374,7 @@ class NanWatch:
         """What the last step left to be read is in the record."""
         poisoned_since, _ = self._read([])
         if poisoned_since and self._in_a_row == 0:  # else the step itself has told it
-            self._tell(self._symptom(self.steps, None, self._flags.take(np.empty(0)), ()))
+            self._tell(self._symptom(self.steps, None, Sightings.none(), ()))
 
     def _close(self, error: BaseException | None) -> None:
         if self.recorder is self._out:

@@ -107,7 +107,7 @@ def test_a_new_process_gives_the_same_finding_also_from_another_folder(
     assert {path.suffix for path in capsule.iterdir()} == {".json", ".safetensors"}
     done = whynan("replay", "run", "--out", "again")
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.splitlines()[0] == "NAN000 of step 2 reproduces on cpu: the same finding"
+    assert done.stdout.splitlines()[0] == "NAN004 of step 2 reproduces on cpu: the same finding"
     assert done.stdout.splitlines()[-1] == "run: again"
     assert lead(file.parent / "again") == lead(file.parent / "run")
     assert not (file.parent / "again" / "capsule").exists()
@@ -158,7 +158,7 @@ def test_a_plain_loops_capsule_needs_a_subject_and_then_gives_the_same(
     assert "`--subject` is not given, and the capsule comes from a loop" in refused.stderr
     done = whynan("replay", "run", "--subject", "train.py:subject", "--out", "again")
     assert done.returncode == 1, done.stderr
-    assert done.stdout.startswith("NAN000 of step 2 reproduces on cpu: the same finding")
+    assert done.stdout.startswith("NAN004 of step 2 reproduces on cpu: the same finding")
     shrunk = whynan("shrink", "run", "--subject", "train.py:subject", "--out", "small")
     assert shrunk.returncode == 1, shrunk.stderr
     assert "samples: " in shrunk.stdout
