@@ -68,6 +68,11 @@ class Guard:
             for parameter in group["params"]:
                 parameter.grad = None
 
+    def is_skipped_by_scaler(self) -> bool:
+        """Whether a GradScaler has told the optimizer to take no step: fused ones are called."""
+        found = getattr(self.optimizer, "found_inf", None)
+        return found is not None and bool(found)
+
     def _pre(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if self._inside(sys._getframe(1)):  # an optimizer whose step calls its parent's
             return None

@@ -8,10 +8,12 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from nan_watch.capsule.start import Start
 from nan_watch.guard import PoisonedStep
 from nan_watch.kept import Kept
 from nan_watch.order import from_batch, schedule_at
 from nan_watch.resume import Resumed, resume
+from nan_watch.settle import settle
 from nan_watch.stop import Stop, stop_at_birth
 from nan_watch.watch import NanWatch, OnPoison, Tier
 from probes.finding import Judgement
@@ -84,9 +86,14 @@ def hunt(
     watch = NanWatch(loop.model, loop.optimizer, tier, on_poison, out, start=first)
     work = _Work(loop, watch, total, say, keep_every, debugged=stop is not None)
     interrupted, stopped = False, None
+    start = Start.of(loop.model, loop.optimizer, Snapshot.take(loop.model), first)
     try:
         with watch:
-            work.run()
+            try:
+                work.run()
+            except PoisonedStep as refusal:
+                watch.retell(refusal.finding, settle(refusal.finding, subject, start))
+                raise
     except PoisonedStep:
         stopped = None if stop is None else work.stop(stop)
     except KeyboardInterrupt:

@@ -27,12 +27,13 @@ def rerun(
     steps: int,
     lr_factor: float,
     start: Start | None = None,
+    change: Callable[[nn.Module], None] | None = None,
 ) -> bool:
     """Whether every step comes out finite where each is `lr_factor` of its size.
 
     subject: an address, which is loaded afresh; or a Subject with its initial weights, of which
     a copy is trained. steps: the number of the step that was refused, and one, since steps count
-    from 0. start: what to start from instead of the first step.
+    from 0. start: what to start from instead of the first step. change: done to the model before.
 
     A step is finite where its loss, its gradients and the weights after it are. Batches that
     come to an end before count as not finite: nothing was shown.
@@ -43,6 +44,8 @@ def rerun(
         schedule_at(loop.schedule, first)
         start.restore(loop.model, loop.optimizer)
         _scale(loop.optimizer, lr_factor)
+    if change is not None:
+        change(loop.model)
     taken = 0
     for _, batch in islice(from_batch(loop.subject.batches, first), max(0, steps - first)):
         if not is_finite(loop.step(batch)) or not _all_finite(loop.model, loop.optimizer):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from nan_watch.flags import Sightings
 from nan_watch.state import Poisoned
+from probes.bus import Kind, Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,16 @@ class Reading:
         if math.isnan(self.low):
             return "NaN"
         return "-inf" if self.only_minus_inf else "inf"
+
+
+def readings_of(
+    sightings: Sightings, sites: Sequence[Site]
+) -> tuple[tuple[Reading, ...], tuple[Reading, ...]]:
+    """What was read of the outputs, and of their gradients, in the order it came to be."""
+    found: dict[Kind, list[Reading]] = {Kind.OUTPUT: [], Kind.OUTPUT_GRAD: []}
+    for number, low, high in zip(sightings.numbers, sightings.low, sightings.high, strict=True):
+        found[sites[number].kind].append(Reading(sites[number].name, float(low), float(high)))
+    return tuple(found[Kind.OUTPUT]), tuple(found[Kind.OUTPUT_GRAD])
 
 
 class Past(Protocol):

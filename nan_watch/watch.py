@@ -32,11 +32,11 @@ from nan_watch.rules import RULES as HEALTH
 from nan_watch.sampled import Sampled
 from nan_watch.state import Poisoned, poisoned
 from nan_watch.stories import Stories
-from nan_watch.symptom import Reading, Symptom
+from nan_watch.symptom import Symptom, readings_of
 from nan_watch.trends import with_trends
 from nan_watch.updates import Updates
-from probes.bus import Bus, Kind, Observer, watched_modules
-from probes.errors import RequestError
+from probes.bus import Bus, Observer, watched_modules
+from probes.errors import demand_one_of
 from probes.finding import Finding, Judgement, judge, limits
 from probes.layout import Layout
 from probes.record import Recorder, new_folder
@@ -80,8 +80,8 @@ class NanWatch:
         start: int = 0,
         capsules: int = MOST,
     ) -> None:
-        _one_of("tier", tier, get_args(Tier))
-        _one_of("on_poison", on_poison, get_args(OnPoison))
+        demand_one_of("tier", tier, get_args(Tier))
+        demand_one_of("on_poison", on_poison, get_args(OnPoison))
         self.model = model
         self.tier = tier
         self.on_poison = on_poison
@@ -209,6 +209,10 @@ class NanWatch:
         self._sampled.units.forget()
         self._hooked.take(np.zeros(len(self._hooked.waiting)), str)
 
+    def retell(self, finding: Finding, told: Finding) -> None:
+        """What was found is told in other words, as after a run from the start."""
+        self._stories.rename(finding, told)
+
     @property
     def _folder(self) -> str:
         return str(self.recorder.folder)
@@ -270,9 +274,7 @@ class NanWatch:
             else:
                 self._in_a_row = 0
         finally:
-            if (
-                self._replays.step is None or not poisoned
-            ):  # else its capsule is written when it ended
+            if not (poisoned and self._replays.step):  # else its capsule is written when it ended
                 self._replays.captured.forget()
         self._updates.before(self._norms.named, self._norms.held)
 
@@ -314,6 +316,8 @@ class NanWatch:
 
         A norm that is not finite is only a reason to look: a finite gradient can overflow it.
         """
+        if self._guard.is_skipped_by_scaler():
+            return ()
         alarm = ~(norms.seen < math.inf)
         named = {
             self._norms.names[place]: grad
@@ -329,9 +333,7 @@ class NanWatch:
     def _stop(self, symptom: Symptom) -> None:
         """What is known of the step is a finding, and the step is refused as the user asked."""
         finding = self._tell(symptom)
-        if (
-            self._replays.step is None or self.on_poison == "allow"
-        ):  # else it is replayed when it ended
+        if self.on_poison == "allow" or not self._replays.step:  # else once it has ended
             finding = self._named(finding)
         self._readings.forget_newest()
         self._in_a_row += 1
@@ -344,17 +346,11 @@ class NanWatch:
     def _symptom(
         self, step: int, loss: float | None, sightings: Sightings, grads: tuple[Poisoned, ...]
     ) -> Symptom:
-        readings: dict[str, list[Reading]] = {Kind.OUTPUT: [], Kind.OUTPUT_GRAD: []}
-        rows = zip(sightings.numbers, sightings.low, sightings.high, strict=True)
-        for number, low, high in rows:
-            site = self._bus.sites[number]
-            readings[site.kind].append(Reading(site.name, float(low), float(high)))
         return Symptom(
             step,
             self.tier,
             loss,
-            tuple(readings[Kind.OUTPUT]),
-            tuple(readings[Kind.OUTPUT_GRAD]),
+            *readings_of(sightings, self._bus.sites),
             self._root,
             grads,
             poisoned(self._state()),
@@ -386,13 +382,6 @@ class NanWatch:
         self.recorder.close(self.judgement, complete=whole)
         if self.judgement.findings:
             _render(self.recorder.folder)
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise RequestError(
-            f"`{name}` is {value!r}, which is none of {', '.join(known)}: choose one of them."
-        )
 
 
 def _odd(loss: float | None) -> bool:
