@@ -34,6 +34,7 @@ def first_place(symptom: Symptom) -> Place:
         or _in_forward(symptom)
         or _in_loss(symptom)
         or _in_backward(symptom)
+        or _in_buffers(symptom)
         or _in_gradients(symptom)
     )
 
@@ -199,6 +200,24 @@ def _in_backward(symptom: Symptom) -> Place | None:
         "derivative is not finite at this value, or `where` over such a branch.",
         evidence=evidence,
         reading=reading,
+    )
+
+
+def _in_buffers(symptom: Symptom) -> Place | None:
+    if symptom.grads or not symptom.fresh:
+        return None
+    lead = symptom.fresh[0]
+    return Place(
+        lead.name,
+        "forward",
+        symptom.step,
+        f"{_listed(symptom.fresh)} became NaN in the forward pass of step {symptom.step}, whose "
+        "loss and gradients are finite: whatever reads it next is poisoned.",
+        f"Look at the code that writes `{lead.name}`: a mean over nothing, a division by a count.",
+        where={"row": lead.rows[0]} if len(lead.rows) == 1 else {},
+        evidence=(
+            Evidence(f"numbers of {lead.name} that are not finite, of {lead.of}", lead.bad, 0),
+        ),
     )
 
 

@@ -36,11 +36,12 @@ def named(finding: Finding, origin: Origin) -> Finding:
 
     What was there before the step keeps its own words and gains who read it first.
     """
+    by_update = finding.phase == "update"  # the operator that reads it is only the victim
     told = replace(
         finding,
-        op=origin.op,
-        node=origin.node,
-        source=origin.source,
+        op=None if by_update else origin.op,
+        node=None if by_update else origin.node,
+        source=None if by_update else origin.source,
         where=dict(origin.where) or finding.where,
         samples=origin.samples,
         evidence=(*_evidence(origin), *finding.evidence),

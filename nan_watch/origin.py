@@ -211,15 +211,15 @@ def _looking(
 
 
 def _trace(ledger: Ledger, replayed: Replayed) -> _Traced | None:
-    """The culprit of the loss where it is not finite; else of the gradients; else a parameter."""
-    found = replayed.symptoms()
+    """The culprit of the loss where it is not finite; else of gradients, buffers, a parameter."""
+    found, buffers = replayed.symptoms(), list(replayed.buffers)
     loss = [name for name in found if name == "<loss>"]
-    grads = [name for name in found if name != "<loss>"]
-    for names in (loss, grads):
+    grads = [name for name in found if name != "<loss>" and name not in replayed.buffers]
+    for names in (loss, grads, buffers):
         roots = tuple(root for name in names for root in ledger.writers(found[name]))
         blamed = culprit(ledger.events, roots)
         if blamed is not None:
-            return _Traced(ledger, (*loss, *grads), roots, *blamed)
+            return _Traced(ledger, (*loss, *grads, *buffers), roots, *blamed)
     poisoned = [event for event in ledger.events if event.given == "parameter"]
     if not poisoned:
         return None

@@ -38,11 +38,10 @@ def rerun(
     A step is finite where its loss, its gradients and the weights after it are. Batches that
     come to an end before count as not finite: nothing was shown.
     """
-    loop = Loop(_smaller_steps(_fresh(subject, seed, device), lr_factor))
+    fresh = _smaller_steps(_fresh(subject, seed, device), lr_factor)
+    loop = Loop(fresh) if start is None else _started(Loop(fresh), start)
     first = 0 if start is None else start.step
     if start is not None:
-        schedule_at(loop.schedule, first)
-        start.restore(loop.model, loop.optimizer)
         _scale(loop.optimizer, lr_factor)
     if change is not None:
         change(loop.model)
@@ -52,6 +51,17 @@ def rerun(
             return False
         taken += 1
     return taken == steps - first > 0
+
+
+def restarted(subject: Subject, start: Start) -> Loop:
+    """The loop of a copy of the subject's model, which stands where the start was taken."""
+    return _started(Loop(_fresh(subject, 0, None)), start)
+
+
+def _started(loop: Loop, start: Start) -> Loop:
+    schedule_at(loop.schedule, start.step)
+    start.restore(loop.model, loop.optimizer)
+    return loop
 
 
 def _fresh(subject: Subject | str, seed: int, device: str | None) -> Subject:

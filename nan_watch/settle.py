@@ -13,6 +13,7 @@ from nan_watch.capsule.start import Start
 from nan_watch.causes.exploding_recurrence import ExplodingRecurrence
 from nan_watch.causes.step_too_large import StepTooLarge
 from nan_watch.rerun import rerun
+from nan_watch.update_birth import with_update
 from probes.finding import Evidence, Finding
 from probes.subject import Subject
 
@@ -27,8 +28,11 @@ def settle(finding: Finding, subject: Subject, start: Start) -> Finding:
 
     start: what the first step started from; the subject's model may have been trained since.
 
-    The steps are run once unchanged, which must fail again, and once with the proposed fix.
+    The steps are run once unchanged, which must fail again, and once with the proposed fix. Of an
+    update that gave birth the operator is named.
     """
+    if finding.phase == "update":
+        return with_update(finding, subject, start)
     if finding.step is None or finding.code not in (StepTooLarge.code, ExplodingRecurrence.code):
         return finding
     steps = finding.step + 1

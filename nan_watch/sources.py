@@ -23,7 +23,9 @@ INTERACTIVE = ("<stdin>", "<ipython", "<python-input")
 TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 ENGINE = f"{TORCH}autograd{os.sep}graph.py"
 CHECKPOINT = f"{TORCH}utils{os.sep}checkpoint.py"
-STANDARD = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
+STANDARD = tuple(
+    f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "scripts")
+)
 
 
 class Kind(Enum):

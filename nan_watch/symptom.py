@@ -69,9 +69,9 @@ class Symptom:
 
     loss: None where the watch was not told. outputs: in the order of the forward pass.
     output_grads: in the order of the backward pass. root: what the model itself is called.
-    grads: gradients that are not finite. state: parameters and buffers that are not finite,
-    looked at before the step was written. loaded: the names of those that were so before the
-    first step. past: the steps before.
+    grads: gradients that are not finite. state: parameters and buffers that were not finite
+    before the step. fresh: buffers that the step itself made so. loaded: the names of those that
+    were so before the first step. past: the steps before.
     """
 
     step: int
@@ -82,5 +82,6 @@ class Symptom:
     root: str
     grads: tuple[Poisoned, ...]
     state: tuple[Poisoned, ...]
+    fresh: tuple[Poisoned, ...]
     loaded: tuple[str, ...]
     past: Past

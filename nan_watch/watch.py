@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, get_args
@@ -16,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nan_watch.buffers import Buffers
 from nan_watch.capsule.keep import MOST
-from nan_watch.case import Case
 from nan_watch.causes import RULES as CAUSES
-from nan_watch.causes import name_cause
 from nan_watch.flags import Doubles, Flags, Sightings, read
 from nan_watch.grad_norms import GradNorms, HookedNorms, Norms
 from nan_watch.guard import Guard, PoisonedStep
@@ -31,9 +29,8 @@ from nan_watch.replays import Replays
 from nan_watch.rules import RULES as HEALTH
 from nan_watch.sampled import Sampled
 from nan_watch.state import Poisoned, poisoned
-from nan_watch.stories import Stories
 from nan_watch.symptom import Symptom, readings_of
-from nan_watch.trends import with_trends
+from nan_watch.telling import Telling
 from nan_watch.updates import Updates
 from probes.bus import Bus, Observer, watched_modules
 from probes.errors import demand_one_of
@@ -96,14 +93,13 @@ class NanWatch:
         self._losses: list[Tensor] = []
         self._late_losses: list[Tensor] = []
         self._told = False
-        self._news: tuple[Symptom, Finding] | None = None
         self._writes = OwnWrites(model.parameters)
         self._replays = Replays(model, optimizer, capsules)
         self._last: Sightings | None = None
-        self._stories = Stories()
         self._health = Judgement()
         self._in_a_row = 0
         self._sampled = Sampled(model, on=tier == "sites")
+        self._telling = Telling(self._replays, self._sampled.edges, goes_on=on_poison == "allow")
         sites, hooked = tier == "sites", [self._hooked] if parameter_hooks else []
         observers: list[Observer] = [self._flags] if sites else []
         observers += [*self._sampled.observers, *hooked]
@@ -121,7 +117,11 @@ class NanWatch:
             self._parameters = Parameters(self.model, self._guard.optimizer)
             self.recorder.note(parameters=self._parameters.facts())
             self._readings = Readings(self.recorder)
-            self.loaded = tuple(each.name for each in self._poisoned_parameters())
+            self._spoilt = bool(self._poisoned_parameters())
+            self._buffers = Buffers(self.model)
+            self.loaded = tuple(each.name for each in poisoned(self._state()))
+            frozen = self._parameters.facts()["frozen"]
+            self._telling.begin(self._buffers, frozen, self._bus, self.recorder)
             opened.enter_context(self._bus)
             opened.enter_context(self._guard)
             opened.pop_all()
@@ -151,8 +151,8 @@ class NanWatch:
     @property
     def judgement(self) -> Judgement:
         """What causes say, and, once a run folder of its own is closed, the rules of health."""
-        passed = tuple(rule.code for rule in CAUSES if not self._stories)
-        return Judgement(self._stories.findings) + Judgement(passed=passed) + self._health
+        passed = tuple(rule.code for rule in CAUSES if not self._telling.stories)
+        return Judgement(self._telling.stories.findings) + Judgement(passed=passed) + self._health
 
     @property
     def run(self) -> Run:
@@ -171,7 +171,7 @@ class NanWatch:
         A step that is refused is replayed and its origin named. batch, layout: what the
         step reads, so that keys, samples and tokens have names.
         """
-        before, self._told, self._news = self.steps, False, None
+        before, self._told, self._telling.news = self.steps, False, None
         snapshot = Snapshot.take(self.model, parameters=self._writes.expected)
         self._writes.begin()
         with self._replays.of(Repeatable(fn, snapshot, batch, layout)):
@@ -179,28 +179,16 @@ class NanWatch:
                 with self._sampled.looking(before):
                     result = fn()
             except PoisonedStep as refusal:
-                raise PoisonedStep(self._named(refusal.finding), self._folder) from None
+                raise PoisonedStep(self._telling.name(refusal.finding), self._folder) from None
             except Exception:
                 self._forget_half_a_step()
                 raise
-            if self._news is not None and self.on_poison == "skip":
-                self._named(self._news[1])
+            if self._telling.news is not None and self.on_poison != "allow":
+                self._telling.name(self._telling.news[1])
         if isinstance(result, Tensor) and result.numel() == 1 and not self._told:
             waiting = self._late_losses if self.steps > before else self._losses
             waiting.append(result.detach().reshape(()))
         return result
-
-    def _named(self, finding: Finding) -> Finding:
-        """The finding as the replay of its step tells it; as it was where it was told before.
-
-        Of a plain loop's step, the model's part is replayed.
-        """
-        if self._news is None or self._news[1] is not finding:
-            return finding
-        told = self._replays.tell(*self._news, self._bus, self.recorder)
-        told = with_trends(told, self._news[0], self._sampled.edges)
-        self._stories.rename(finding, told)
-        return told
 
     def _forget_half_a_step(self) -> None:
         """What was seen of a step that raised is no part of the next one."""
@@ -211,7 +199,7 @@ class NanWatch:
 
     def retell(self, finding: Finding, told: Finding) -> None:
         """What was found is told in other words, as after a run from the start."""
-        self._stories.rename(finding, told)
+        self._telling.stories.rename(finding, told)
 
     @property
     def _folder(self) -> str:
@@ -251,13 +239,15 @@ class NanWatch:
         )
 
     def _state(self) -> Mapping[str, Tensor]:
-        return self._norms.named | dict(self.model.named_buffers())
+        """Parameters, and the buffers that were NaN before the step."""
+        return {**self._norms.named, **self._buffers.named(self._buffers.before)}
 
     def _before_step(self) -> None:
         """The step is on disk, and stopped where it is poisoned."""
         self._writes.end()
         groups = [self._losses, self._norms.waiting(), self._flags.waiting, self._hooked.waiting]
-        late, (losses, norms, flags, hooked, few) = self._read([*groups, self._sampled.waiting()])
+        groups += [self._sampled.waiting(), self._buffers.waiting()]
+        late, (losses, norms, flags, hooked, few, buffers) = self._read(groups)
         step, self.steps = self.steps, self.steps + 1
         loss = sum(losses.tolist()) / len(losses) if len(losses) else None
         taken = self._norms.take(norms)
@@ -267,12 +257,15 @@ class NanWatch:
         self._losses = []
         self._write(step, loss, taken, sightings, before, rows)
         grads = self._poisoned_grads(taken)
-        poisoned = grads or _odd(loss) or late or (step == self._start and self.loaded)
+        fresh, first = self._buffers.take(buffers), step == self._start
+        poisoned = grads or _odd(loss) or late or (first and self._spoilt)
         try:
             if poisoned:
-                self._stop(self._symptom(step, loss, sightings, grads))
+                self._stop(self._symptom(step, loss, sightings, grads, fresh))
             else:
                 self._in_a_row = 0
+            if not poisoned and (fresh or (first and self.loaded)):
+                self._remark(self._symptom(step, loss, sightings, (), fresh))
         finally:
             if not (poisoned and self._replays.step):  # else its capsule is written when it ended
                 self._replays.captured.forget()
@@ -289,7 +282,7 @@ class NanWatch:
             rows |= self._readings.one("loss", "value", {"<loss>": self.loss})
         self._readings.late(step, rows)
         if len(losses) and _odd(self.loss) and self._in_a_row == 0 and self._last is not None:
-            self._tell(self._symptom(step, self.loss, self._last, ()))
+            self._telling.tell(self._symptom(step, self.loss, self._last, ()), self.batch)
         # a norm that is not finite is only a reason to look: finite numbers can overflow it
         alarm = not np.isfinite(updates).all()
         return alarm and bool(self._poisoned_parameters()), numbers
@@ -332,9 +325,9 @@ class NanWatch:
 
     def _stop(self, symptom: Symptom) -> None:
         """What is known of the step is a finding, and the step is refused as the user asked."""
-        finding = self._tell(symptom)
+        finding = self._telling.tell(symptom, self.batch)
         if self.on_poison == "allow" or not self._replays.step:  # else once it has ended
-            finding = self._named(finding)
+            finding = self._telling.name(finding)
         self._readings.forget_newest()
         self._in_a_row += 1
         if self.on_poison == "allow":
@@ -343,8 +336,19 @@ class NanWatch:
             raise PoisonedStep(finding, self._folder)
         self._guard.refuse()
 
+    def _remark(self, symptom: Symptom) -> None:
+        """A buffer that is NaN now is told of, and the step goes on: nothing has read it yet."""
+        found = self._telling.tell(symptom, self.batch)
+        if not self._replays.step:  # else once it has ended
+            self._telling.name(found)
+
     def _symptom(
-        self, step: int, loss: float | None, sightings: Sightings, grads: tuple[Poisoned, ...]
+        self,
+        step: int,
+        loss: float | None,
+        sightings: Sightings,
+        grads: tuple[Poisoned, ...],
+        fresh: Sequence[str] = (),
     ) -> Symptom:
         return Symptom(
             step,
@@ -354,23 +358,16 @@ class NanWatch:
             self._root,
             grads,
             poisoned(self._state()),
+            poisoned(self._buffers.named(fresh)),
             self.loaded,
             self._readings,
         )
-
-    def _tell(self, symptom: Symptom) -> Finding:
-        """The finding; once a poisoned step was let through, all later ones are its own."""
-        found = replace(name_cause(Case(symptom)), batch=self.batch)
-        found = with_trends(found, symptom, self._sampled.edges)
-        if self._stories.tell(found, goes_on=self.on_poison == "allow"):
-            self._news = symptom, found
-        return found
 
     def _read_late(self) -> None:
         """What the last step left to be read is in the record."""
         poisoned_since, _ = self._read([])
         if poisoned_since and self._in_a_row == 0:  # else the step itself has told it
-            self._tell(self._symptom(self.steps, None, Sightings.none(), ()))
+            self._telling.tell(self._symptom(self.steps, None, Sightings.none(), ()), self.batch)
 
     def _close(self, error: BaseException | None) -> None:
         if self.recorder is self._out:

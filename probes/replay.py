@@ -6,7 +6,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -152,10 +152,12 @@ class Replayed:
     """What a replayed step gave.
 
     loss: detached. grads: parameter name to the gradient that the optimizer would have seen.
+    buffers: those that hold a NaN and held none before, by name.
     """
 
     loss: Tensor
     grads: Mapping[str, Tensor | None]
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
 
     def same_as(self, other: Replayed) -> bool:
         """Equal to the bit, NaN where NaN is, and no gradient where there is none."""
@@ -164,9 +166,10 @@ class Replayed:
         )
 
     def symptoms(self) -> dict[str, Tensor]:
-        """What is not finite: the loss as `<loss>`, and gradients by their parameter's name."""
+        """What is not finite, by name: the loss as `<loss>`, gradients by parameter, buffers."""
         found = {"<loss>": self.loss, **self.grads}
-        return {name: t for name, t in found.items() if t is not None and not is_finite(t)}
+        odd = {name: t for name, t in found.items() if t is not None and not is_finite(t)}
+        return {**self.buffers, **odd}
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -219,7 +222,21 @@ def replay(
         seen = {id(p): grad for seen in held for p, grad in seen}
         for name, parameter in parameters.items():
             grads[name] = seen.get(id(parameter), grads[name])
-        return Replayed(loss.detach(), grads)
+        return Replayed(loss.detach(), grads, _turned_nan(model, snapshot))
+
+
+def _turned_nan(model: nn.Module, snapshot: Snapshot) -> dict[str, Tensor]:
+    before = {(id(kept.owner), kept.name) for kept in snapshot.buffers if _holds_nan(kept.copy)}
+    return {
+        f"{place}.{name}" if place else name: buffer
+        for place, module in model.named_modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and (id(module._buffers), name) not in before and _holds_nan(buffer)
+    }
+
+
+def _holds_nan(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.is_floating_point() and bool(tensor.isnan().any())
 
 
 def _give_attributes_back(kept: Sequence[tuple[nn.Module, dict[str, Any]]]) -> None:

@@ -25,6 +25,7 @@ from nan_watch.causes.log_of_zero import LogOfZero
 from nan_watch.causes.logsumexp_of_nothing import LogsumexpOfNothing
 from nan_watch.causes.loss_scale_overflow import LossScaleOverflow
 from nan_watch.causes.non_finite_data import NonFiniteData
+from nan_watch.causes.non_finite_setting import NonFiniteSetting
 from nan_watch.causes.optimizer_underflow import OptimizerUnderflow
 from nan_watch.causes.outside_domain import OutsideDomain
 from nan_watch.causes.overflow import Overflow
@@ -41,6 +42,7 @@ from probes.finding import Cause, Evidence, Finding, Verdict, judge_one
 
 RULES: tuple[Cause[Case], ...] = (
     NonFiniteData(),
+    NonFiniteSetting(),
     OptimizerUnderflow(),
     PoisonedParameter(),
     UninitialisedMemory(),

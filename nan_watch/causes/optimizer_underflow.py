@@ -50,6 +50,7 @@ class OptimizerUnderflow:
                     f"is 0 in {small[0].dtype}, and so is the root that it is added to.",
                     fix="Keep the parameters in float32 and compute under autocast, or give the "
                     f"optimizer an eps over {torch.finfo(small[0].dtype).tiny:.2g}.",
+                    site="<optimizer>",
                     evidence=(Evidence("eps in the parameters' dtype", 0.0, eps), *found.evidence),
                 )
                 return

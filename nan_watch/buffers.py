@@ -1,0 +1,93 @@
+"""Buffers that become NaN: seen in the step that writes them, and blamed once they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from nan_watch.flags import Doubles, read
+from probes.finding import Evidence, Finding, Verdict
+
+STATISTICS = ("running_mean", "running_var")  # read by every evaluation
+
+
+class Buffers:
+    """Looks at the buffers that a step wrote, known by their versions; an infinity has a meaning.
+
+    `before` names those that were NaN when the step at work began.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._places = [
+            (f"{name}.{key}" if name else key, module._buffers, key)
+            for name, module in model.named_modules()
+            for key, buffer in module._buffers.items()
+            if buffer is not None and buffer.is_floating_point()
+        ]
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._asked: list[str] = []
+        self._now: set[str] = set()
+        self._remarks: dict[str, Finding] = {}
+        self.before: set[str] = set()
+        self.take(read([self.waiting()])[0])
+        self.before = set(self._now)
+
+    @torch.no_grad()
+    def waiting(self) -> list[Tensor]:
+        """What is to be read: the largest number of each that was written since."""
+        self._asked, found = [], []
+        for name, owner, key in self._places:
+            buffer = owner[key]
+            if buffer is None or buffer.numel() == 0 or buffer.layout is not torch.strided:
+                continue
+            mark = (id(buffer), 0 if buffer.is_inference() else buffer._version)
+            if self._seen.get(name) != mark:
+                self._seen[name] = mark
+                self._asked.append(name)
+                found.append(buffer.amax())
+        return found
+
+    def take(self, numbers: Doubles) -> Sequence[str]:
+        """The names of those that are NaN and were not before, from what was read."""
+        self.before = set(self._now)
+        for name, number in zip(self._asked, numbers.tolist(), strict=True):
+            if number != number:
+                self._now.add(name)
+            else:
+                self._now.discard(name)
+        return [name for name in self._asked if name in self._now - self.before]
+
+    def named(self, names: Sequence[str] | set[str]) -> Mapping[str, Tensor]:
+        """The buffers of these names."""
+        found = {name: owner[key] for name, owner, key in self._places if name in names}
+        return {name: buffer for name, buffer in found.items() if buffer is not None}
+
+    def remark(self, finding: Finding, names: Sequence[str]) -> Finding:
+        """The finding as it is said while the loss is finite: a warning where evaluation reads it.
+
+        It is kept, for the step in which the buffer is read and poisons the loss.
+        """
+        read_by_evaluation = any(name.endswith(STATISTICS) for name in names)
+        verdict = Verdict.WARN if read_by_evaluation else Verdict.NOTE
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        said = Evidence(f"buffers that are not finite now ({listed})", len(names), 0)
+        told = replace(finding, verdict=verdict, evidence=(said, *finding.evidence))
+        self._remarks |= dict.fromkeys(names, told)
+        return told
+
+    def culprit(self, told: Finding) -> Finding:
+        """What made the buffer what it is, where the finding blames one that was remarked on."""
+        made = self._remarks.get(told.site or "") if told.code == "NAN017" else None
+        if made is None:
+            return told
+        victim = f"`{told.op}` at {told.source}" if told.source else f"`{told.op}`"
+        said = Evidence("poisons the loss", f"read by {victim}", step=told.step)
+        return replace(
+            made,
+            verdict=Verdict.FAIL,
+            message=f"{made.message[:-1]}; `{told.site}` keeps it and poisons the loss later.",
+            evidence=(said, *made.evidence),
+        )
