@@ -62,7 +62,7 @@ def read(groups: Sequence[Sequence[Tensor]]) -> list[Doubles]:
     if single:
         parts.append(stacked(single))
     whole = parts[0] if len(parts) == 1 else joined(parts)
-    numbers = whole.to("cpu", torch.float64, copy=True).numpy()  # slots are written again
+    numbers = whole.cpu().to(torch.float64, copy=True).numpy()  # slots are written again
     return _dealt(groups, numbers, len(numbers) - len(single))
 
 
@@ -126,9 +126,10 @@ class Slots:
     def grow(self) -> None:
         """There are twice as many."""
         count = max(CHUNK, len(self.free))
-        rows = torch.zeros((count, 2), dtype=self.dtype, device=self.device)  # (slot, low and high)
-        self._rows.append(rows)
-        self.free += [slot.unbind() for slot in rows.unbind()]
+        with torch.inference_mode(False), torch.no_grad():
+            rows = torch.zeros((count, 2), dtype=self.dtype, device=self.device)
+            self._rows.append(rows)  # (slot, low and high)
+            self.free += [slot.unbind() for slot in rows.unbind()]
 
     def filled(self, used: int) -> list[Tensor]:
         """The first `used` slots, low and high in turn, as 1-d tensors."""

@@ -288,3 +288,33 @@ def test_a_tensor_seen_twice_is_passed_once_unless_it_changed() -> None:
     flags.see(2, tensor)
     assert sum(each.numel() for each in flags.waiting) == 2 * 2
     assert flags.take(read([flags.waiting])[0]).high.tolist() == [1.0, 1.0, 5.0]
+
+
+def test_what_differs_in_kind_from_the_first_tensor_keeps_its_place_in_the_order() -> None:
+    flags = Flags()
+    with torch.inference_mode():
+        flags.see(0, torch.tensor([1.0, -1.0]))
+    tensors = [
+        torch.tensor([2.0, -2.0], dtype=torch.float64),
+        torch.tensor([3.0, -3.0]),
+        torch.tensor([4.0, -4.0], dtype=torch.bfloat16),
+        torch.tensor([5.0, math.nan]),
+        torch.tensor([]),
+        torch.tensor([6.0, -math.inf]),
+    ]
+    for number, tensor in enumerate(tensors, 1):
+        flags.see(number, tensor)
+    sightings = flags.take(read([flags.waiting])[0])
+    assert sightings.numbers.tolist() == [0, 1, 2, 3, 4, 6]
+    np.testing.assert_array_equal(sightings.high, [1, 2, 3, 4, math.nan, 6])
+    np.testing.assert_array_equal(sightings.low, [-1, -2, -3, -4, math.nan, -math.inf])
+
+
+def test_the_numbers_of_a_step_outlive_the_next_step() -> None:
+    flags = Flags()
+    taken = []
+    for step in range(3):
+        flags.see(0, torch.ones(2, dtype=torch.float64))
+        flags.see(0, torch.full((2,), float(step), dtype=torch.float64))
+        taken.append(flags.take(read([flags.waiting])[0]))
+    assert [each.high.tolist() for each in taken] == [[1.0, step] for step in range(3)]

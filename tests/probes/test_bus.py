@@ -293,3 +293,16 @@ def test_several_observers_share_one_hook() -> None:
         assert len(model._forward_hooks) == 2  # what is shown, and the end of a pass
         model(torch.ones(1, 2))
     assert len(one.seen) == len(two.seen) == 1
+
+
+def test_hooks_of_the_users_own_on_a_shown_output_stay_and_keep_their_order() -> None:
+    model, notes, calls = nn.Linear(2, 2), Notes(Kind.OUTPUT_GRAD), []
+    with Bus(model, [notes]):
+        output = model(torch.ones(1, 2))
+        mine = output.register_hook(lambda grad: calls.append(len(notes.seen)))
+        gone = output.register_hook(lambda grad: calls.append(-1))
+        gone.remove()
+        output.sum().backward()
+    assert calls == [1]
+    mine.remove()
+    assert len(output._backward_hooks) == 1
