@@ -6,8 +6,8 @@ import gc
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from time import perf_counter, process_time
 
@@ -68,7 +68,7 @@ class Measurement:
         with bare(loop) as alone:
             self._plain = Arm("bare", False, alone, Hooks(()))
 
-    def rounds(self, pairs: int, seconds: float) -> Iterator[int]:
+    def rounds(self, pairs: int, seconds: float) -> Generator[int, None, None]:
         """Counts rounds, in each of which every tool that takes part has had its turn.
 
         Ends where our rows are known well enough, or with this many pairs or seconds.
@@ -117,8 +117,8 @@ class Measurement:
 
     def _widest(self) -> float:
         """How far the least known of our rows may be off."""
-        ours = [self.ratios[tool.name] for tool in self.tools if tool.ours and self.ratios]
-        return max((interval(ratios).width for ratios in ours), default=0.0)
+        ours = [self.ratios[t.name] for t in self.tools if t.ours and t.name in self.ratios]
+        return max((interval(ratios).width for ratios in ours), default=math.inf)
 
     def rows(self) -> tuple[Cost, ...]:
         """What is known by now of every tool."""
@@ -147,9 +147,10 @@ def measure(
     at_work, interrupted = None, False
     try:
         at_work = Measurement(Loop(workload.make()), tools)
-        for done in at_work.rounds(pairs, seconds):
-            if say is not None:
-                say(done, at_work.width)
+        with closing(at_work.rounds(pairs, seconds)) as rounds:
+            for done in rounds:
+                if say is not None:
+                    say(done, at_work.width)
     except KeyboardInterrupt:
         interrupted = True
     except RequestError as error:
