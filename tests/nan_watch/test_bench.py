@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -205,23 +201,6 @@ def test_a_wrong_request_ends_with_status_2(
         main(["bench", *asked])
     assert ended.value.code == 2
     assert said in capfd.readouterr().err
-
-
-@pytest.mark.slow
-def test_the_command_keeps_what_there_is_at_ctrl_c(tmp_path: Path) -> None:
-    out = tmp_path / "bench.json"
-    command = [Path(sys.executable).parent / "whynan", "bench", "--on", "layers", "--memory", "0"]
-    with subprocess.Popen(
-        [*command, "--out", out],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    ) as process:
-        time.sleep(15)
-        process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=120)
-    assert said.splitlines()[-1] == f"run: {out}"
-    assert not json.loads(out.read_text())["complete"]
 
 
 @pytest.mark.slow
