@@ -20,6 +20,7 @@ from probes.batch import map_leaves
 from probes.replay import RandomState, Snapshot, Snapshots
 
 KEPT = 64  # calls of a step; where there are more, the oldest are forgotten
+BUDGET = 256 * 2**20  # bytes that all but the newest call may hold on to
 LEARNING = 3  # calls in which it is learned whether the model draws from python or numpy
 AUTOCAST = ("cpu", "cuda")
 
@@ -39,6 +40,13 @@ class Call:
     given: list[tuple[str, Tensor, int]] = field(default_factory=list)
     autocast: tuple[tuple[str, torch.dtype], ...] = ()
     grads: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """The bytes of what was given and of the gradients, which would be free without us."""
+        given = [tensor for _, tensor, _ in self.given]
+        grads = [grad for each in self.grads.values() for grad in each]
+        return sum(each.numel() * each.element_size() for each in [*given, *grads])
 
     @property
     def changed(self) -> str | None:
@@ -71,12 +79,17 @@ class Call:
 class Captured:
     """Keeps the calls since the optimizer's last step; reads nothing back from the device.
 
-    `on` is set to false where whole steps are handed over, and nothing need be kept.
+    `on` is set to false where whole steps are handed over, and nothing need be kept. `dropped`
+    is how many calls of the step were forgotten, being too many or too large. `loss` is the
+    newest loss's autograd node, where it is known; `ends` are the numbers of the outputs' nodes.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.calls: list[Call] = []
         self.on = True
+        self.dropped = 0
+        self.loss: Any = None
+        self.ends: set[int] = set()
         self._snapshots = Snapshots(model)
         self._open: list[Call | None] = []  # the calls at work, the innermost last
         self._left = LEARNING
@@ -96,15 +109,20 @@ class Captured:
         for place, tensor in enumerate(tensors_of(output)):
             if tensor.requires_grad and not tensor.is_leaf:
                 tensor.register_hook(partial(_keep, call, place))
-        self.calls.append(call)
-        if len(self.calls) > KEPT:
+                self.ends.add(tensor.grad_fn._sequence_nr())  # type: ignore[union-attr]
+        while self.calls and (
+            len(self.calls) >= KEPT or sum(each.size for each in self.calls) > BUDGET
+        ):
             self.calls.pop(0).forget()
+            self.dropped += 1
+        self.calls.append(call)
 
     def forget(self) -> None:
         """The step is over: nothing of it is held any more."""
         for call in self.calls:
             call.forget()
-        self.calls = []
+        self.calls, self.dropped = [], 0
+        self.loss, self.ends = None, set()
 
     def _noted(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         given: list[tuple[str, Tensor, int]] = []

@@ -19,6 +19,7 @@ from probes.replay import is_finite
 from probes.subject import Batch
 
 OUTPUT = "<output>"
+NODES = 12  # of the loss code that are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +78,45 @@ def explain(captured: Captured, inquest: Inquest, symptom: Symptom, finding: Fin
         return replace(finding, evidence=(*finding.evidence, Evidence("not replayed", why)))
     again = Part.of(inquest.model, captured.calls).repeatable()
     told = inquest.hold(symptom, finding, again)
-    return told if told is not finding else _outside(finding)
+    return told if told is not finding else _outside(finding, captured)
 
 
-def _outside(finding: Finding) -> Finding:
+def _outside(finding: Finding, captured: Captured) -> Finding:
     """The finding, which the model's part does not show, with what follows from that."""
+    evidence = [*finding.evidence]
+    if captured.dropped:
+        what = "earlier calls of the step, too many or too large to be kept"
+        evidence.append(Evidence(what, captured.dropped))
     if finding.site != "<loss>":
-        seen = Evidence("the model's part, replayed", "finite: it does not repeat by itself")
-        return replace(finding, evidence=(*finding.evidence, seen))
+        evidence.append(Evidence("the model's part, replayed", "finite: it does not repeat"))
+        return replace(finding, evidence=tuple(evidence))
+    evidence.append(Evidence("the model's part, replayed", "no cause in it"))
+    nodes = loss_nodes(captured)
+    if nodes:
+        what = "autograd nodes between the loss and the model's output"
+        evidence.append(Evidence(what, ", ".join(nodes)))
     message, fix = finding.message.removesuffix("."), finding.fix.removesuffix(".")
-    seen = Evidence("the model's part, replayed", "no cause in it")
     return replace(
         finding,
         message=f"{message}; a plain loop's loss code is outside of what can be replayed.",
         fix=f"{fix}; `watch.step(fn)` replays that too and names the operator.",
-        evidence=(*finding.evidence, seen),
+        evidence=tuple(evidence),
     )
+
+
+def loss_nodes(captured: Captured) -> list[str]:
+    """The nodes of the loss code, from the loss down; none where `watch.backward` had no loss."""
+    found: list[str] = []
+    queue, seen = [captured.loss], set()
+    while queue and len(found) < NODES:
+        node = queue.pop(0)
+        if node is None or node in seen or node._sequence_nr() in captured.ends:
+            continue
+        seen.add(node)
+        if not node.name().endswith("AccumulateGrad"):
+            found.append(node.name().rpartition("::")[2])
+        queue.extend(before for before, _ in node.next_functions)
+    return found
 
 
 def lacks(captured: Captured) -> str | None:

@@ -209,6 +209,7 @@ class NanWatch:
         """The loss's backward has run, with torch's own arguments; its value is in the record."""
         if not self._replays.running:
             self._told = True
+            self._replays.captured.loss = loss.grad_fn
             if loss.numel() == 1:
                 self._losses.append(loss.detach().reshape(()))
         loss.backward(**how)

@@ -72,11 +72,11 @@ def _facts(capsule: Capsule) -> dict[str, Any]:
 
 
 def find(place: Path) -> Path:
-    """The capsule's folder: the place itself, or `capsule/` of the run folder that it is.
+    """The capsule's folder: the place itself, or that of the run folder that it is, or of a part.
 
     Raises RequestError where there is none.
     """
-    for folder in (place, place / "capsule"):
+    for folder in (place, place / "capsule", *sorted(place.glob("parts/*/capsule"))):
         if (folder / JSON).is_file():
             return folder
     raise RequestError(

@@ -122,6 +122,12 @@ def test_a_birth_in_the_loss_code_is_said_to_lie_outside(on_poison: str) -> None
     )
     assert "`watch.step(fn)` replays that too" in finding.fix
     assert told(finding, "the model's part, replayed") == "no cause in it"
+    nodes = told(finding, "autograd nodes between the loss and the model's output")
+    assert (
+        nodes
+        == "NegBackward0, MeanBackward0, MaxBackward0, LogBackward0, SoftmaxBackward0, "
+        + ("MulBackward0")
+    )
 
 
 def test_a_loss_that_is_not_finite_while_the_model_is_lies_outside() -> None:
@@ -310,9 +316,7 @@ def test_a_replay_leaves_the_models_own_attributes_as_they_were() -> None:
                 optimizer.step()
         assert len(watch.findings) == 1
         if watched:
-            assert told(watch.findings[0], "the model's part") == (
-                "finite: it does not repeat by itself"
-            )
+            assert told(watch.findings[0], "the model's part") == ("finite: it does not repeat")
         return [model.calls, model.state.tolist(), model.inner.weight.tolist()]
 
     assert run(True) == run(False)
@@ -331,10 +335,75 @@ def test_nothing_is_kept_over_a_step_nor_of_an_evaluation_and_of_many_calls_the_
         for number in range(KEPT + 3):
             model(torch.full((1, 2), float(number))).sum().backward()
         assert [float(call.args[0][0, 0]) for call in kept.calls] == list(range(3, KEPT + 3))
+        assert kept.dropped == 3
         first = kept.calls[0]
         optimizer.step()
         assert kept.calls == []
         assert (first.args, first.grads) == ((), {})
+        assert (kept.dropped, kept.loss, kept.ends) == (0, None, set())
         watch.step(lambda: model(torch.ones(1, 2)).sum().backward(), batch=[])
         assert kept.calls == []
     assert model._forward_pre_hooks == {}
+
+
+def test_micro_batches_whose_gradients_are_large_are_not_held_on_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nan_watch.captured.BUDGET", 3 * (8 + 8) * 4)  # three calls of 2 x 4 floats
+    model = nn.Linear(4, 4)
+    optimizer = sgd(model)
+    with NanWatch(model, optimizer, on_poison="skip") as watch:
+        for part in range(6):
+            x = torch.full((2, 4), float("nan") if part == 1 else 1.0)
+            watch.backward(model(x).sum())
+        assert len(watch._replays.captured.calls) == 4
+        optimizer.step()
+    [finding] = watch.findings
+    assert told(finding, "earlier calls of the step") == 2
+
+
+def test_a_transformers_model_with_its_loss_inside_is_replayed_whole() -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=20,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+    )
+    model = BertForSequenceClassification(config)
+    optimizer = sgd(model)
+    ids = torch.randint(0, 20, (3, 5))
+    with NanWatch(model, optimizer, on_poison="skip") as watch:
+        for scale in (1.0, float("inf")):
+            optimizer.zero_grad()
+            embedded = model.bert.embeddings.word_embeddings(ids).detach() * scale
+            out = model(inputs_embeds=embedded, labels=torch.tensor([0, 1, 0]))
+            out.loss.backward()
+            optimizer.step()
+    [finding] = watch.findings
+    assert (finding.site, finding.phase, finding.step) == ("<data>", "data", 1)
+    assert "`inputs_embeds` of the batch holds" in finding.message
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.reentrant = nn.Linear(3, 3), nn.Linear(3, 3), reentrant
+
+    def middle(self, x: Tensor) -> Tensor:
+        return (self.second(x) * 0).sqrt()  # HERE checkpointed
+
+    def forward(self, x: Tensor) -> Tensor:
+        from torch.utils.checkpoint import checkpoint
+
+        return checkpoint(self.middle, self.first(x), use_reentrant=self.reentrant)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpointed_part_of_the_model_is_replayed(reentrant: bool) -> None:
+    torch.manual_seed(0)
+    finding = refused(Checkpointed(reentrant), torch.ones(2, 3))
+    assert (finding.node, finding.source) == ("SqrtBackward0", line("checkpointed"))
