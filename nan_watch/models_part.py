@@ -122,7 +122,7 @@ def loss_nodes(captured: Captured) -> list[str]:
 def lacks(captured: Captured) -> str | None:
     """Why the model's part cannot be run again; None where it can."""
     if not captured.calls:
-        return "the model was not called with gradients since the optimizer's last step"
+        return "no call of the model with gradients was seen since the optimizer's last step"
     dist = torch.distributed
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         return "several processes train together, and this one must not run alone"

@@ -127,13 +127,12 @@ class Snapshots:
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = list(model.modules())
-        self._facts = [vars(module) for module in self._modules]
         self._owners = [module for module in self._modules if module._buffers]
 
     def take(self, random: RandomState) -> Snapshot:
         """The state of now, without the parameters, with these generators."""
         buffers = [_Kept.of(m._buffers, name) for m in self._owners for name in m._buffers]
-        modes = [facts["training"] for facts in self._facts]
+        modes = [module.training for module in self._modules]
         return Snapshot(random, tuple(buffers), (), tuple(zip(self._modules, modes, strict=True)))
 
 

@@ -8,7 +8,6 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nan_watch.capsule.again import on_its_device, restored
@@ -39,7 +38,9 @@ def shrink(capsule: Capsule, subject: Subject, say: Say | None = None) -> Shrunk
     """The capsule with the fewest samples that still fail: none of them can be left out.
 
     A set fails where the same operator at the same line and site gives the first value that is
-    not finite. Ctrl-C ends the search with the smallest set so far.
+    not finite. To name it takes long, so that a first search asks only whether loss and
+    gradients fail, and a second one names each set, where what the first one found is another
+    failure. Ctrl-C ends the search with the smallest set so far.
     Raises RequestError where the step does not fail here, or cannot be cut into samples.
     """
     trial = _Trial.of(capsule, subject)
@@ -53,6 +54,9 @@ def shrink(capsule: Capsule, subject: Subject, say: Say | None = None) -> Shrunk
     interrupted = False
     try:
         search.run()
+        if not trial.fails(search.left, named=True):
+            search.left, search.named = tuple(range(count)), True
+            search.run()
     except KeyboardInterrupt:
         interrupted = True
     before = capsule.samples or tuple(range(count))
@@ -61,10 +65,14 @@ def shrink(capsule: Capsule, subject: Subject, say: Say | None = None) -> Shrunk
 
 
 class _Search:
-    """`left` is the smallest set so far that fails; Zeller's ddmin, by complements."""
+    """`left` is the smallest set so far that fails; Zeller's ddmin, by complements.
+
+    named: whether the same operator must fail, and not only something.
+    """
 
     def __init__(self, trial: _Trial, left: tuple[int, ...], say: Say | None) -> None:
-        self.trial, self.left, self.say, self.tries = trial, left, say, 0
+        self.trial, self.left, self.say = trial, left, say
+        self.tries, self.named = 0, False
 
     def run(self) -> None:
         """No sample can be left out of `left`, and no half of it fails by itself."""
@@ -83,7 +91,8 @@ class _Search:
 
     def _fails(self, samples: tuple[int, ...]) -> bool:
         self.tries += 1
-        fails = bool(samples) and len(samples) < len(self.left) and self.trial.fails(samples)
+        smaller = 0 < len(samples) < len(self.left)
+        fails = smaller and self.trial.fails(samples, self.named)
         if self.say is not None:
             self.say(len(samples) if fails else len(self.left), self.tries)
         return fails
@@ -103,29 +112,33 @@ class _Trial:
     subject: Subject
     loop: Loop
     batch: Batch
+    symptoms: frozenset[str]
     whole: Origin
 
     @classmethod
     def of(cls, capsule: Capsule, subject: Subject) -> _Trial:
         loop = restored(capsule, subject)
-        given = _given(capsule)
-        batch = on_its_device(capsule, given, loop.model)
-        origin = _origin(capsule, subject, loop, batch)
+        batch = on_its_device(capsule, _given(capsule), loop.model)
+        step = _Step.of(capsule, subject, loop, batch)
+        origin = step.origin() if step.symptoms() else None
         if origin is None:
             raise RequestError(
                 "`capsule` does not fail here: its step is finite on this device, or its loss "
                 "code is not in it; run `whynan replay` on the device that it names."
             )
-        return cls(capsule, subject, loop, batch, origin)
+        return cls(capsule, subject, loop, batch, step.symptoms(), origin)
 
-    def fails(self, samples: Sequence[int]) -> bool:
-        """Whether these samples fail the way in which all of them do; raising is no failure."""
+    def fails(self, samples: Sequence[int], named: bool) -> bool:
+        """Whether these samples fail as all of them do; a step that raises is no failure."""
         batch = take(self.batch, samples, self.subject.layout)
         try:
-            origin = _origin(self.capsule, self.subject, self.loop, batch)
+            step = _Step.of(self.capsule, self.subject, self.loop, batch)
+            if step.symptoms() != self.symptoms:
+                return False
+            origin = step.origin() if named else None
         except Exception:  # such as a batch norm over one sample
             return False
-        return origin is not None and _way(origin) == _way(self.whole)
+        return not named or (origin is not None and _way(origin) == _way(self.whole))
 
     def smaller(self, samples: Sequence[int]) -> Capsule:
         """The capsule of these samples alone."""
@@ -154,25 +167,40 @@ def _calls(capsule: Capsule, given: Batch) -> list[ModelCall]:
     return [replace(call, **cut) for call, cut in pairs]
 
 
-def _origin(capsule: Capsule, subject: Subject, loop: Loop, batch: Batch) -> Origin | None:
-    """Where the step on this batch fails; None where it is finite, which one run tells."""
-    capsule.start.state.restore(loop.model)
-    snapshot = Snapshot.take(loop.model)
-    step: Callable[[], Tensor] = partial(loop.step, batch)
-    named = batch
-    if capsule.calls:
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The step on some samples, with what it starts from."""
+
+    loop: Loop
+    subject: Subject
+    run: Callable[[], Tensor]
+    batch: Batch
+    snapshot: Snapshot
+
+    @classmethod
+    def of(cls, capsule: Capsule, subject: Subject, loop: Loop, batch: Batch) -> _Step:
+        capsule.start.state.restore(loop.model)
+        snapshot = Snapshot.take(loop.model)
+        if not capsule.calls:
+            return cls(loop, subject, partial(loop.step, batch), batch, snapshot)
         part = Part.of(loop.model, [_ready(loop, each) for each in _calls(capsule, batch)])
-        step, named = part.run, part.batch
-    with torch.enable_grad():
-        if not replay(step, loop.model, snapshot, optimizers=[loop.optimizer]).symptoms():
-            return None
+        return cls(loop, subject, part.run, part.batch, snapshot)
+
+    def symptoms(self) -> frozenset[str]:
+        """Whether the loss, and whether gradients are not finite: empty where both are."""
+        held_back = [self.loop.optimizer]
+        found = replay(self.run, self.loop.model, self.snapshot, optimizers=held_back).symptoms()
+        return frozenset("loss" if name == "<loss>" else "gradients" for name in found)
+
+    def origin(self) -> Origin | None:
+        """Where it fails, named."""
         return find_origin(
-            loop.model,
-            step,
-            snapshot,
-            layout=subject.layout,
-            batch=named,
-            optimizers=[loop.optimizer],
+            self.loop.model,
+            self.run,
+            self.snapshot,
+            layout=self.subject.layout,
+            batch=self.batch,
+            optimizers=[self.loop.optimizer],
         )
 
 

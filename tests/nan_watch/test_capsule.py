@@ -339,6 +339,29 @@ def test_samples_that_fail_only_together_are_kept_together() -> None:
     assert [tries for _, tries in said] == list(range(1, shrunk.tries + 1))
 
 
+def test_a_smaller_set_that_fails_in_another_way_is_no_answer() -> None:
+    """A single sample gives a variance that is NaN; the whole batch fails at sample 9."""
+
+    def made() -> Subject:
+        def loss(model: nn.Module, batch: Any) -> Tensor:
+            y = model(batch["x"]).squeeze(-1)
+            return (y / batch["weight"]).square().mean() + y.var()
+
+        torch.manual_seed(0)
+        weight = torch.ones(12)
+        weight[9] = 0.0
+        batch = {"x": torch.randn(12, 3), "weight": weight}
+        return Subject(
+            nn.Linear(3, 1), [batch], loss, lambda m: torch.optim.SGD(m.parameters(), lr=0.1)
+        )
+
+    found = hunt(made(), 1, Path("run"))
+    assert found.judgement.findings[0].op == "aten.div"
+    samples = shrink(load(Path("run")), made()).capsule.samples or ()
+    assert 9 in samples
+    assert len(samples) == 2
+
+
 def test_ctrl_c_keeps_the_smallest_set_so_far() -> None:
     hunt(subject_of(batches(5, size=16)), 5, Path("run"))
 

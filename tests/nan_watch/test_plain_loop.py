@@ -407,3 +407,26 @@ def test_a_checkpointed_part_of_the_model_is_replayed(reentrant: bool) -> None:
     torch.manual_seed(0)
     finding = refused(Checkpointed(reentrant), torch.ones(2, 3))
     assert (finding.node, finding.source) == ("SqrtBackward0", line("checkpointed"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_watch_around_a_compiled_model_replays_it_uncompiled() -> None:
+    torch.manual_seed(0)
+    model = Norm()
+    compiled: Any = torch.compile(model, backend="eager")
+    finding = refused(compiled, torch.ones(3, 4) * torch.tensor([[1.0], [0.0], [2.0]]))
+    assert (finding.node, finding.source) == ("SqrtBackward0", line("root"))
+
+
+def test_nested_watches_both_name_the_birth() -> None:
+    torch.manual_seed(0)
+    model = Mean()
+    optimizer = sgd(model)
+    with (
+        NanWatch(model, optimizer, on_poison="skip") as outer,
+        NanWatch(model, optimizer, on_poison="skip") as inner,
+    ):
+        model(*batch(zero=1)).sum().backward()
+        optimizer.step()
+    for watch in (outer, inner):
+        assert [each.source for each in watch.findings] in ([line("mean")], [])
