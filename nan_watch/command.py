@@ -99,6 +99,7 @@ def hunt(
     """Run a subject until something is not finite; say at which step, where and which way."""
     from nan_watch import hunt as hunting
     from nan_watch.causes import RULES as CAUSES
+    from nan_watch.exhaustion import is_out_of_memory
     from nan_watch.rules import RULES as HEALTH
     from probes.finding import judge, limits
     from probes.first_step import check_first_step
@@ -114,7 +115,11 @@ def hunt(
         )
     share_cores(jobs)
     ready = prepare(subject, seed, device)
-    check_first_step(ready)
+    try:
+        check_first_step(ready)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise  # else the hunt meets it too, and tells what filled the memory
     home = next((str(parameter.device) for parameter in ready.model.parameters()), None)
     settings = {
         "part": "hunt",

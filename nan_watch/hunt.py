@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from nan_watch.capsule.start import Start
+from nan_watch.exhaustion import is_out_of_memory
 from nan_watch.guard import PoisonedStep
 from nan_watch.kept import Kept
 from nan_watch.order import from_batch, schedule_at
@@ -96,6 +97,9 @@ def hunt(
                 raise
     except PoisonedStep:
         stopped = None if stop is None else work.stop(stop)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise  # it is a finding of the rules of health, which read the record
     except KeyboardInterrupt:
         interrupted = True
         if watch.recorder is out:

@@ -44,14 +44,20 @@ class Replays:
 
     def tell(self, symptom: Symptom, finding: Finding, bus: Bus, recorder: Recorder) -> Finding:
         """The finding as the step's replay tells it, and where its capsule is."""
-        self.running, listening = True, bus.listening
-        bus.listening = False
-        try:
+        with self.at_work(bus):
             if self.step is not None:
                 told = self._inquest.hold(symptom, finding, self.step)
             else:
                 told = explain(self.captured, self._inquest, symptom, finding)
             return self._kept(symptom, told, recorder)
+
+    @contextmanager
+    def at_work(self, bus: Bus) -> Iterator[None]:
+        """What runs is a replay, which is not watched."""
+        self.running, listening = True, bus.listening
+        bus.listening = False
+        try:
+            yield
         finally:
             self.running, bus.listening = False, listening
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,11 +17,13 @@ from torch.optim import Optimizer
 from nan_watch.buffers import Buffers
 from nan_watch.capsule.keep import MOST
 from nan_watch.causes import RULES as CAUSES
+from nan_watch.exhaustion import Exhaustions
 from nan_watch.flags import Doubles, Flags, Sightings, read
 from nan_watch.grad_norms import GradNorms, HookedNorms, Norms
 from nan_watch.guard import Guard, PoisonedStep
 from nan_watch.inquest import Repeatable
 from nan_watch.own_writes import OwnWrites
+from nan_watch.page import render_or_warn
 from nan_watch.parameters import Parameters
 from nan_watch.readings import Readings, Rows
 from nan_watch.replays import Replays
@@ -95,6 +96,7 @@ class NanWatch:
         self._told = False
         self._writes = OwnWrites(model.parameters)
         self._replays = Replays(model, optimizer, capsules)
+        self._exhaustions = Exhaustions(model, optimizer)
         self._last: Sightings | None = None
         self._health = Judgement()
         self._in_a_row = 0
@@ -136,6 +138,8 @@ class NanWatch:
         """Our hooks are off, the record is closed, and the report made where there is one to."""
         self._guard.__exit__(kind, error, trace)
         self._bus.__exit__(kind, error, trace)
+        if error is not None:
+            self._exhaustions.note(self.recorder, error, self.steps, None)
         try:
             if error is None or isinstance(error, (PoisonedStep, KeyboardInterrupt)):
                 self._read_late()
@@ -174,14 +178,18 @@ class NanWatch:
         before, self._told, self._telling.news = self.steps, False, None
         snapshot = Snapshot.take(self.model, parameters=self._writes.expected)
         self._writes.begin()
-        with self._replays.of(Repeatable(fn, snapshot, batch, layout)):
+        again = Repeatable(fn, snapshot, batch, layout)
+        self._exhaustions.begin(before, batch)
+        with self._replays.of(again):
             try:
                 with self._sampled.looking(before):
                     result = fn()
             except PoisonedStep as refusal:
                 raise PoisonedStep(self._telling.name(refusal.finding), self._folder) from None
-            except Exception:
+            except Exception as error:
                 self._forget_half_a_step()
+                with self._replays.at_work(self._bus):
+                    self._exhaustions.note(self.recorder, error, self.steps, again)
                 raise
             if self._telling.news is not None and self.on_poison != "allow":
                 self._telling.name(self._telling.news[1])
@@ -379,17 +387,8 @@ class NanWatch:
         self._health = judge(HEALTH, self.run)
         self.recorder.close(self.judgement, complete=whole)
         if self.judgement.findings:
-            _render(self.recorder.folder)
+            render_or_warn(self.recorder.folder)
 
 
 def _odd(loss: float | None) -> bool:
     return loss is not None and not math.isfinite(loss)
-
-
-def _render(folder: Path) -> None:
-    from reports import render
-
-    try:
-        render(folder)
-    except Exception as error:  # the record is whole, and the loop's own error must not be hidden
-        warnings.warn(f"`{folder}` has no report: {type(error).__name__}: {error}", stacklevel=2)

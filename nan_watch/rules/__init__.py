@@ -1,4 +1,4 @@
-"""Gradient-health rules (GRD...): one rule a file, judged on the readings of a run."""
+"""Rules of health (GRD..., MEM...): one rule a file, judged on the readings of a run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from nan_watch.rules.frozen_changes import FrozenChanges
 from nan_watch.rules.nearing_edge import NearingEdge
 from nan_watch.rules.no_gradient import NoGradient
 from nan_watch.rules.not_held import NotHeld
+from nan_watch.rules.out_of_memory import OutOfMemory
 from nan_watch.rules.saturated_units import SaturatedUnits
 from nan_watch.rules.steady_growth import SteadyGrowth
 from nan_watch.rules.update_ratio import UpdateRatio
@@ -30,4 +31,5 @@ RULES: tuple[Health[Run], ...] = (
     FrozenChanges(),
     SteadyGrowth(),
     NearingEdge(),
+    OutOfMemory(),
 )

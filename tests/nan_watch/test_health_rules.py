@@ -16,6 +16,7 @@ from torch.optim import SGD, Adam
 
 from nan_watch import NanWatch, PoisonedStep
 from nan_watch.course import is_bias, module_of, read_course
+from nan_watch.exhaustion import is_out_of_memory
 from nan_watch.parameters import Parameters
 from nan_watch.rules import RULES
 from probes.finding import Finding, Judgement, Verdict, judge
@@ -56,8 +57,9 @@ def record_subject(folder: Path, address: str, steps: int = 100) -> Run:
         with NanWatch(loop.model, loop.optimizer, out=recorder) as watch:
             for batch in islice(cycle(subject.batches), steps):
                 watch.step(lambda batch=batch: loop.step(batch, watch))
-    except PoisonedStep:
-        pass
+    except RuntimeError as error:
+        if not (isinstance(error, PoisonedStep) or is_out_of_memory(error)):
+            raise
     recorder.note(parameters=parameters.facts_at_end())
     recorder.close()
     return Run(folder)
@@ -74,7 +76,7 @@ def test_a_rule_fires_on_its_sick_case_alone_and_not_on_its_twin(rule: Any, tmp_
     planted = load_planted(folder / "sick.py")
     finding = found(sick, rule.code)
     assert finding is not None
-    assert finding.verdict is Verdict.WARN
+    assert finding.verdict is (Verdict.FAIL if rule.code == "MEM001" else Verdict.WARN)
     assert {key: getattr(finding, key) for key in planted} == planted
     worse = [f.code for f in sick.findings if f.verdict.rank > Verdict.NOTE.rank]
     assert worse == [rule.code], "one bug, one finding"
@@ -207,7 +209,7 @@ def test_what_a_run_does_not_say_is_not_judged(tmp_path: Path) -> None:
         "GRD010": "the run does not say whether frozen parameters changed",
         "GRD012": "no log, root, division or exp was seen in a step handed to `watch.step`",
     }
-    assert set(judgement.passed) == {"GRD001", "GRD003", "GRD011"}
+    assert set(judgement.passed) == {"GRD001", "GRD003", "GRD011", "MEM001"}
 
 
 def test_a_run_without_gradients_is_not_judged(tmp_path: Path) -> None:
