@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
-from probes.finding import Evidence, Finding
+from probes.finding import Evidence, Finding, Verdict
 
 KEPT = 20  # stories told apart; what comes after is counted with the last one
 
@@ -14,6 +15,7 @@ class Stories:
 
     def __init__(self) -> None:
         self._told: dict[tuple[str | None, ...], tuple[Finding, int]] = {}
+        self._gone_on: set[tuple[str | None, ...]] = set()
 
     def __bool__(self) -> bool:
         """Whether anything was found."""
@@ -25,13 +27,26 @@ class Stories:
         goes_on: whether it can only be the consequence of the first story.
         """
         key: tuple[str | None, ...] = (finding.code, finding.site, finding.phase)
-        if goes_on and self._told:
-            key = next(iter(self._told))
+        if goes_on and (begun := self._first()) is not None:
+            key = begun
         elif key not in self._told and len(self._told) >= KEPT:
             key = list(self._told)[-1]
         first, count = self._told.get(key, (finding, 0))
         self._told[key] = (first, count + 1)
         return count == 0
+
+    def go_on(self, lines: Iterable[Evidence]) -> None:
+        """The first story goes on in these lines, unless a later step has told how before."""
+        key = self._first()
+        if key is not None and key not in self._gone_on:
+            first, count = self._told[key]
+            self._gone_on.add(key)
+            self._told[key] = (replace(first, evidence=(*first.evidence, *lines)), count)
+
+    def _first(self) -> tuple[str | None, ...] | None:
+        """The story that poisoned a step first; a remark does not."""
+        failed = (key for key, (each, _) in self._told.items() if each.verdict is Verdict.FAIL)
+        return next(failed, None)
 
     def rename(self, finding: Finding, told: Finding) -> None:
         """The story that this finding began is told in other words."""

@@ -6,6 +6,9 @@ import math
 from collections.abc import Collection
 from dataclasses import replace
 
+from torch.optim import Optimizer
+
+from nan_watch.aftermath import aftermath
 from nan_watch.buffers import Buffers
 from nan_watch.case import Case
 from nan_watch.causes import name_cause
@@ -25,7 +28,10 @@ class Telling:
     goes_on: whether poisoned steps are let through, so that later ones are the first's own.
     """
 
-    def __init__(self, replays: Replays, edges: Edges, *, goes_on: bool) -> None:
+    def __init__(
+        self, optimizer: Optimizer, replays: Replays, edges: Edges, *, goes_on: bool
+    ) -> None:
+        self._optimizer = optimizer
         self.stories = Stories()
         self.news: tuple[Symptom, Finding] | None = None
         self._replays = replays
@@ -44,7 +50,16 @@ class Telling:
         found = self._weighed(symptom, replace(name_cause(Case(symptom)), batch=batch))
         if self.stories.tell(found, goes_on=self._goes_on):
             self.news = symptom, found
+        elif self._goes_on:
+            self.stories.go_on(aftermath(symptom, self._optimizer))
         return found
+
+    def tell_late(self, symptom: Symptom, batch: int | None, *, told: bool) -> None:
+        """What the last step left is told. told: whether the step itself was poisoned already."""
+        if not told:
+            self.tell(symptom, batch)
+        elif self._goes_on:
+            self.stories.go_on(aftermath(symptom, self._optimizer))
 
     def name(self, finding: Finding) -> Finding:
         """The finding as the replay of its step tells it; as it was where it was told before.

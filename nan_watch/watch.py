@@ -101,7 +101,9 @@ class NanWatch:
         self._health = Judgement()
         self._in_a_row = 0
         self._sampled = Sampled(model, on=tier == "sites")
-        self._telling = Telling(self._replays, self._sampled.edges, goes_on=on_poison == "allow")
+        self._telling = Telling(
+            optimizer, self._replays, self._sampled.edges, goes_on=on_poison == "allow"
+        )
         sites, hooked = tier == "sites", [self._hooked] if parameter_hooks else []
         observers: list[Observer] = [self._flags] if sites else []
         observers += [*self._sampled.observers, *hooked]
@@ -375,8 +377,9 @@ class NanWatch:
     def _read_late(self) -> None:
         """What the last step left to be read is in the record."""
         poisoned_since, _ = self._read([])
-        if poisoned_since and self._in_a_row == 0:  # else the step itself has told it
-            self._telling.tell(self._symptom(self.steps, None, Sightings.none(), ()), self.batch)
+        if poisoned_since:
+            symptom = self._symptom(self.steps, None, Sightings.none(), ())
+            self._telling.tell_late(symptom, self.batch, told=self._in_a_row > 0)
 
     def _close(self, error: BaseException | None) -> None:
         if self.recorder is self._out:
