@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +12,7 @@ from nan_watch.closeup import Call, Made
 CARRY = frozenset(  # the same numbers, or some of them
     f"aten.{name}"
     for name in (
-        *("_to_copy", "as_strided_copy", "clone", "gather", "index", "index_select", "neg"),
+        *("_to_copy", "as_strided_copy", "clone", "gather", "index", "index_select"),
         *("slice", "masked_select", "stack", "cat", "take", "native_dropout", "contiguous"),
     )
 )
@@ -59,16 +58,7 @@ def opened(values: Tensor, dim: Sequence[int]) -> Tensor:
     return torch.where(only_minus_inf(values, dim), torch.zeros_like(values), values)
 
 
-def off(edge: float, to: float = 1.0) -> object:
-    """Puts another number where the edge stands."""
-    return lambda values: torch.where(values == edge, torch.full_like(values, to), values)
-
-
-def smallest(values: Tensor) -> float:
-    """The smallest normal number of the tensor's dtype."""
-    return torch.finfo(values.dtype).tiny
-
-
-def is_not_finite(number: float | None) -> bool:
-    """Whether it is known, and NaN or infinite."""
-    return number is not None and not math.isfinite(number)
+def just_over(values: Tensor, edge: float) -> Tensor:
+    """The numbers with one a little over the edge where the edge stands."""
+    limits = torch.finfo(values.dtype)
+    return torch.where(values == edge, edge + (limits.eps if edge else limits.tiny**0.5), values)

@@ -18,7 +18,9 @@ from nan_watch.fused_cells import DECOMPOSED
 from nan_watch.held import values_of
 from nan_watch.operators import Operator, operator, tensors_in
 from nan_watch.sources import here, module_names
+from probes.sequences import Sequences, next_sequence
 
+WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 FAR = 400  # operators that are looked through for one that made a tensor
 
 
@@ -81,10 +83,20 @@ class Call:
         found = self.arg(place)
         return values_of(found) if isinstance(found, Tensor) else None
 
+    def numbers(self, place: int = 0) -> Tensor | None:
+        """As `values`, and what is whole numbers, or yes and no, as floats."""
+        found = self.arg(place)
+        if isinstance(found, Tensor) and found.dtype in WHOLE and found.numel():
+            return found.double()
+        return self.values(place)
+
     def bad(self) -> Tensor | None:
-        """(...) whether each element that it wrote is not finite."""
+        """(...) whether each element that it wrote is NaN; or infinite, where none is NaN."""
         out = None if self.out is None else values_of(self.out)
-        return None if out is None else ~out.isfinite()
+        if out is None:
+            return None
+        nan = out.isnan()
+        return nan if nan.any() else out.isinf()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +116,7 @@ class Closeup:
 
         All of its numbers where the two have no element in common, as with a reduction.
         """
-        return _at(self.birth.bad(), self.written.values(place))
+        return _at(self.birth.bad(), self.written.numbers(place))
 
     def read_at_bad(self, place: int) -> Tensor | None:
         """(element,) the same of what the operator of the birth itself read."""
@@ -140,6 +152,7 @@ class Lens(TorchDispatchMode):
         self._decompose = decompose
         self._names = module_names(model)
         self._makers = _Makers()
+        self._sequences = Sequences()
         self._birth: Call | None = None
         self._forward: Call | None = None
         backward = event.phase == "backward" and event.sequence is not None
@@ -167,11 +180,12 @@ class Lens(TorchDispatchMode):
         self._ticks += 1
         known = operator(func)
         is_birth = self._ticks == self._event.tick
-        is_forward = self._is_forward()
+        is_forward = self._is_forward(next(iter(known.written(args, kwargs)), None))
         kept = _copied(args) if is_birth or is_forward else ()
         named = {key: _copy(value) for key, value in kwargs.items()} if kept else {}
         made = {i: m for i, a in enumerate(args) if (m := self._makers.of(a)) is not None}
         out = func(*args, **kwargs)
+        self._sequences.saw(known.name, args, out)
         if not known.views:
             self._remember(known, args, kwargs, out)
         if is_birth or is_forward:
@@ -183,13 +197,13 @@ class Lens(TorchDispatchMode):
             self._forward = call if is_forward else self._forward
         return out
 
-    def _is_forward(self) -> bool:
+    def _is_forward(self, overwritten: Tensor | None) -> bool:
         """Whether it is the first operator of the forward call whose backward gave birth."""
         return (
             self._sequence is not None
             and self._forward is None
             and torch._C._current_autograd_node() is None
-            and next_sequence() - 1 == self._sequence
+            and self._sequences.of(overwritten) == self._sequence
         )
 
     def _remember(
@@ -254,9 +268,3 @@ def _copy(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_copy(each) for each in value)
     return value
-
-
-def next_sequence() -> int:
-    """The number that autograd will give to the next node of this thread."""
-    number: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
-    return number

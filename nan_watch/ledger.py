@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nan_watch.closeup import next_sequence
 from nan_watch.events import EMPTY, LOGS, Event, Read
 from nan_watch.fused_cells import DECOMPOSED
 from nan_watch.held import (
@@ -35,6 +34,7 @@ from nan_watch.operators import Operator, operator, tensors_in
 from nan_watch.recurrent import Recurrences
 from nan_watch.sources import Place, here, module_names
 from probes.batch import leaves
+from probes.sequences import Sequences, next_sequence
 from probes.subject import Batch
 
 READERS = ("aten.embedding", "aten.index", "aten.index_select")
@@ -49,6 +49,7 @@ class _Call:
     read: list[Tensor]
     bad: list[tuple[Tensor | None, Read]]
     indices: Tensor | None
+    sequence: int
 
 
 class Ledger(TorchDispatchMode):
@@ -74,6 +75,7 @@ class Ledger(TorchDispatchMode):
         self._names = module_names(model)
         self._owners = _owners(model, self._names)
         self._memory = Memory()
+        self._nodes = Sequences()
         self._sequences: list[int] = []
         self._places: list[Place] = []
         self._ticks: list[int] = []
@@ -98,6 +100,7 @@ class Ledger(TorchDispatchMode):
         written = known.written(args, kwargs)
         call = self._before(known, args, kwargs, written)
         out = func(*args, **kwargs)
+        self._nodes.saw(known.name, args, out)
         self.recurrences.copied(known, args, out)
         self._after(call, out, written)
         return out
@@ -173,7 +176,8 @@ class Ledger(TorchDispatchMode):
             kinds = held_number(number)
             if kinds is not None:
                 bad.append((None, Read(kinds, self._number_writers(kinds))))
-        return _Call(known, args, read, bad, _indices(known, args))
+        sequence = self._nodes.of(next(iter(written), None))
+        return _Call(known, args, read, bad, _indices(known, args), sequence)
 
     def _read(self, place: Tensor, values: Tensor) -> list[tuple[Tensor | None, Read]]:
         if not self._memory.knows(place):
@@ -234,7 +238,7 @@ class Ledger(TorchDispatchMode):
             "place": place,
             "phase": "backward" if backward else "forward",
             "node": node.name().rpartition("::")[2] if backward else None,
-            "sequence": node._sequence_nr() if backward else next_sequence() - 1,
+            "sequence": node._sequence_nr() if backward else call.sequence,
             "forward_tick": self._forward_tick(node) if backward else None,
             "reads": tuple(_reaching(tensor, read, call, bad) for tensor, read in call.bad),
             "shapes": tuple(tuple(t.shape) for t in call.read),

@@ -62,7 +62,7 @@ def told(rule: Cause[Case], case: Case, what: str, fix: str, *evidence: Evidence
 
     what: what the operator did, after its name and line: `takes the log of 0`.
     """
-    origin, step = case.origin, case.symptom.step
+    origin, step, place = case.origin, case.symptom.step, first_place(case.symptom)
     assert origin is not None
     place = first_place(case.symptom)
     call = None if origin.culprit.place.custom else case.call

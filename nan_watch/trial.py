@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nan_watch.closeup import Call
+from nan_watch.closeup import Call, Made
 from nan_watch.kernels import kernels
 from nan_watch.operators import tensors_in
 from nan_watch.sources import here, module_names
@@ -67,7 +67,7 @@ class Trial:
         """Whether the patch cures the step, and the same elsewhere does not."""
         return self.is_finite(patch.cure) and not self.is_finite(patch.control)
 
-    def at(self, call: Call) -> Callable[[str], bool]:
+    def at(self, call: Call | Made) -> Callable[[str], bool]:
         """Whether an operator that is being called is the call's: same name, and same line.
 
         Where no line is known, the module is the place.
@@ -83,7 +83,7 @@ class Trial:
 
         return chosen
 
-    def elsewhere(self, call: Call) -> Callable[[str], bool]:
+    def elsewhere(self, call: Call | Made) -> Callable[[str], bool]:
         """Whether an operator has the call's name, but another place."""
         at = self.at(call)
 
@@ -93,7 +93,7 @@ class Trial:
 
         return chosen
 
-    def edit(self, words: str, call: Call, edit: Edit) -> Patch:
+    def edit(self, words: str, call: Call | Made, edit: Edit) -> Patch:
         """The call, and its like on the same line, reads what the edit makes of its arguments."""
         return Patch(
             words,

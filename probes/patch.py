@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from probes.batch import leaves
+from probes.sequences import Sequences, is_same
 from probes.subject import Batch
 
 Arguments = tuple[Sequence[Any], Mapping[str, Any]]
@@ -39,8 +40,9 @@ class Edited(TorchDispatchMode):
     chosen: is asked of every operator by its name, `aten.log`. edit: what a chosen one reads.
     `calls` counts those that were edited.
 
-    A tensor that the backward pass has saved is known by its memory and replaced there too; a
-    number that it derives from the arguments, and that is not finite, is 0 there.
+    A tensor that the backward pass has saved is known by its memory and replaced there too, and
+    so is a number that was changed; one that it derives from the arguments, and that is not
+    finite, is 0 there.
     """
 
     supports_higher_order_operators = True
@@ -55,7 +57,8 @@ class Edited(TorchDispatchMode):
         self.calls = 0
         self._chosen = chosen
         self._edit = edit
-        self._saved: dict[int, list[tuple[Tensor, Tensor]]] = {}  # by sequence: from, to
+        self._sequences = Sequences()
+        self._saved: dict[int, list[_Saved]] = {}  # by sequence
 
     def __torch_dispatch__(
         self,
@@ -66,55 +69,75 @@ class Edited(TorchDispatchMode):
     ) -> Any:
         """The operator has run, on other numbers where it was chosen."""
         node, kwargs = torch._C._current_autograd_node(), kwargs or {}
+        name = func._schema.name.replace("::", ".")
         saved = self._saved.get(node._sequence_nr()) if node is not None else None
         if saved is not None:
-            args = [_replaced(each, saved) for each in args]
-        elif self._chosen(func._schema.name.replace("::", ".")):
-            args, kwargs = self._edited(func, args, kwargs)
-        return func(*args, **kwargs)
+            args = [_replaced(each, saved, name) for each in args]
+        elif self._chosen(name):
+            args, kwargs = self._edited(func, name, args, kwargs)
+        out = func(*args, **kwargs)
+        self._sequences.saw(name, args, out)
+        return out
 
-    def _edited(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+    def _edited(
+        self, func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Arguments:
         self.calls += 1
-        sequence = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
-        saved = self._saved.setdefault(sequence, [])
         edited, kwargs = self._edit(args, kwargs)
+        over = _overwritten(func, args)
+        clone = self._sequences.saved(over)
+        saved = self._saved.setdefault(self._sequences.of(over), [])
         new = list(edited)
         for place, (old, other) in enumerate(zip(args, new, strict=True)):
-            if isinstance(old, Tensor) and other is not old:
-                alias = func._schema.arguments[place].alias_info
-                if alias is not None and alias.is_write:  # it writes where it reads
-                    old.copy_(other)
-                    new[place] = old
-                else:
-                    saved.append((old, other))
+            if other is old:
+                continue
+            if over is not None and old is over:  # it writes where it reads
+                over.copy_(other)
+                if clone is not None:
+                    clone.copy_(other)
+                new[place] = old
+            elif isinstance(old, (Tensor, int, float)) and not isinstance(old, bool):
+                saved.append((name, old, other))
         return new, kwargs
 
 
-def _replaced(value: Any, saved: Sequence[tuple[Tensor, Tensor]]) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return 0.0
+_Saved = tuple[str, Any, Any]
+"""An operator, what it was to read, and what it read instead."""
+
+
+def _overwritten(func: Any, args: Sequence[Any]) -> Tensor | None:
+    """The argument that the operator writes in place."""
+    for value, argument in zip(args, func._schema.arguments, strict=False):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            return value if isinstance(value, Tensor) else None
+    return None
+
+
+def _replaced(value: Any, saved: Sequence[_Saved], name: str) -> Any:
+    """What a backward pass reads: a number only where it calls the same operator."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        changed = (new for op, old, new in saved if op == name and _is_number(old, value))
+        return next(changed, value if math.isfinite(value) else 0.0)
     if not isinstance(value, Tensor) or value.layout is not torch.strided:
         return value
-    for old, new in saved:
-        if _is_same(value, old):
+    for _, old, new in saved:
+        if isinstance(old, Tensor) and is_same(value, old):
             return new
     if value.ndim == 0 and value.is_floating_point() and not value.isfinite():
         return torch.zeros_like(value)
     return value
 
 
-def _is_same(one: Tensor, two: Tensor) -> bool:
-    return (
-        one.layout is two.layout
-        and one.data_ptr() == two.data_ptr()
-        and one.shape == two.shape
-        and one.stride() == two.stride()
-    )
+def _is_number(old: Any, value: float) -> bool:
+    return not isinstance(old, Tensor) and bool(old == value)
 
 
 SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax, torch.special.softmax)
 SIGMOID = (torch.sigmoid, F.sigmoid, Tensor.sigmoid, torch.special.expit)
-LOGS = (torch.log, Tensor.log)
+LOGS = (torch.log, Tensor.log, Tensor.log_)
+LOGS_1P = (torch.log1p, Tensor.log1p, Tensor.log1p_)
+NEGATIVES = (torch.neg, Tensor.neg, Tensor.__neg__)
+DIFFERENCES = (torch.rsub, Tensor.__rsub__)
 CARRY = frozenset(  # the same numbers, or some of them
     getattr(owner, name)
     for name in (
@@ -128,18 +151,21 @@ CARRY = frozenset(  # the same numbers, or some of them
 
 
 class LogOfSoftmax(TorchFunctionMode):
-    """While it is entered, the log of a softmax, or of a sigmoid, is computed in one.
+    """While it is entered, the log of a softmax, or of a sigmoid or its rest, is computed in one.
 
     chosen: is asked at each such log. `calls` counts those that were replaced.
 
-    What was picked out of a softmax's result, or reshaped, is still known to be its own.
+    What was picked out of a softmax's result, or reshaped, is still known to be its own; what was
+    written in place is not.
     """
 
     def __init__(self, chosen: Callable[[], bool]) -> None:
         super().__init__()
         self.calls = 0
         self._chosen = chosen
-        self._logs = WeakTensorKeyDictionary()  # result of a softmax -> its log
+        self._logs = _Known()  # p -> log p
+        self._rests = _Known()  # p -> log (1 - p)
+        self._negatives = _Known()  # -p -> log (1 - p)
 
     def __torch_function__(
         self,
@@ -151,23 +177,47 @@ class LogOfSoftmax(TorchFunctionMode):
         """The function's result; that of a log was computed from what the softmax was given."""
         kwargs = kwargs or {}
         first = args[0] if args else None
-        known = self._logs.get(first) if isinstance(first, Tensor) else None
-        if func in LOGS and known is not None and self._chosen():
+        if not isinstance(first, Tensor):
+            return func(*args, **kwargs)
+        known = (self._logs if func in LOGS else self._negatives).of(first)
+        if func in LOGS + LOGS_1P and known is not None and self._chosen():
             self.calls += 1
-            return known
+            return first.copy_(known) if func.__name__.endswith("_") else known
+        rest, log = self._rests.of(first), self._logs.of(first)
         out = func(*args, **kwargs)
-        if func in SOFTMAX and isinstance(first, Tensor):
-            self._logs[out] = torch.log_softmax(first, *_of_log_softmax(args[1:], kwargs))
-        elif func in SIGMOID and isinstance(first, Tensor):
-            self._logs[out] = F.logsigmoid(first)
-        elif known is not None and func in CARRY:
-            self._remember(out, func(known, *args[1:], **kwargs))
+        if func in SOFTMAX:
+            self._logs.add(out, torch.log_softmax(first, *_of_log_softmax(args[1:], kwargs)))
+        elif func in SIGMOID:
+            self._logs.add(out, F.logsigmoid(first))
+            self._rests.add(out, F.logsigmoid(-first))
+        elif func in DIFFERENCES and args[1:2] in ((1,), (1.0,)):
+            self._logs.add(out, rest)
+            self._rests.add(out, log)
+        elif func in NEGATIVES:
+            self._negatives.add(out, rest)
+        elif func in CARRY:
+            for each, old in ((self._logs, log), (self._rests, rest)):
+                each.add(out, None if old is None else func(old, *args[1:], **kwargs))
         return out
 
-    def _remember(self, out: Any, logs: Any) -> None:
-        pairs = [(out, logs)] if isinstance(out, Tensor) else zip(out, logs, strict=True)
+
+class _Known:
+    """What belongs to a tensor, as long as nobody writes the tensor in place."""
+
+    def __init__(self) -> None:
+        self._known = WeakTensorKeyDictionary()
+
+    def of(self, tensor: Tensor) -> Tensor | None:
+        found = self._known.get(tensor)
+        return found[1] if found is not None and found[0] == tensor._version else None
+
+    def add(self, out: Any, known: Any) -> None:
+        """Known belongs to the result, or one to each of several; nothing does if it is None."""
+        if known is None:
+            return
+        pairs = [(out, known)] if isinstance(out, Tensor) else zip(out, known, strict=True)
         for one, log in pairs:
-            self._logs[one] = log
+            self._known[one] = one._version, log
 
 
 def _of_log_softmax(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:

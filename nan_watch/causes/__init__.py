@@ -14,6 +14,7 @@ from nan_watch.causes.angle_at_origin import AngleAtOrigin
 from nan_watch.causes.constant_normalised import ConstantNormalised
 from nan_watch.causes.ctc_without_alignment import CtcWithoutAlignment
 from nan_watch.causes.custom_function import CustomFunction
+from nan_watch.causes.degenerate_decomposition import DegenerateDecomposition
 from nan_watch.causes.division_by_nothing import DivisionByNothing
 from nan_watch.causes.exploding_recurrence import ExplodingRecurrence
 from nan_watch.causes.fully_masked_row import FullyMaskedRow
@@ -56,12 +57,13 @@ RULES: tuple[Cause[Case], ...] = (
     HiddenBranch(),
     LogOfZero(),
     OutsideDomain(),
+    ConstantNormalised(),
     RootAtZero(),
     PowerOfNegative(),
     InverseAtEdge(),
     AngleAtOrigin(),
+    DegenerateDecomposition(),
     VarianceOfOne(),
-    ConstantNormalised(),
     DivisionByNothing(),
     CtcWithoutAlignment(),
     StepTooLarge(),

@@ -22,11 +22,12 @@ ANGLES = ("aten.atan2", "aten.angle", "aten.hypot")
 class AngleAtOrigin:
     """The angle, or the length, of the point (0, 0) is taken.
 
-    atan2(0, 0) is 0, but its derivative divides by x^2 + y^2. Padding, silence in audio and
+    The derivative of hypot divides by the length, that of atan2 by its square; newer releases of
+    torch give 0 for that of atan2 and angle, but not for hypot. Padding, silence in audio and
     boxes without a size stand there.
 
-    Sick:    `torch.atan2(y, x)` of vectors that may be zero
-    Healthy: `torch.atan2(y, torch.where((x == 0) & (y == 0), 1.0, x))`
+    Sick:    `torch.hypot(x, y)` of vectors that may be zero
+    Healthy: `torch.hypot(torch.where((x == 0) & (y == 0), 1e-6, x), y)`
     """
 
     code: ClassVar[str] = "NAN009"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from nan_watch.arguments import CARRY, holds
 from nan_watch.case import Case
@@ -19,9 +20,9 @@ from probes.patch import Arguments, argument
 SPREADS = {
     **dict.fromkeys(("aten.std", "aten.var", "aten.std_mean", "aten.var_mean"), "spread"),
     **dict.fromkeys(("aten.linalg_vector_norm", "aten.norm"), "norm"),
-    **dict.fromkeys(("aten.sub", "aten.rsub"), "range"),
 }
-PASSED = CARRY | {"aten.sqrt", "aten.mean", "aten.sum", "aten.pow", "aten.clamp", "aten.add"}
+SUMS = ("aten.mean", "aten.sum")
+PASSED = CARRY | {"aten.sqrt", "aten.clamp", "aten.clamp_min", "aten.add", "aten.mul", *SUMS}
 EPS = {  # operator -> place of its eps
     "aten.native_layer_norm": 4,
     "aten.native_batch_norm": 7,
@@ -79,8 +80,14 @@ class ConstantNormalised:
 
             yield trial.edit("with an eps of 1e-5", call, with_eps)
         else:
-            off = argument(_place(call), lambda x: torch.where(x == 0, 1.0, x))
-            yield trial.edit("with 1 for a spread of 0", call, off)
+            words = "with 1 for a spread of 0"
+            yield trial.edit(words, call, argument(_place(call), _off_zero))
+            for root in (made for made in _line(call) if made.op == "aten.sqrt"):
+                yield trial.edit(f"{words}, under its root", root, argument(0, _off_zero))
+
+
+def _off_zero(values: Tensor) -> Tensor:
+    return torch.where(values == 0, 1.0, values)
 
 
 def _place(call: Call) -> int:
@@ -89,18 +96,26 @@ def _place(call: Call) -> int:
 
 def _kind(call: Call) -> str | None:
     """Whether it is a spread, a norm or a range by which the call divides; None where neither."""
-    made: Made | None = call.made.get(_place(call))
-    for _ in range(6):
-        if made is None:
-            return None
-        if made.op in SPREADS:
-            if made.op in ("aten.sub", "aten.rsub"):
-                return "range" if _is_range(made) else None
-            return SPREADS[made.op]
-        if made.op not in PASSED or not made.parents:
-            return None
-        made = made.parents[0]
+    summed = False
+    for made in _line(call):
+        op = made.op.removesuffix("_")
+        if op in ("aten.sub", "aten.rsub"):
+            return "range" if _is_range(made) else None
+        if op in SPREADS:
+            return SPREADS[op]
+        if op == "aten.pow" and summed:
+            return "norm"
+        summed = summed or op in SUMS
     return None
+
+
+def _line(call: Call) -> Iterator[Made]:
+    """Who made what it divides by, nearest first, as far as that is one line of operators."""
+    made: Made | None = call.made.get(_place(call))
+    while made is not None:
+        yield made
+        passes = made.op.removesuffix("_") in PASSED and made.parents
+        made = made.parents[0] if passes else None
 
 
 def _is_range(made: Made) -> bool:

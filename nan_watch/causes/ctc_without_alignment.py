@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-
 from nan_watch.case import Case
 from nan_watch.closeup import Call
 from nan_watch.naming import told
@@ -38,20 +36,30 @@ class CtcWithoutAlignment:
         call = case.call
         if call is None or not (case.op or "").endswith("_ctc_loss"):
             return
-        frames, labels = _lengths(call)
-        short = (labels > frames).nonzero().flatten().tolist()
-        place = f": sample {short[0]} has {labels[short[0]]} labels for {frames[short[0]]} frames"
+        frames, needed = _frames(call), _needed(call)
+        short = [i for i, needs in enumerate(needed) if frames[i] < needs]
+        first = " for some sample"
+        if short:
+            i = short[0]
+            first = f": sample {i} needs {needed[i]} frames and has {frames[i]}"
         yield told(
             self,
             case,
-            f"finds no alignment{place if short else ' for some sample'}",
+            f"finds no alignment{first}",
             "Give `zero_infinity=True`, leave such samples out, or keep more frames (a smaller "
             "stride); look whether input and target lengths are swapped.",
-            Evidence("samples with more labels than frames", len(short), 0),
+            Evidence("samples that need more frames than they have", len(short), 0),
         )
 
 
-def _lengths(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sample,) frames and labels."""
-    frames, labels = (torch.as_tensor(call.arg(place)) for place in (2, 3))
-    return frames.cpu(), labels.cpu()
+def _frames(call: Call) -> list[int]:
+    """(sample,) how many there are."""
+    return [int(each) for each in call.arg(2)]
+
+
+def _needed(call: Call) -> list[int]:
+    """(sample,) the frames needed: one a label, and one between two that are alike."""
+    targets, lengths = call.arg(1), [int(each) for each in call.arg(3)]
+    rows = targets.split(lengths) if targets.ndim == 1 else targets
+    cut = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+    return [len(row) + int((row[1:] == row[:-1]).sum()) for row in cut]

@@ -18,8 +18,14 @@ from probes.finding import Finding
 from probes.patch import Arguments, argument
 
 DIVISIONS = {"aten.div": 1, "aten.reciprocal": 0, "aten.true_divide": 1}
+REDUCTIONS = {  # operator -> place of its reduction, which is 1 for the mean and 2 for the sum
+    **dict.fromkeys(("aten.mse_loss", "aten.smooth_l1_loss", "aten.huber_loss"), 2),
+    **dict.fromkeys(("aten.soft_margin_loss",), 2),
+    "aten.binary_cross_entropy": 3,
+    "aten.binary_cross_entropy_with_logits": 4,
+    **dict.fromkeys(("aten.nll_loss_forward", "aten.nll_loss2d_forward"), 3),
+}
 LOSSES = ("aten.nll_loss_forward", "aten.nll_loss2d_forward")
-MEANS = ("aten.mean", "aten.nanmean", "aten._adaptive_avg_pool2d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +68,13 @@ class DivisionByNothing:
         if case.op in DIVISIONS:
             place = DIVISIONS[case.op]
             yield trial.edit("divided by 1 instead of 0", call, lambda a, k: _by_one(place, a, k))
-        elif case.op in LOSSES:
+        elif case.op in LOSSES and call.args[1].numel():
             yield trial.edit("with one label counted", call, _counted)
+        elif case.op in REDUCTIONS:
+            place = REDUCTIONS[case.op]
+            yield trial.edit("with the sum for the mean", call, lambda a, k: _summed(place, a, k))
         else:
-            some = argument(0, lambda x: x.new_zeros((1,) * x.ndim) if not x.numel() else x)
+            some = argument(0, lambda x: x.new_zeros([size or 1 for size in x.shape]))
             yield trial.edit("with a zero for the missing element", call, some)
 
 
@@ -76,30 +85,33 @@ def _what(case: Case, call: Call) -> str | None:
         divisor = call.arg(place)
         if isinstance(divisor, (int, float)):
             return "divides by the number 0" if divisor == 0 else None
-        if not holds(_numbers(case, call, place), 0.0):
+        if not holds(case.at_bad(place), 0.0):
             return None
         made = maker(call, place)
         by = f", which `{made.op}` at {made.source} gave" if made and made.source else ""
         return f"divides by 0{by}"
     if op in LOSSES and call.arg(3) == 1:
         return "takes the mean of no label: each is ignored, or weighs 0" if _none(call) else None
-    if op in MEANS and isinstance(call.arg(0), Tensor) and not call.arg(0).numel():
-        return "takes the mean of no element"
-    return None
+    return "takes the mean of no element" if _of_none(case, call) else None
 
 
-def _numbers(case: Case, call: Call, place: int) -> Tensor | None:
-    """What stands below, counts that are whole numbers included."""
-    divisor = call.arg(place)
-    if isinstance(divisor, Tensor) and not divisor.is_floating_point():
-        return divisor.flatten()
-    return case.at_bad(place)
+def _of_none(case: Case, call: Call) -> bool:
+    """Whether it made a NaN of a tensor without an element: a mean, or a loss that takes one."""
+    read = call.arg(0)
+    born = case.birth is not None and case.birth.nan_born
+    return born and isinstance(read, Tensor) and not read.numel()
 
 
 def _by_one(place: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
     if isinstance(args[place], Tensor):
         return argument(place, lambda x: torch.where(x == 0, 1, x))(args, kwargs)
     return [*args[:place], args[place] or 1, *args[place + 1 :]], kwargs
+
+
+def _summed(place: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+    if place >= len(args):
+        return args, {**kwargs, "reduction": 2}
+    return [*args[:place], 2, *args[place + 1 :]], kwargs
 
 
 def _none(call: Call) -> bool:

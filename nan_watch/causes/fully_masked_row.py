@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from torch import Tensor
+import torch
 
 from nan_watch.arguments import dims, maker, only_minus_inf, opened
 from nan_watch.case import Case
@@ -14,7 +14,7 @@ from nan_watch.closeup import Call
 from nan_watch.naming import told
 from nan_watch.trial import Patch
 from probes.finding import Finding
-from probes.patch import argument
+from probes.patch import Arguments, Edit, argument
 
 SOFTMAX = ("aten._softmax", "aten._log_softmax", "aten.softmax", "aten.log_softmax")
 LARGEST = ("aten.amax", "aten.max", "aten.logsumexp")
@@ -59,10 +59,11 @@ class FullyMaskedRow:
         call, trial = case.call, case.trial
         if call is None or trial is None:
             return
-        dim = dims(call.arg(1), call.args[0].ndim) if case.op in SOFTMAX else ()
-        yield trial.edit(
-            "with the masked rows opened", call, argument(0, lambda scores: _open(scores, dim))
-        )
+        edit: Edit = _less_largest
+        if case.op in SOFTMAX:
+            dim = dims(call.arg(1), call.args[0].ndim)
+            edit = argument(0, lambda scores: opened(scores, dim))
+        yield trial.edit("with the masked rows opened", call, edit)
 
 
 def _empty_rows(case: Case, call: Call) -> int:
@@ -77,9 +78,12 @@ def _empty_rows(case: Case, call: Call) -> int:
         return 0
     one, two = case.at_bad(0), case.at_bad(1)
     both = one is not None and two is not None and bool((one.isneginf() & two.isneginf()).all())
-    out = call.bad()
-    return int(out.any(-1).sum()) if both and out is not None and out.ndim else 0
+    bad = call.bad()
+    return int(bad.any(-1).sum()) if both and bad is not None and bad.ndim else 0
 
 
-def _open(scores: Tensor, dim: tuple[int, ...]) -> Tensor:
-    return opened(scores, dim) if dim else scores.nan_to_num(neginf=0.0)
+def _less_largest(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+    """Scores and the largest of each row, both 0 in a row whose largest is -inf."""
+    scores, largest, *rest = args
+    empty = largest.isneginf()
+    return [torch.where(empty, 0.0, scores), torch.where(empty, 0.0, largest), *rest], kwargs

@@ -8,13 +8,20 @@ from typing import ClassVar, Literal
 
 import torch
 
+from nan_watch.arguments import holds
 from nan_watch.case import Case
+from nan_watch.causes.log_of_zero import log_of_softmax
 from nan_watch.naming import told
 from nan_watch.sources import here, module_names
 from nan_watch.trial import Patch
 from probes.finding import Evidence, Finding
 from probes.patch import Widened, wider
 
+AT_ZERO = {  # operator -> place of the argument that it cannot have at 0
+    **dict.fromkeys(("aten.log", "aten.log2", "aten.log10", "aten.rsqrt", "aten.reciprocal"), 0),
+    **dict.fromkeys(("aten.pow", "aten.sqrt"), 0),
+    "aten.div": 1,
+}
 HALF = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
@@ -45,10 +52,10 @@ class HalfRange:
         """The operator, and whether its numbers grew too large or shrank to zero."""
         dtype = self._half(case)
         birth = case.birth
-        if dtype is None or birth is None:
+        if dtype is None or birth is None or log_of_softmax(case) is not None:
             return
         limits = torch.finfo(dtype)
-        grew = birth.inf_born or (birth.held is not None and birth.held.inf > 0)
+        grew = birth.held is not None and birth.held.inf > 0 and not _at_zero(case)
         what = f"outgrows {HALF[dtype]}, which ends at {limits.max:.6g}"
         if not grew:
             what = f"meets a number that {HALF[dtype]} rounds to 0, or an infinity it made"
@@ -85,3 +92,9 @@ class HalfRange:
         held = [t.dtype for t in (*case.call.tensors, case.call.out) if t is not None]
         held += [made.dtype for made in case.makers[: self.near]]
         return next((dtype for dtype in held if dtype in HALF), None)
+
+
+def _at_zero(case: Case) -> bool:
+    """Whether the infinity is that of a zero: of its log, or of what it divides."""
+    place = AT_ZERO.get(case.op or "")
+    return place is not None and holds(case.at_bad(place), 0.0)

@@ -17,6 +17,10 @@ from probes.finding import Finding
 from probes.patch import argument
 
 CHOICES = ("Where", "MaskedFill", "Clamp", "Maximum", "Minimum", "Max", "Min", "NanToNum", "Relu")
+HEALERS = (
+    *("aten.where", "aten.masked_fill", "aten.clamp", "aten.clamp_min", "aten.clamp_max"),
+    *("aten.maximum", "aten.minimum", "aten.nan_to_num", "aten.relu"),
+)
 NEAR = 12
 
 
@@ -45,9 +49,9 @@ class HiddenBranch:
         closeup = None if case.origin is None else case.origin.closeup
         if closeup is None or closeup.forward is None:
             return
-        choice = _choice(closeup)
+        choice = _choice(closeup) or _hiding(case)
         if choice is not None:
-            name = choice.removesuffix("Backward0")
+            name = choice.removesuffix("Backward0").removesuffix("Backward1")
             yield told(
                 self,
                 case,
@@ -65,9 +69,10 @@ class HiddenBranch:
         bad = closeup.birth.bad()
 
         def safe(values: Tensor) -> Tensor:
-            if bad is None or bad.shape != values.shape:
+            if bad is None:
                 return values
-            return torch.where(bad, 1.0, values)
+            hidden = bad.expand(torch.broadcast_shapes(bad.shape, values.shape)).double()
+            return torch.where(hidden.sum_to_size(values.shape) > 0, 1.0, values)
 
         words = "with 1 for what is hidden, before the function"
         yield case.trial.edit(words, closeup.forward, argument(_place(closeup), safe))
@@ -76,6 +81,8 @@ class HiddenBranch:
 def _place(closeup: Closeup) -> int:
     """Which argument of the forward call has the shape of what was born."""
     assert closeup.forward is not None
+    if closeup.forward.op.startswith("aten.div"):
+        return 1
     bad = closeup.birth.bad()
     fits = (
         i
@@ -93,6 +100,20 @@ def _choice(closeup: Closeup) -> str | None:
             found = _made_by_choice(made)
             if found is not None:
                 return found
+    return None
+
+
+def _hiding(case: Case) -> str | None:
+    """The choice that healed, in the forward pass, what the operator gave there."""
+    origin = case.origin
+    if origin is None or origin.hidden is None:
+        return None
+    carried = {origin.hidden.index}
+    for event in origin.events:
+        if event.phase == "forward" and any(carried & set(read.writers) for read in event.reads):
+            if (event.op or "").removesuffix("_") in HEALERS:
+                return (event.op or "").removeprefix("aten.")
+            carried.add(event.index)
     return None
 
 

@@ -18,6 +18,7 @@ PICKS = (
     *("aten.nll_loss_forward", "aten.nll_loss2d_forward", "aten.gather", "aten.index"),
     *("aten.index_select", "aten.take", "aten.masked_select"),
 )
+SUMS = ("aten.sum", "aten.mean", "aten.dot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +44,13 @@ class HiddenEntryPicked:
     def judge(self, case: Case) -> Iterator[Finding]:
         """The operator that picks."""
         birth = case.birth
-        if birth is None or case.op not in PICKS or birth.nan_born or birth.inf_born:
+        if birth is None or case.op not in PICKS + SUMS or birth.nan_born or birth.inf_born:
             return
         if any(read.held.inf and not read.held.nan for read in birth.reads):
             yield told(
                 self,
                 case,
-                "picks an entry that a mask has set to -inf",
+                f"{'picks' if case.op in PICKS else 'sums'} an entry that a mask has set to -inf",
                 "Make mask and labels from one source, and check that every label is allowed; "
                 "leave samples out whose label is not.",
             )

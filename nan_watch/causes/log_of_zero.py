@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from nan_watch.arguments import holds, maker, smallest
+from nan_watch.arguments import holds, just_over, maker
 from nan_watch.case import Case
 from nan_watch.closeup import Made
 from nan_watch.naming import told
@@ -21,9 +20,11 @@ LOGS = {  # operator -> place of the argument, and its edge
     **dict.fromkeys(("aten.log", "aten.log2", "aten.log10"), (0, 0.0)),
     "aten.log1p": (0, -1.0),
     "aten.xlogy": (1, 0.0),
+    "aten.special_entr": (0, 0.0),
     "aten.special_xlog1py": (1, -1.0),
 }
 SOFTMAX = ("aten._softmax", "aten._safe_softmax", "aten.sigmoid")
+RESTS = ("aten.rsub", "aten.neg")  # 1 - p, and the -p of log1p
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +55,21 @@ class LogOfZero:
         place, edge = LOGS[case.op]
         if not holds(case.at_bad(place), edge):
             return
-        made = maker(case.call, place)
-        what = "takes the log of 0"
-        if made is not None and made.op in SOFTMAX:
-            yield told(self, case, f"{what}, to which {_said(made)} underflowed", _instead(made))
-        else:
-            by = f", which {_said(made)} gave" if made is not None else ""
+        made, softmax = maker(case.call, place), log_of_softmax(case)
+        if softmax is None:
             yield told(
                 self,
                 case,
-                f"{what}{by}",
+                "takes the log of 0" + (f", which {_said(made)} gave" if made is not None else ""),
                 "Keep the argument off zero: `x.clamp(min=eps).log()`, with an eps that the dtype "
-                "holds (1e-8 is 0 in float16); `torch.xlogy(x, x)` for x log x.",
+                "holds (1e-8 is 0 in float16).",
             )
+        elif softmax is made:
+            what = f"takes the log of 0, to which {_said(made)} underflowed"
+            yield told(self, case, what, _instead(made))
+        else:
+            what = f"takes the log of 1 - 1, as {_said(softmax)} saturated at 1"
+            yield told(self, case, what, _instead(softmax))
 
     def patches(self, case: Case) -> Iterator[Patch]:
         """The log of softmax in one; failing that, the argument kept off zero."""
@@ -74,9 +77,8 @@ class LogOfZero:
         if call is None or trial is None or case.op is None:
             return
         place, edge = LOGS[case.op]
-        made = maker(call, place)
         at = trial.at(call)
-        if made is not None and made.op in SOFTMAX:
+        if log_of_softmax(case) is not None:
             yield Patch(
                 "with the log of softmax computed in one",
                 lambda: [LogOfSoftmax(lambda: at(call.op))],
@@ -84,9 +86,20 @@ class LogOfZero:
             )
 
         def keep(values: Tensor) -> Tensor:
-            return torch.where(values == edge, edge + smallest(values) ** 0.5, values)
+            return just_over(values, edge)
 
         yield trial.edit("with the argument kept off zero", call, argument(place, keep))
+
+
+def log_of_softmax(case: Case) -> Made | None:
+    """The softmax, or sigmoid, whose log, or whose rest's log, the case takes."""
+    if case.call is None or case.op not in LOGS:
+        return None
+    made = maker(case.call, LOGS[case.op][0])
+    if made is None or made.op in SOFTMAX:
+        return made
+    rest = made.parents[0] if made.op in RESTS and made.parents else None
+    return rest if rest is not None and rest.op == "aten.sigmoid" else None
 
 
 def _said(made: Made) -> str:

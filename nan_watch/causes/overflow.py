@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nan_watch.case import Case
+from nan_watch.events import Event
 from nan_watch.naming import told
 from nan_watch.trial import Patch
 from probes.finding import Evidence, Finding
@@ -29,6 +30,8 @@ class Overflow:
     Healthy: `std = (0.5 * logvar.clamp(-20, 20)).exp()`, or `F.softplus(raw)`
     """
 
+    pole: float = 1e3
+
     code: ClassVar[str] = "NAN006"
     rule: ClassVar[str] = "overflow"
     family: ClassVar[Literal["cause"]] = "cause"
@@ -40,7 +43,7 @@ class Overflow:
     def judge(self, case: Case) -> Iterator[Finding]:
         """The operator, and the largest number that it was given."""
         birth, call = case.birth, case.call
-        if birth is None or call is None or not birth.inf_born or birth.meant:
+        if birth is None or call is None or birth.meant or not _overflows(birth):
             return
         largest = birth.largest_finite
         given = f" of numbers up to {largest:.4g}" if largest is not None else ""
@@ -49,11 +52,17 @@ class Overflow:
         yield told(
             self,
             case,
-            f"overflows{back}{given}",
+            f"{'overflows' if self._is_large(case) else 'is infinite'}{back}{given}",
             "Bound what it is given (clamp, normalise, softplus for exp), compute it in the log, "
             "or subtract the largest number first.",
             *([] if largest is None else [Evidence("largest finite input", largest, limit)]),
         )
+
+    def _is_large(self, case: Case) -> bool:
+        """Whether it was given anything large, and did not just meet a pole."""
+        largest = None if case.birth is None else case.birth.largest_finite
+        name = (case.op or "").removeprefix("aten.")
+        return largest is None or largest > self.pole or name in EXPONENTIALS
 
     def patches(self, case: Case) -> Iterator[Patch]:
         """The same step with the exponent bounded."""
@@ -62,6 +71,12 @@ class Overflow:
             return
         bound = argument(0, lambda x: x.clamp(-20.0, 20.0))
         yield case.trial.edit("with the exponent clamped to 20", case.call, bound)
+
+
+def _overflows(birth: Event) -> bool:
+    """An infinity of finite numbers, or a NaN of such, as a sum of products that overflow has."""
+    of_finite = birth.nan_born and not birth.reads and birth.held is not None and birth.held.inf > 0
+    return birth.inf_born or of_finite
 
 
 def _limit(tensor: Tensor | None) -> float | None:

@@ -41,8 +41,8 @@ class PowerOfNegative:
         """The power, and whether its base is negative or zero."""
         if case.call is None or case.op not in ("aten.pow", "aten.float_power"):
             return
-        base = case.at_bad(0)
-        if below(base, 0.0):
+        base, birth = case.at_bad(0), case.birth
+        if birth is not None and birth.nan_born and below(base, 0.0):
             what = "raises a negative number to a fraction"
         elif holds(base, 0.0):
             what = "raises 0 to a power whose value or derivative is infinite there"

@@ -79,10 +79,7 @@ def _correction(kwargs: Mapping[str, Any], args: Sequence[Any]) -> float:
 
 
 def _uncorrected(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
-    """The first flag among the arguments is `unbiased`."""
-    plain = list(args)
-    for place, each in enumerate(plain):
-        if isinstance(each, bool):
-            plain[place] = False
-            break
-    return plain, {**kwargs, "correction": 0} if "correction" in kwargs else kwargs
+    """A flag among the arguments is `unbiased`; without one there is the keyword `correction`."""
+    if any(isinstance(each, bool) for each in args):
+        return [False if isinstance(each, bool) else each for each in args], kwargs
+    return args, {**kwargs, "correction": 0}

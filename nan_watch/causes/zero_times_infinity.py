@@ -16,6 +16,14 @@ from probes.finding import Finding
 from probes.patch import Arguments
 
 LARGE = 1e4
+SUMS = (
+    *("aten.add", "aten.sub", "aten.rsub", "aten.div", "aten.sum", "aten.mean", "aten.cumsum"),
+    *("aten.logaddexp", "aten.logcumsumexp"),
+)
+PRODUCTS = (
+    *("aten.mm", "aten.bmm", "aten.addmm", "aten.baddbmm", "aten.mv", "aten.addmv", "aten.dot"),
+    *("aten.addcmul", "aten.addcdiv", "aten.lerp", "aten.convolution", "aten.prod"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +50,16 @@ class ZeroTimesInfinity:
         call, birth = case.call, case.birth
         if call is None or birth is None or not birth.nan_born or case.is_backward:
             return
-        values = [case.at_bad(place) for place in range(2)]
+        values = [case.at_bad(place) for place in range(3)]
         numbers = [each for each in call.args if isinstance(each, (int, float))]
         infinite = any(v is not None and bool(v.isinf().any()) for v in values)
         infinite = infinite or any(abs(number) == float("inf") for number in numbers)
         if not infinite:
             return
-        if case.op == "aten.mul" and any(holds(each, 0.0) for each in values):
+        zero = any(holds(each, 0.0) for each in values) or 0 in numbers
+        if case.op in ("aten.mul", *PRODUCTS) and zero:
             what = "multiplies 0 by an infinity"
-        elif case.op in ("aten.add", "aten.sub", "aten.div"):
+        elif case.op in SUMS + PRODUCTS:
             what = "takes one infinity and another together"
         else:
             return
