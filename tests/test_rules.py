@@ -21,6 +21,7 @@ from probes.finding import Finding, Judgement, Verdict
 from probes.seeding import seed_everything
 
 CASES = Path(__file__).parent / "cases"
+pytestmark = pytest.mark.filterwarnings("ignore:std.*degrees of freedom")  # NAN012's own
 RULES = {rule.code: rule for rule in gather("whynan.rules")}
 
 

@@ -1,0 +1,48 @@
+"""A scale is the exponential of something that nothing bounds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from probes import Subject
+
+PLANTED = {"site": "scale", "op": "aten.exp", "phase": "forward", "step": 3, "confirmed": True}
+ASKED = {"sizes": (5,), "steps": 10}
+
+
+class Scale(nn.Module):
+    """A scale that cannot be negative, from an unbounded number."""
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return (0.5 * raw).exp()
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(6, 16)
+        self.scale = Scale()
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.hidden(x)
+        return self.head(hidden.tanh() * self.scale(hidden))
+
+
+def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(model(batch["x"]), batch["y"])
+
+
+def batches() -> list[dict[str, Tensor]]:
+    chance = torch.Generator().manual_seed(0)
+    x = torch.randn(32, 6, generator=chance)
+    y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+    x[28, 2] = 1e4
+    return [{"x": x[i : i + 8], "y": y[i : i + 8]} for i in range(0, 32, 8)]
+
+
+def subject() -> Subject:
+    return Subject(
+        Model(), batches(), loss, lambda model: torch.optim.Adam(model.parameters(), lr=0.01)
+    )

@@ -1,0 +1,48 @@
+"""Points are kept inside."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from probes import Subject
+
+PLANTED = None
+ASKED = {"sizes": (5,), "steps": 300}
+
+
+class Disc(nn.Module):
+    """Distances from the origin on a hyperbolic disc."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        edge = 1 - 1e-3
+        return torch.atanh(x.tanh().clamp(-edge, edge))
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(6, 16)
+        self.disc = Disc()
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.disc(self.hidden(x)))
+
+
+def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(model(batch["x"]), batch["y"])
+
+
+def batches() -> list[dict[str, Tensor]]:
+    chance = torch.Generator().manual_seed(0)
+    x = torch.randn(32, 6, generator=chance)
+    y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+    x[28, 2] = 10.0
+    return [{"x": x[i : i + 8], "y": y[i : i + 8]} for i in range(0, 32, 8)]
+
+
+def subject() -> Subject:
+    return Subject(
+        Model(), batches(), loss, lambda model: torch.optim.Adam(model.parameters(), lr=0.01)
+    )
