@@ -138,7 +138,7 @@ def hunt(
         settings=settings,
         limits=limits((*CAUSES, *HEALTH)),
     )
-    with progress() as shown:
+    with progress() as shown, recorder.unless_refused():
         bar = shown.add_task("hunt", total=steps, said="")
 
         def say(step: int, total: int, loss: float | None) -> None:

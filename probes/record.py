@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import socket
 import struct
 import sys
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -194,6 +195,16 @@ class Recorder:
     def release(self) -> None:
         """The files are closed; unless it was closed before, the run stays incomplete."""
         self._release()
+
+    @contextmanager
+    def unless_refused(self) -> Iterator[None]:
+        """Where the request turns out to be wrong inside, no run folder is left of it."""
+        try:
+            yield
+        except RequestError:
+            self.release()
+            shutil.rmtree(self.folder)
+            raise
 
     def _stream(self, kind: str, stat: str) -> Stream:
         """A new stream."""

@@ -85,7 +85,8 @@ def _run(
     recorder = Recorder(
         new_folder(out), seed=held.seed, device=home, settings=settings, limits=limits(CAUSES)
     )
-    return recorder, again(held, ready, recorder)
+    with recorder.unless_refused():
+        return recorder, again(held, ready, recorder)
 
 
 def _said(held: Capsule, outcome: Again, device: str | None) -> str:

@@ -174,6 +174,7 @@ def test_wrong_requests_end_with_a_sentence(file: Path, capsys: pytest.CaptureFi
     file.write_text(SUBJECT.replace("nn.Linear(8, 4)", "nn.Linear(8, 6)"))
     assert status("replay", "run", "--out", "again") == 2
     assert "`head.bias` is (4,) there, but the model has (6,)" in capsys.readouterr().err
+    assert not Path("again").exists()
     text = Path("run/capsule/capsule.json").read_text()
     Path("run/capsule/capsule.json").write_text(text[: len(text) // 2])
     assert status("replay", "run") == 2

@@ -150,7 +150,8 @@ def test_a_wrong_checkpoint_ends_the_command_with_status_2(
 ) -> None:
     (tmp_path / "train.py").write_text(SUBJECT)
     torch.save({"weight": torch.ones(2, 4), "bias": torch.ones(2)}, "model.pt")
-    assert status("hunt", "train.py:forward", "--from", "model.pt") == 2
+    assert status("hunt", "train.py:forward", "--from", "model.pt", "--out", "run") == 2
+    assert not Path("run").exists()
     assert "`weight` is (2, 4) there, but the model has (2, 3)" in capsys.readouterr().err
     assert status("hunt", "train.py:forward", "--from", "nowhere.pt") == 2
     assert status("hunt", "train.py:forward", "--pdb", "--on-poison", "skip") == 2
