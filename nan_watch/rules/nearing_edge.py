@@ -18,7 +18,7 @@ from probes.run import Run
 class NearingEdge:
     """The argument of a log, root, division or exp goes to its edge at a steady pace.
 
-    Looked at in a few steps (1, 2, 4, 8, ... and every 64th) of those that `watch.step` is handed,
+    Looked at in a few steps (1, 2, 4, 8, ... and every 256th) of those that `watch.step` is handed,
     at every line of the forward pass: the smallest argument above zero of logs, roots and
     divisions, the largest of exp, the largest number of float16. What is left of the dtype's range
     is counted in bits, powers of two. Told where that fell in a straight line over the last

@@ -20,6 +20,8 @@ from probes.run import Run
 def test_many_steps_are_sampled_at_first_and_one_in_64_later() -> None:
     found = [step for step in range(260) if is_sampled(step)]
     assert found == [0, 1, 2, 4, 8, 16, 32, 64, 128, 192, 256]
+    found = [step for step in range(800) if is_sampled(step, 256)]
+    assert found == [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768]
 
 
 def shares(run: Run, stat: str, site: str) -> dict[int, float]:
