@@ -99,7 +99,7 @@ def hunt(
     """Run a subject until something is not finite; say at which step, where and which way."""
     from nan_watch import hunt as hunting
     from nan_watch.causes import RULES as CAUSES
-    from nan_watch.exhaustion import is_out_of_memory
+    from nan_watch.exhaustion import if_it_fits
     from nan_watch.rules import RULES as HEALTH
     from probes.finding import judge, limits
     from probes.first_step import check_first_step
@@ -115,11 +115,7 @@ def hunt(
         )
     share_cores(jobs)
     ready = prepare(subject, seed, device)
-    try:
-        check_first_step(ready)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise  # else the hunt meets it too, and tells what filled the memory
+    if_it_fits(lambda: check_first_step(ready))
     home = next((str(parameter.device) for parameter in ready.model.parameters()), None)
     settings = {
         "part": "hunt",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nan_watch.causes import RULES as CAUSES
+from nan_watch.exhaustion import if_it_fits
 from nan_watch.rules import RULES as HEALTH
 from overfit.asked import SIZES, STEPS, Asked
 from overfit.bars import Bars
@@ -74,13 +75,15 @@ def examine(subject: Subject | str, asked: Asked, out: Path | None = None) -> Ru
     Raises RequestError where the first step, a metric, a size or the folder will not do.
     """
     loaded = _loaded(subject, asked)
-    first = check_first_step(loaded)
-    _check_metrics(loaded, draw(loaded, asked.sizes, asked.seed)[min(asked.sizes)])
+    first = if_it_fits(lambda: asdict(check_first_step(loaded)))
+    samples = draw(loaded, asked.sizes, asked.seed)[min(asked.sizes)]
+    if first is not None:
+        _check_metrics(loaded, samples)
     record = Recorder(
         new_folder(out),
         seed=asked.seed,
         device=_device(loaded),
-        settings={**_settings(subject, asked), "first_step": asdict(first)},
+        settings={**_settings(subject, asked), "first_step": first},
         limits=limits((*CAUSES, *HEALTH, *RULES)),
     )
     try:

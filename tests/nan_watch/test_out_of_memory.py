@@ -184,11 +184,14 @@ def test_bytes_in_words() -> None:
     ]
 
 
-def test_the_command_finds_it_in_the_first_batch(whynan: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["hunt", "diagnose --quick --sizes 5"])
+def test_a_command_finds_it_in_the_first_batch(command: str, whynan: Any, tmp_path: Path) -> None:
     text = Path(SICK.rpartition(":")[0]).read_text()
     (tmp_path / "train.py").write_text(text.replace("(64, 64, 2600)", "(2600, 64)"))
-    done = whynan("hunt", "train.py:subject", "--out", "run")
+    name, *options = command.split()
+    done = whynan(name, "train.py:subject", *options, "--out", "run")
     assert done.returncode == 1, done.stderr
-    lead = json.loads((tmp_path / "run" / "findings.json").read_text())["findings"][0]
-    assert (lead["code"], lead["step"], lead["source"]) == ("MEM001", 0, "train.py:39")
+    findings = json.loads((tmp_path / "run" / "findings.json").read_text())["findings"]
+    (found,) = (each for each in findings if each["code"] == "MEM001")
+    assert (found["step"], found["source"]) == (0, "train.py:39")
     assert (tmp_path / "run" / "report.html").is_file()
