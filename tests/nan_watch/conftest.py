@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 
 from nan_watch import NanWatch, PoisonedStep
 from nan_watch.parameters import Parameters
+from probes.finding import Finding
 from probes.record import Recorder
 from probes.run import Run
 
@@ -130,3 +132,46 @@ def record() -> Callable[..., Run]:
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(str(tmp_path))
+
+
+class Computed(nn.Module):
+    """A model whose parameters are given, and whose output is a function of them."""
+
+    def __init__(self, function: Callable[..., Tensor], *given: Tensor) -> None:
+        super().__init__()
+        self.given = nn.ParameterList([nn.Parameter(each.clone()) for each in given])
+        self.function = function
+
+    def forward(self) -> Tensor:
+        return self.function(*self.given)
+
+
+@pytest.fixture
+def cause_of(tmp_path: Path) -> Callable[..., Finding | None]:
+    """What the watch says of one step of a function of parameters, or of a model: its finding."""
+
+    def run(
+        function: Callable[..., Tensor] | nn.Module,
+        *given: Tensor,
+        optimizer: Callable[..., Optimizer] = torch.optim.SGD,
+        steps: int = 1,
+        scale: float = 1.0,
+    ) -> Finding | None:
+        model = function if isinstance(function, nn.Module) else Computed(function, *given)
+        chosen = optimizer(model.parameters(), lr=0.01)
+
+        def step() -> Tensor:
+            chosen.zero_grad()
+            loss = model()
+            watch.backward(loss * scale)
+            chosen.step()
+            return loss
+
+        out = Recorder(tmp_path / "cause")
+        with suppress(PoisonedStep), NanWatch(model, chosen, out=out) as watch:
+            for _ in range(steps):
+                watch.step(step)
+        out.close(watch.judgement)
+        return watch.findings[0] if watch.findings else None
+
+    return run
