@@ -381,4 +381,5 @@ def _is_meant(call: _Call) -> bool:
         return True
     if call.operator.name not in LOGS or len(call.read) != 1:
         return False
-    return not call.read[0].requires_grad and is_binary(call.read[0])
+    given = call.args[0]  # what was read is a copy of it where it was overwritten
+    return not given.requires_grad and is_binary(call.read[0])
