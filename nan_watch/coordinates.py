@@ -60,7 +60,9 @@ class Axes:
                 names[at] = name
         if "sample" not in names:
             return plain_names(len(shape))
-        if len(shape) == 4 and names[1] is None and names[0] == "sample":
+        if len(shape) == 4 and names == ["sample", None, None, None]:
+            return ("sample", "feature", "row", "column")  # an image's
+        if len(shape) == 4 and names[:2] == ["sample", None]:
             names[1] = "head"
         if len(shape) == 3 and names[0] == "sample" and "time" not in names:
             names[1] = names[1] or "time"

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from nan_watch.case import Case
 from nan_watch.causes import name_cause
 from nan_watch.origin import Origin, find_origin
+from nan_watch.relief import reliefs
 from nan_watch.symptom import Symptom
 from nan_watch.trial import Trial
 from probes.finding import Evidence, Finding
@@ -58,7 +59,9 @@ class Inquest:
             case = self._case(symptom, step)
             if case.origin is None:
                 return finding
-            return replace(name_cause(case), batch=finding.batch)
+            told = name_cause(case)
+            relief = reliefs(case, step.layout)
+            return replace(told, batch=finding.batch, evidence=(*told.evidence, *relief))
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             return replace(finding, evidence=(*finding.evidence, Evidence("replay raised", what)))

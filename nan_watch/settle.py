@@ -50,7 +50,15 @@ def settle(finding: Finding, subject: Subject, start: Start) -> Finding:
         return _told(finding, None, "finite: the failure does not repeat")
     confirmed = fixed()
     cured = "finite, and without it not" if confirmed else "not cured"
-    return _told(finding, confirmed, cured, f" with {words}")
+    told = _told(finding, confirmed, cured, f" with {words}")
+    if subject.train_step is not None:  # which clips as it likes
+        return told
+    clipped = rerun(replace(subject, clip_norm=1.0), 0, None, steps, 1.0, start=start)
+    relief = Evidence(
+        "relief: the same with the gradient norm clipped to 1",
+        "finite" if clipped else "not finite either",
+    )
+    return replace(told, evidence=(*told.evidence, relief))
 
 
 def _told(finding: Finding, confirmed: bool | None, what: str, words: str = "") -> Finding:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from nan_watch.kernels import kernels
 from nan_watch.operators import tensors_in
 from nan_watch.sources import here, module_names
 from probes.batch import leaves
-from probes.patch import Edit, Edited
+from probes.patch import Edit, Edited, made_finite
 from probes.replay import Snapshot, replay
 from probes.subject import Batch
 
@@ -101,18 +101,25 @@ class Trial:
             lambda: [Edited(self.elsewhere(call), edit)],
         )
 
-    def tensors_of_batch(self, name: str | None) -> tuple[list[Tensor], list[Tensor]]:
-        """The tensors of the batch at the path, and all the others that hold floats."""
-        found: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for path, leaf in leaves(self.batch).items():
-            tensors = [t for t in tensors_in(getattr(leaf, "data", leaf)) if t.is_floating_point()]
-            found[path != name].extend(tensors)
-        return found
+    @contextmanager
+    def batch_made_finite(self, path: str | None, *, elsewhere: bool = False) -> Iterator[None]:
+        """The batch's tensors at the path, or all the others, hold zeros where not finite."""
+        found: list[Tensor] = []
+        for key, leaf in leaves(self.batch).items():
+            if (key == path) != elsewhere:
+                found += [t for t in tensors_in(getattr(leaf, "data", leaf)) if _is_float(t)]
+        with made_finite(found):
+            yield
 
-    def tensors_of_model(self, names: Collection[str]) -> tuple[list[Tensor], list[Tensor]]:
-        """The parameters and buffers of these names, and all the others that hold floats."""
-        found: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for path, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
-            if tensor.is_floating_point():
-                found[path not in names].append(tensor)
-        return found
+    @contextmanager
+    def model_made_finite(
+        self, names: Collection[str], *, elsewhere: bool = False
+    ) -> Iterator[None]:
+        """The same of parameters and buffers by name, as the step finds them when it begins."""
+        every = (*self.model.named_parameters(), *self.model.named_buffers())
+        with made_finite([t for name, t in every if (name in names) != elsewhere and _is_float(t)]):
+            yield
+
+
+def _is_float(tensor: Tensor) -> bool:
+    return tensor.is_floating_point()

@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from probes.batch import leaves
+from probes.batch import leaves, sample_axes
+from probes.layout import Layout
 from probes.sequences import Sequences, is_same
 from probes.subject import Batch
 
@@ -291,3 +292,23 @@ def made_finite(tensors: Sequence[Tensor]) -> Iterator[None]:
     finally:
         for each, data in kept:
             each.data.copy_(data)
+
+
+@contextmanager
+def only_samples(batch: Batch, kept: Sequence[int], layout: Layout | None = None) -> Iterator[None]:
+    """The batch's tensors hold these samples alone.
+
+    Raises ValueError where something in it that has samples is no tensor, and cannot be cut.
+    """
+    found = leaves(batch)
+    axes = sample_axes(batch, layout)
+    if not axes or not all(isinstance(found[path], Tensor) for path in axes):
+        raise ValueError("the batch holds samples that cannot be left out")
+    whole = [(found[path], axis, found[path].data) for path, axis in axes.items()]
+    try:
+        for leaf, axis, data in whole:
+            leaf.data = data.index_select(axis, torch.tensor(kept, device=data.device))
+        yield
+    finally:
+        for leaf, _, data in whole:
+            leaf.data = data

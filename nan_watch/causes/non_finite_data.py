@@ -10,7 +10,6 @@ from nan_watch.case import Case
 from nan_watch.naming import named, sight
 from nan_watch.trial import Patch
 from probes.finding import Finding
-from probes.patch import made_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,9 @@ class NonFiniteData:
         origin, trial = case.origin, case.trial
         if origin is None or trial is None or origin.given != "batch":
             return
-        bad, others = trial.tensors_of_batch(origin.name)
+        name = origin.name
         yield Patch(
             "with zeros where the batch is not finite",
-            lambda: [made_finite(bad)],
-            lambda: [made_finite(others)],
+            lambda: [trial.batch_made_finite(name)],
+            lambda: [trial.batch_made_finite(name, elsewhere=True)],
         )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from nan_watch.case import Case
 from nan_watch.naming import named, sight
+from nan_watch.origin import Origin
 from nan_watch.trial import Patch
 from probes.finding import Finding
-from probes.patch import made_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,30 @@ class PoisonedParameter:
             if case.symptom.state:
                 yield sight(self, case)
         elif origin.given in ("parameter", "buffer"):
-            yield named(sight(self, case), origin)
+            found = named(sight(self, case), origin)
+            known = origin.name in {each.name for each in case.symptom.state}
+            yield found if known else self._read(found, origin)
+
+    def _read(self, found: Finding, origin: Origin) -> Finding:
+        """Of a tensor that the step itself mended after it had read it."""
+        at = f" at {origin.source}" if origin.source else ""
+        return replace(
+            found,
+            message=f"`{origin.name}` held {origin.held} when step {found.step} began; "
+            f"`{origin.op}`{at} is the first to read it.",
+            fix=f"Look at what wrote `{origin.name}` in an earlier step.",
+            site=origin.name,
+            phase=None,
+        )
 
     def patches(self, case: Case) -> Iterator[Patch]:
         """The same step with zeros in these places; none where it does not read them."""
-        if case.origin is None or case.trial is None or case.trial.is_finite(lambda: []):
+        trial = case.trial
+        if case.origin is None or trial is None or trial.is_finite(lambda: []):
             return
         names = {case.origin.name or "", *(each.name for each in case.symptom.state)}
-        bad, others = case.trial.tensors_of_model(names)
         yield Patch(
             "with zeros where the tensors are not finite",
-            lambda: [made_finite(bad)],
-            lambda: [made_finite(others)],
+            lambda: [trial.model_made_finite(names)],
+            lambda: [trial.model_made_finite(names, elsewhere=True)],
         )
