@@ -23,6 +23,13 @@ def holds(values: Tensor | None, edge: float) -> bool:
     return values is not None and bool((values == edge).any())
 
 
+def at(values: Tensor, edge: float) -> Tensor:
+    """(...) whether each number is the edge, or so near that 1 over the distance overflows."""
+    if not values.is_floating_point():
+        return values == edge
+    return (values - edge).abs() < torch.finfo(values.dtype).tiny
+
+
 def below(values: Tensor | None, edge: float) -> bool:
     """Whether one of the numbers is smaller than the edge."""
     return values is not None and bool((values < edge).any())
@@ -59,6 +66,6 @@ def opened(values: Tensor, dim: Sequence[int]) -> Tensor:
 
 
 def just_over(values: Tensor, edge: float) -> Tensor:
-    """The numbers with one a little over the edge where the edge stands."""
+    """The numbers, those at the edge moved a little over it."""
     limits = torch.finfo(values.dtype)
-    return torch.where(values == edge, edge + (limits.eps if edge else limits.tiny**0.5), values)
+    return torch.where(at(values, edge), edge + (limits.eps if edge else limits.tiny**0.5), values)

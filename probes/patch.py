@@ -72,7 +72,8 @@ class Edited(TorchDispatchMode):
         node, kwargs = torch._C._current_autograd_node(), kwargs or {}
         name = func._schema.name.replace("::", ".")
         saved = self._saved.get(node._sequence_nr()) if node is not None else None
-        if saved is not None:
+        forward = torch.is_grad_enabled()  # within the backward pass too, where it is recomputed
+        if saved is not None and not forward:
             args = [_replaced(each, saved, name) for each in args]
         elif self._chosen(name):
             args, kwargs = self._edited(func, name, args, kwargs)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from nan_watch.arguments import holds, just_over, maker
+from nan_watch.arguments import at, just_over, maker
 from nan_watch.case import Case
 from nan_watch.closeup import Made
 from nan_watch.naming import told
@@ -33,8 +33,8 @@ class LogOfZero:
 
     log 0 is -inf, and its derivative 1 / 0. A softmax gives an exact zero wherever a score lies
     104 or more under the largest (float32; 18 in half precision), and a sigmoid where its input
-    does: no zero need stand in the data. Zero times that -inf is NaN, which is how an entropy or
-    a label that is 0 bears it.
+    does: no zero need stand in the data. Just above it, under 1e-38, 1 / x is infinite as well.
+    Zero times that -inf is NaN, which is how an entropy or a label that is 0 bears it.
 
     Sick:    `loss = -(p.softmax(-1).log() * onehot).sum()`
     Healthy: `loss = -(p.log_softmax(-1) * onehot).sum()`
@@ -53,7 +53,8 @@ class LogOfZero:
         if case.call is None or case.op not in LOGS:
             return
         place, edge = LOGS[case.op]
-        if not holds(case.at_bad(place), edge):
+        values = case.at_bad(place)
+        if values is None or not at(values, edge).any():
             return
         made, softmax = maker(case.call, place), log_of_softmax(case)
         if softmax is None:
@@ -77,12 +78,12 @@ class LogOfZero:
         if call is None or trial is None or case.op is None:
             return
         place, edge = LOGS[case.op]
-        at = trial.at(call)
+        here = trial.at(call)
         if log_of_softmax(case) is not None:
             yield Patch(
                 "with the log of softmax computed in one",
-                lambda: [LogOfSoftmax(lambda: at(call.op))],
-                lambda: [LogOfSoftmax(lambda: not at(call.op))],
+                lambda: [LogOfSoftmax(lambda: here(call.op))],
+                lambda: [LogOfSoftmax(lambda: not here(call.op))],
             )
 
         def keep(values: Tensor) -> Tensor:

@@ -105,6 +105,12 @@ SICK: dict[str, tuple[str, str, Callable[..., Tensor], Tensor]] = {
         lambda x: -x.half().softmax(-1).log().gather(1, Y[:, None]).float().mean(),
         FAR,
     ),
+    "almost zero": (
+        "NAN001",
+        "aten.div",
+        lambda x: -x.softmax(-1).log().sum(),
+        torch.tensor([90.0, 0.0]),
+    ),
     # NAN002: a root at zero
     "sqrt": ("NAN002", "aten.div", lambda x: (x[0] - x[1]).pow(2).sum(-1).sqrt().sum(), TWO),
     "pow a half": (

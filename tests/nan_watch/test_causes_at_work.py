@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from nan_watch import NanWatch, PoisonedStep
 from probes.finding import Finding
+from probes.record import Recorder
 
 CauseOf = Callable[..., Finding | None]
 INF = float("inf")
@@ -223,3 +228,58 @@ def test_bfloat16_autocast_is_healthy(cause_of: CauseOf) -> None:
             return F.cross_entropy((x @ x.T).float(), torch.tensor([0, 1]))
 
     assert cause_of(autocast, SCORES) is None
+
+
+class Recomputed(nn.Module):
+    """Checkpoints its only layer: the backward pass runs the forward one again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4, bias=False)
+
+    def root(self, x: Tensor) -> Tensor:
+        return self.linear(x).pow(2).sum(-1).sqrt()
+
+    def forward(self) -> Tensor:
+        return checkpoint(self.root, torch.zeros(2, 4), use_reentrant=False).sum()
+
+
+def test_a_cause_within_a_checkpoint(cause_of: CauseOf) -> None:
+    found = cause_of(Recomputed())
+    assert found is not None
+    assert (found.code, found.op, found.confirmed) == ("NAN002", "aten.div", True)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+        self.x, self.y = torch.randn(8, 6), torch.randint(0, 3, (8,))
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_scaler_is_healthy_where_it_takes_the_step(scaled: bool, tmp_path: Path) -> None:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.float16):
+            loss = F.cross_entropy(net.body(net.x), net.y)
+        scaler.scale(loss).backward()
+        if scaled:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+        return loss
+
+    out = Recorder(tmp_path / "run")
+    with suppress(PoisonedStep), NanWatch(net, optimizer, out=out) as watch:
+        for _ in range(3):
+            watch.step(step)
+    out.close(watch.judgement)
+    codes = [(found.code, found.confirmed) for found in watch.findings]
+    assert codes == ([] if scaled else [("NAN015", True)])
