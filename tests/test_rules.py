@@ -45,6 +45,12 @@ def diagnosed(code: str, name: str, folder: Path) -> Judgement:
     return examine(module.subject(), asked, folder / "run").judgement
 
 
+def planted_lines(code: str) -> list[str]:
+    """`sick.py:18` for the line of the sick case that is marked as the planted one."""
+    lines = (CASES / code / "sick.py").read_text().splitlines()
+    return [f"sick.py:{i}" for i, line in enumerate(lines, 1) if line.endswith("# planted")]
+
+
 def test_codes_and_slugs_are_unique() -> None:
     rules = gather("whynan.rules")
     assert len({rule.code for rule in rules}) == len(rules)
@@ -79,6 +85,8 @@ def test_a_rule_fires_on_its_sick_case_at_the_planted_place(code: str, tmp_path:
     assert found, f"{code} is silent on its own sick case"
     for field, value in (getattr(case(code, "sick"), "PLANTED", None) or {}).items():
         assert value in [getattr(finding, field) for finding in found], field
+    for line in planted_lines(code):
+        assert line in [(finding.source or "").rpartition("/")[2] for finding in found]
 
 
 @pytest.mark.parametrize("code", sorted(RULES))

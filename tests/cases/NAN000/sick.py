@@ -15,7 +15,7 @@ class Phase(nn.Module):
     """Where within its period each sample stands."""
 
     def forward(self, time: Tensor, period: Tensor) -> Tensor:
-        return torch.remainder(time, period)
+        return torch.remainder(time, period)  # planted
 
 
 class Model(nn.Module):

@@ -22,7 +22,7 @@ class Entropy(nn.Module):
     """- p log p, which is NaN where p is 0."""
 
     def forward(self, p: Tensor) -> Tensor:
-        return -p * p.log()
+        return -p * p.log()  # planted
 
 
 class Model(nn.Module):

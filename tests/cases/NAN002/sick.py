@@ -16,7 +16,7 @@ class Distance(nn.Module):
 
     def forward(self, one: Tensor, two: Tensor) -> Tensor:
         squared = (one - two).pow(2).sum(-1, keepdim=True)
-        return squared.sqrt()
+        return squared.sqrt()  # planted
 
 
 class Model(nn.Module):

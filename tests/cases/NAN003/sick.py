@@ -16,7 +16,7 @@ class Pool(nn.Module):
 
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
         scores = tokens.sum(-1).masked_fill(~keep, float("-inf"))
-        return (scores.softmax(-1)[..., None] * tokens).sum(1)
+        return (scores.softmax(-1)[..., None] * tokens).sum(1)  # planted
 
 
 class Model(nn.Module):

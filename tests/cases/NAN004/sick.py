@@ -16,7 +16,7 @@ class Pool(nn.Module):
 
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
         kept = tokens * keep[..., None]
-        return kept.sum(1) / keep.sum(1, keepdim=True)
+        return kept.sum(1) / keep.sum(1, keepdim=True)  # planted
 
 
 class Model(nn.Module):

@@ -15,7 +15,7 @@ class Root(nn.Module):
     """Square roots of what is positive, 0 elsewhere."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.where(x > 0, x.sqrt(), 0.0)
+        return torch.where(x > 0, x.sqrt(), 0.0)  # planted
 
 
 class Model(nn.Module):

@@ -15,7 +15,7 @@ class Scale(nn.Module):
     """A scale that cannot be negative, from an unbounded number."""
 
     def forward(self, raw: Tensor) -> Tensor:
-        return (0.5 * raw).exp()
+        return (0.5 * raw).exp()  # planted
 
 
 class Model(nn.Module):

@@ -15,7 +15,7 @@ class Flatten(nn.Module):
     """Powers that flatten large activations."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.pow(0.3)
+        return x.pow(0.3)  # planted
 
 
 class Model(nn.Module):

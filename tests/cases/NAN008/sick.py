@@ -15,7 +15,7 @@ class Disc(nn.Module):
     """Distances from the origin on a hyperbolic disc."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.atanh(x.tanh())
+        return torch.atanh(x.tanh())  # planted
 
 
 class Model(nn.Module):

@@ -15,7 +15,7 @@ class Magnitude(nn.Module):
     """Magnitudes of complex numbers, (sample, 3)."""
 
     def forward(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        return torch.hypot(real, imaginary)
+        return torch.hypot(real, imaginary)  # planted
 
 
 class Model(nn.Module):

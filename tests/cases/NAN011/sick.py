@@ -22,7 +22,7 @@ class Total(nn.Module):
 
     def forward(self, scores: Tensor, keep: Tensor) -> Tensor:
         scores = scores.masked_fill(~keep, float("-inf"))
-        return scores.logsumexp(-1)
+        return scores.logsumexp(-1)  # planted
 
 
 class Model(nn.Module):

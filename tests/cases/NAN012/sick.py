@@ -15,7 +15,7 @@ class Pool(nn.Module):
     """Mean and spread over time, (sample, 12)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x.mean(1), x.std(1)], -1)
+        return torch.cat([x.mean(1), x.std(1)], -1)  # planted
 
 
 class Model(nn.Module):

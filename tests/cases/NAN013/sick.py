@@ -15,7 +15,7 @@ class Normalise(nn.Module):
     """Each sample without its mean, divided by its spread."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True)
+        return (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True)  # planted
 
 
 class Model(nn.Module):

@@ -15,7 +15,7 @@ class Power(nn.Module):
     """Log power of a signal."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.half().pow(2).float().log1p()
+        return x.half().pow(2).float().log1p()  # planted
 
 
 class Model(nn.Module):

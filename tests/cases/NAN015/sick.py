@@ -27,7 +27,7 @@ class Model(nn.Module):
         self.half_scores = Half()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.half_scores(self.head(self.hidden(x).tanh())).float()
+        return self.half_scores(self.head(self.hidden(x).tanh())).float()  # planted
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ class Scaled(nn.Module):
     """Features in units of their spread."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x / 1.5
+        return x / 1.5  # planted
 
 
 class Model(nn.Module):

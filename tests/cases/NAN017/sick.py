@@ -22,7 +22,7 @@ class Embedded(nn.Module):
         self.linear.load_state_dict(saved)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).tanh()
+        return self.linear(x).tanh()  # planted
 
 
 class Model(nn.Module):

@@ -21,7 +21,7 @@ class Reader(nn.Module):
             self.rnn.weight_hh_l0.copy_(scale * torch.eye(12))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rnn(x)[0][:, -1]
+        return self.rnn(x)[0][:, -1]  # planted
 
 
 class Model(nn.Module):

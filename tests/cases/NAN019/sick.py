@@ -12,7 +12,7 @@ ASKED = {"sizes": (5,), "steps": 10}
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return nn.functional.mse_loss(model(batch["x"])[:, 0], batch["y"])
+    return nn.functional.mse_loss(model(batch["x"])[:, 0], batch["y"])  # planted
 
 
 def batches() -> list[dict[str, Tensor]]:

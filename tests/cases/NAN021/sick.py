@@ -30,7 +30,7 @@ class Kept(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with filled():
-            kept = torch.empty(x.shape)
+            kept = torch.empty(x.shape)  # planted
         return torch.cat([kept.masked_scatter(x > 0, x[x > 0]), x], -1)
 
 

@@ -24,7 +24,7 @@ class Size(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return grad * x / x.abs()
+        return grad * x / x.abs()  # planted
 
 
 class Sized(nn.Module):

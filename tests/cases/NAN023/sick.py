@@ -15,7 +15,7 @@ class Sphere(nn.Module):
     """The third coordinate of points on the unit sphere."""
 
     def forward(self, points: Tensor) -> Tensor:
-        return (1 - points.pow(2).sum(-1, keepdim=True)).sqrt()
+        return (1 - points.pow(2).sum(-1, keepdim=True)).sqrt()  # planted
 
 
 class Model(nn.Module):

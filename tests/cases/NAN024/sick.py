@@ -15,7 +15,7 @@ class Pool(nn.Module):
     """Attention over the tokens that are kept, (sample, feature)."""
 
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
-        bias = (1 - keep.float()) * float("-inf")
+        bias = (1 - keep.float()) * float("-inf")  # planted
         return ((tokens.sum(-1) + bias).softmax(-1)[..., None] * tokens).sum(1)
 
 

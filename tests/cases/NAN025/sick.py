@@ -31,7 +31,7 @@ class Model(nn.Module):
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     frames, labels = torch.full((2, len(batch["y"])), 6), torch.full((len(batch["y"]),), 4)
     log = model(batch["x"])
-    return nn.functional.ctc_loss(log, batch["y"], frames[0], labels)
+    return nn.functional.ctc_loss(log, batch["y"], frames[0], labels)  # planted
 
 
 def batches() -> list[dict[str, Tensor]]:

@@ -37,7 +37,7 @@ class Model(nn.Module):
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return nn.functional.cross_entropy(model(batch["x"]), batch["y"])
+    return nn.functional.cross_entropy(model(batch["x"]), batch["y"])  # planted
 
 
 def batches() -> list[dict[str, Tensor]]:

@@ -15,7 +15,7 @@ class Axes(nn.Module):
     """Principal axes of symmetric matrices, (sample, 9)."""
 
     def forward(self, matrices: Tensor) -> Tensor:
-        return torch.linalg.eigh(matrices)[1].flatten(1)
+        return torch.linalg.eigh(matrices)[1].flatten(1)  # planted
 
 
 class Model(nn.Module):
