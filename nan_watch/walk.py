@@ -43,11 +43,25 @@ def _of_nan(events: Sequence[Event], birth: Event) -> tuple[Event, Event | None]
     fed = [events[w] for read in birth.reads if read.held.inf for w in read.writers]
     infinite = [e for e in _births(events, fed, _inf) if not (e.meant and _masks(e, birth))]
     if not infinite:
-        return birth, None
+        return _over_nothing(events, fed) or birth, None
     feeder = _earliest(infinite)
     if birth.phase == "backward" and feeder.phase == "forward" and _is_own(feeder, birth):
         return birth, feeder  # the forward value was hidden; the step failed in the backward pass
     return feeder, None
+
+
+def _over_nothing(events: Sequence[Event], fed: Sequence[Event]) -> Event | None:
+    """The first logsumexp, on the way to what was fed, with nothing but -inf in a row."""
+    found, seen, stack = [], set(), [event for event in fed if event.phase == "forward"]
+    while stack:
+        event = stack.pop()
+        if event.index in seen or event.held is None:
+            continue
+        seen.add(event.index)
+        if event.op == "aten.logsumexp":
+            found.append(event)
+        stack.extend(events[writer] for read in event.reads for writer in read.writers)
+    return _earliest(found) if found else None
 
 
 def _masks(meant: Event, birth: Event) -> bool:

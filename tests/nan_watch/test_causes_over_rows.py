@@ -126,6 +126,12 @@ SICK: dict[str, tuple[str, str, Callable[..., Tensor], Tensor]] = {
         lambda x: x.masked_fill(ROW, -INF).logsumexp(-1).sum(),
         SCORES,
     ),
+    "logsumexp within": (
+        "NAN011",
+        "aten.logsumexp",
+        lambda x: (x.masked_fill(ROW, -INF).logsumexp(-1) @ torch.tensor([[0.0], [1.0]])).sum(),
+        SCORES,
+    ),
     # NAN012: the variance of one
     "std": ("NAN012", "aten.std", lambda x: x[:1].std(0).sum(), TWO),
     "std of all": ("NAN012", "aten.std", lambda x: x[0, :1].std(), TWO),
