@@ -21,23 +21,16 @@ from nan_watch.sampling import is_sampled
 from nan_watch.sources import ENGINE, Kind, address, kind_of, module_names
 from nan_watch.tally import Peak, Tally, given
 from probes.batch import leaves
+from probes.raised import is_out_of_memory
 from probes.record import Recorder
 from probes.replay import replay
 from probes.subject import Batch
 
-SAID = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 ASKED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|[KMGT]iB)", re.IGNORECASE)
 SITES = 8  # that are named
 
 Shapes = dict[str, tuple[int, ...]]
 Result = TypeVar("Result")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that an allocator, torch's or python's, got no memory."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and SAID.search(str(error)) is not None
 
 
 def if_it_fits(run: Callable[[], Result]) -> Result | None:

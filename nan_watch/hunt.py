@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 
 from nan_watch.capsule.start import Start
-from nan_watch.exhaustion import is_out_of_memory
 from nan_watch.guard import PoisonedStep
 from nan_watch.kept import Kept
 from nan_watch.order import from_batch, schedule_at
@@ -19,7 +18,7 @@ from nan_watch.stop import Stop, stop_at_birth
 from nan_watch.watch import NanWatch, OnPoison, Tier
 from probes.finding import Judgement
 from probes.loop import Loop
-from probes.raised import asked_of_user
+from probes.raised import asked_of_user, is_out_of_memory
 from probes.record import Recorder
 from probes.replay import Snapshot
 from probes.subject import Batch, Subject

@@ -47,7 +47,7 @@ class Telling:
 
     def tell(self, symptom: Symptom, batch: int | None) -> Finding:
         """The finding at first sight."""
-        found = self._weighed(symptom, replace(name_cause(Case(symptom)), batch=batch))
+        found = self._weighed(symptom, replace(name_cause(self._case(symptom)), batch=batch))
         if self.stories.tell(found, goes_on=self._goes_on):
             self.news = symptom, found
         elif self._goes_on:
@@ -73,6 +73,9 @@ class Telling:
         told = self._weighed(symptom, told)
         self.stories.rename(finding, told)
         return told
+
+    def _case(self, symptom: Symptom) -> Case:
+        return Case(symptom, optimizer=self._optimizer)
 
     def _weighed(self, symptom: Symptom, found: Finding) -> Finding:
         """With its trend; a remark where nothing trained is sick, or the blamed buffer's maker."""

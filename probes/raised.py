@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from probes.errors import RequestError
 from probes.sisters import SISTERS
 
 MOST = 240  # characters of a message
+NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 
 _HOME = Path(__file__).resolve().parent.parent
 _FOREIGN = (
@@ -35,12 +37,21 @@ def asked_of_user(what: str) -> Iterator[None]:
     except RequestError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise  # it is a finding, and not a fault of the code
         place = source_of(error)
         at = f" at {place}" if place else ""
         raise RequestError(
             f"{what} raised {said(error)}{at}: it was to run through; for the whole traceback, "
             "call it without whynan."
         ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that an allocator, torch's or python's, got no memory."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
 
 
 def said(error: BaseException) -> str:

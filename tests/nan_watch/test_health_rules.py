@@ -16,11 +16,11 @@ from torch.optim import SGD, Adam
 
 from nan_watch import NanWatch, PoisonedStep
 from nan_watch.course import is_bias, module_of, read_course
-from nan_watch.exhaustion import is_out_of_memory
 from nan_watch.parameters import Parameters
 from nan_watch.rules import RULES
 from probes.finding import Finding, Judgement, Verdict, judge
 from probes.loop import Loop
+from probes.raised import is_out_of_memory
 from probes.record import Recorder
 from probes.run import Run
 from probes.subject import load_subject

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from nan_watch import NanWatch
-from nan_watch.exhaustion import Exhaustions, in_words, is_out_of_memory
+from nan_watch.exhaustion import Exhaustions, in_words
 from nan_watch.hunt import hunt
 from nan_watch.tally import Tally, given
 from probes import Finding
+from probes.raised import is_out_of_memory
 from probes.run import Run
 from probes.subject import load_subject
 

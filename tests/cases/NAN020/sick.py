@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from probes import Subject
 
-PLANTED = {"site": "hidden.weight", "phase": "update", "step": 0}
+PLANTED = {"site": "<optimizer>", "phase": "update", "step": 0}
 ASKED = {"sizes": (5,), "steps": 10}
 
 
