@@ -60,8 +60,10 @@ class Inquest:
             if case.origin is None:
                 return finding
             told = name_cause(case)
-            relief = reliefs(case, step.layout)
-            return replace(told, batch=finding.batch, evidence=(*told.evidence, *relief))
+            proofs = 0 if told.confirmed is None else 1  # which stays first
+            first, rest = told.evidence[:proofs], told.evidence[proofs:]
+            evidence = (*first, *reliefs(case, step.layout), *rest)
+            return replace(told, batch=finding.batch, evidence=evidence)
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             return replace(finding, evidence=(*finding.evidence, Evidence("replay raised", what)))

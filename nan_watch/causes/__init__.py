@@ -104,7 +104,7 @@ def _tried(rule: Any, case: Case, finding: Finding) -> Finding:
             break
     if not said:
         return finding
-    return replace(finding, confirmed=confirmed, evidence=(*finding.evidence, *said))
+    return replace(finding, confirmed=confirmed, evidence=(*said, *finding.evidence))
 
 
 def _patches(rule: Any, case: Case) -> Iterator[Patch]:
