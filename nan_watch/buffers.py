@@ -17,16 +17,18 @@ STATISTICS = ("running_mean", "running_var")  # read by every evaluation
 class Buffers:
     """Looks at the buffers that a step wrote, known by their versions; an infinity has a meaning.
 
-    `before` names those that were NaN when the step at work began.
+    `before` names those that were NaN when the step at work began. each_step: whether steps are
+    looked at; else only what was there at the start.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, each_step: bool) -> None:
         self._places = [
             (f"{name}.{key}" if name else key, module._buffers, key)
             for name, module in model.named_modules()
             for key, buffer in module._buffers.items()
             if buffer is not None and buffer.is_floating_point()
         ]
+        self._looked_at = self._places
         self._seen: dict[str, tuple[int, int]] = {}
         self._asked: list[str] = []
         self._now: set[str] = set()
@@ -34,12 +36,13 @@ class Buffers:
         self.before: set[str] = set()
         self.take(read([self.waiting()])[0])
         self.before = set(self._now)
+        self._looked_at = self._places if each_step else []
 
     @torch.no_grad()
     def waiting(self) -> list[Tensor]:
         """What is to be read: the largest number of each that was written since."""
         self._asked, found = [], []
-        for name, owner, key in self._places:
+        for name, owner, key in self._looked_at:
             buffer = owner[key]
             if buffer is None or buffer.numel() == 0 or buffer.layout is not torch.strided:
                 continue

@@ -14,7 +14,7 @@ from nan_watch.inquest import Inquest, Repeatable
 from nan_watch.models_part import explain, lacks
 from nan_watch.symptom import Symptom
 from probes.bus import Bus
-from probes.finding import Finding
+from probes.finding import Finding, Verdict
 from probes.record import Recorder
 
 
@@ -43,13 +43,14 @@ class Replays:
             self.captured.forget()
 
     def tell(self, symptom: Symptom, finding: Finding, bus: Bus, recorder: Recorder) -> Finding:
-        """The finding as the step's replay tells it, and where its capsule is."""
+        """The finding as the step's replay tells it, and where its capsule is, if it failed."""
         with self.at_work(bus):
             if self.step is not None:
                 told = self._inquest.hold(symptom, finding, self.step)
             else:
                 told = explain(self.captured, self._inquest, symptom, finding)
-            return self._kept(symptom, told, recorder)
+            failed = finding.verdict is Verdict.FAIL
+            return self._kept(symptom, told, recorder) if failed else told
 
     @contextmanager
     def at_work(self, bus: Bus) -> Iterator[None]:

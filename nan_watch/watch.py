@@ -122,7 +122,7 @@ class NanWatch:
             self.recorder.note(parameters=self._parameters.facts())
             self._readings = Readings(self.recorder)
             self._spoilt = bool(self._poisoned_parameters())
-            self._buffers = Buffers(self.model)
+            self._buffers = Buffers(self.model, each_step=self.tier == "sites")
             self.loaded = tuple(each.name for each in poisoned(self._state()))
             frozen = self._parameters.facts()["frozen"]
             self._telling.begin(self._buffers, frozen, self._bus, self.recorder)

@@ -198,6 +198,7 @@ def test_a_buffer_that_turns_nan_is_a_note_while_nothing_reads_it() -> None:
     assert finding.source is not None
     assert finding.source.endswith(f":{line('BUFFER')}")
     assert any("means" in each.what for each in finding.evidence)
+    assert not Path("run/capsule").exists()  # no step was refused
 
 
 def test_a_buffer_that_poisons_a_later_loss_leads_to_the_step_that_wrote_it() -> None:
@@ -211,6 +212,12 @@ def test_a_buffer_that_poisons_a_later_loss_leads_to_the_step_that_wrote_it() ->
 def test_buffers_that_stay_finite_are_no_news() -> None:
     seed_everything(0)
     assert hunt(prototypes(guarded=True, first_read=3), 8, Path("run")).judgement.findings == ()
+
+
+def test_the_sentinel_looks_at_no_buffer() -> None:
+    seed_everything(0)
+    subject = prototypes(guarded=False, first_read=99)
+    assert hunt(subject, 8, Path("run"), tier="sentinel").judgement.findings == ()
 
 
 def test_a_statistic_that_was_loaded_poisoned_is_a_warning() -> None:
