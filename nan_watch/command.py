@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from nan_watch.stop import Stop
+    from nan_watch.rerun.stop import Stop
 
 
 class OnPoison(StrEnum):
@@ -99,7 +99,7 @@ def hunt(
     """Run a subject until something is not finite; say at which step, where and which way."""
     from nan_watch import hunt as hunting
     from nan_watch.causes import RULES as CAUSES
-    from nan_watch.exhaustion import if_it_fits
+    from nan_watch.out_of_memory.exhaustion import if_it_fits
     from nan_watch.rules import RULES as HEALTH
     from probes.finding import judge, limits
     from probes.first_step import check_first_step

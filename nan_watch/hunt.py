@@ -10,11 +10,11 @@ from pathlib import Path
 
 from nan_watch.capsule.start import Start
 from nan_watch.guard import PoisonedStep
-from nan_watch.kept import Kept
-from nan_watch.order import from_batch, schedule_at
-from nan_watch.resume import Resumed, resume
-from nan_watch.settle import settle
-from nan_watch.stop import Stop, stop_at_birth
+from nan_watch.rerun.kept import Kept
+from nan_watch.rerun.order import from_batch, schedule_at
+from nan_watch.rerun.resume import Resumed, resume
+from nan_watch.rerun.settle import settle
+from nan_watch.rerun.stop import Stop, stop_at_birth
 from nan_watch.watch import NanWatch, OnPoison, Tier
 from probes.finding import Judgement
 from probes.loop import Loop

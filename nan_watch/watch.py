@@ -16,22 +16,22 @@ from torch.optim import Optimizer
 
 from nan_watch.buffers import Buffers
 from nan_watch.capsule.keep import MOST
+from nan_watch.case.symptom import Symptom, readings_of
 from nan_watch.causes import RULES as CAUSES
-from nan_watch.exhaustion import Exhaustions
 from nan_watch.flags import Doubles, Flags, Sightings, read
 from nan_watch.grad_norms import GradNorms, HookedNorms, Norms
 from nan_watch.guard import Guard, PoisonedStep
-from nan_watch.inquest import Repeatable
+from nan_watch.inquest.hold import Repeatable
+from nan_watch.inquest.replays import Replays
+from nan_watch.inquest.telling import Telling
+from nan_watch.out_of_memory.exhaustion import Exhaustions
 from nan_watch.own_writes import OwnWrites
 from nan_watch.page import render_or_warn
 from nan_watch.parameters import Parameters
 from nan_watch.readings import Readings, Rows
-from nan_watch.replays import Replays
 from nan_watch.rules import RULES as HEALTH
-from nan_watch.sampled import Sampled
+from nan_watch.sampled.looks import Sampled
 from nan_watch.state import Poisoned, poisoned
-from nan_watch.symptom import Symptom, readings_of
-from nan_watch.telling import Telling
 from nan_watch.updates import Updates
 from probes.bus import Bus, Observer, watched_modules
 from probes.errors import demand_one_of

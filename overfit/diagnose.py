@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nan_watch.causes import RULES as CAUSES
-from nan_watch.exhaustion import if_it_fits
+from nan_watch.out_of_memory.exhaustion import if_it_fits
 from nan_watch.rules import RULES as HEALTH
 from overfit.asked import SIZES, STEPS, Asked
 from overfit.bars import Bars

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nan_watch.capsule.content import Capsule
-from nan_watch.captured import Call, tensors_of
 from nan_watch.guard import PoisonedStep
+from nan_watch.inquest.captured import Call, tensors_of
 from nan_watch.watch import NanWatch
 from probes.batch import map_leaves, to_device
 from probes.errors import RequestError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nan_watch.capsule.start import Start, State
-from nan_watch.captured import Call
+from nan_watch.inquest.captured import Call
 from probes.finding import Finding
 from probes.replay import Snapshot
 from probes.subject import Batch

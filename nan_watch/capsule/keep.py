@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from nan_watch.capsule.content import Capsule, ModelCall
 from nan_watch.capsule.folder import save
 from nan_watch.capsule.start import Start
-from nan_watch.captured import Call
-from nan_watch.symptom import Symptom
+from nan_watch.case.symptom import Symptom
+from nan_watch.inquest.captured import Call
 from probes.finding import Evidence, Finding
 from probes.record import Recorder
 from probes.replay import Snapshot

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from nan_watch.capsule.again import on_its_device, restored
 from nan_watch.capsule.content import Capsule, ModelCall
-from nan_watch.captured import Call
-from nan_watch.models_part import Part
-from nan_watch.origin import Origin, find_origin
+from nan_watch.inquest.captured import Call
+from nan_watch.inquest.models_part import Part
+from nan_watch.origin.find import Origin, find_origin
 from probes.batch import sample_count, take
 from probes.errors import RequestError
 from probes.loop import Loop

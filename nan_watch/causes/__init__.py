@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from nan_watch.case import Case
+from nan_watch.case.material import Case
+from nan_watch.case.trial import Patch
 from nan_watch.causes.angle_at_origin import AngleAtOrigin
 from nan_watch.causes.constant_normalised import ConstantNormalised
 from nan_watch.causes.ctc_without_alignment import CtcWithoutAlignment
@@ -38,7 +39,6 @@ from nan_watch.causes.uninitialised_memory import UninitialisedMemory
 from nan_watch.causes.unknown_origin import UnknownOrigin
 from nan_watch.causes.variance_of_one import VarianceOfOne
 from nan_watch.causes.zero_times_infinity import ZeroTimesInfinity
-from nan_watch.trial import Patch
 from probes.finding import Cause, Evidence, Finding, Verdict, judge_one
 
 RULES: tuple[Cause[Case], ...] = (

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nan_watch.case import Case
-from nan_watch.naming import told
+from nan_watch.case.material import Case
+from nan_watch.case.naming import told
 from probes.finding import Finding
 
 

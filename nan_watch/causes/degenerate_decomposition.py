@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nan_watch.case import Case
-from nan_watch.naming import told
-from nan_watch.trial import Patch
+from nan_watch.case.material import Case
+from nan_watch.case.naming import told
+from nan_watch.case.trial import Patch
 from probes.finding import Evidence, Finding
 from probes.patch import argument
 

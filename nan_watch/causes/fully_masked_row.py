@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from nan_watch.arguments import dims, maker, only_minus_inf, opened
-from nan_watch.case import Case
-from nan_watch.closeup import Call
-from nan_watch.naming import told
-from nan_watch.trial import Patch
+from nan_watch.case.arguments import dims, maker, only_minus_inf, opened
+from nan_watch.case.material import Case
+from nan_watch.case.naming import told
+from nan_watch.case.trial import Patch
+from nan_watch.origin.closeup import Call
 from probes.finding import Finding
 from probes.patch import Arguments, Edit, argument
 

@@ -8,12 +8,12 @@ from typing import ClassVar, Literal
 
 import torch
 
-from nan_watch.arguments import holds
-from nan_watch.case import Case
+from nan_watch.case.arguments import holds
+from nan_watch.case.material import Case
+from nan_watch.case.naming import told
+from nan_watch.case.trial import Patch
 from nan_watch.causes.log_of_zero import log_of_softmax
-from nan_watch.naming import told
-from nan_watch.sources import here, module_names
-from nan_watch.trial import Patch
+from nan_watch.origin.sources import here, module_names
 from probes.finding import Evidence, Finding
 from probes.patch import Widened, wider
 

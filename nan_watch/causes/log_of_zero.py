@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from nan_watch.arguments import at, just_over, maker
-from nan_watch.case import Case
-from nan_watch.closeup import Made
-from nan_watch.naming import told
-from nan_watch.trial import Patch
+from nan_watch.case.arguments import at, just_over, maker
+from nan_watch.case.material import Case
+from nan_watch.case.naming import told
+from nan_watch.case.trial import Patch
+from nan_watch.origin.closeup import Made
 from probes.finding import Finding
 from probes.patch import LogOfSoftmax, argument
 

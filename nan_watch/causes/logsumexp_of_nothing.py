@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nan_watch.arguments import dims, only_minus_inf, opened
-from nan_watch.case import Case
-from nan_watch.naming import told
-from nan_watch.trial import Patch
+from nan_watch.case.arguments import dims, only_minus_inf, opened
+from nan_watch.case.material import Case
+from nan_watch.case.naming import told
+from nan_watch.case.trial import Patch
 from probes.finding import Finding
 from probes.patch import argument
 

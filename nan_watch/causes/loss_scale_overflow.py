@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from nan_watch.case import Case
-from nan_watch.closeup import Made
-from nan_watch.naming import told
-from nan_watch.trial import Patch
+from nan_watch.case.material import Case
+from nan_watch.case.naming import told
+from nan_watch.case.trial import Patch
+from nan_watch.origin.closeup import Made
 from probes.finding import Evidence, Finding
 from probes.patch import Arguments, Edited
 

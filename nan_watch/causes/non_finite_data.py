@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nan_watch.case import Case
-from nan_watch.naming import named, sight
-from nan_watch.trial import Patch
+from nan_watch.case.material import Case
+from nan_watch.case.naming import named, sight
+from nan_watch.case.trial import Patch
 from probes.finding import Finding
 
 

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 
 from torch.optim import Optimizer
 
-from nan_watch.case import Case
-from nan_watch.naming import sight
+from nan_watch.case.material import Case
+from nan_watch.case.naming import sight
 from probes.finding import Evidence, Finding
 
 

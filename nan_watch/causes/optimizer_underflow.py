@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from nan_watch.case import Case
-from nan_watch.naming import sight
+from nan_watch.case.material import Case
+from nan_watch.case.naming import sight
 from probes.finding import Evidence, Finding
 
 

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 
 import torch
 
-from nan_watch.arguments import below
-from nan_watch.case import Case
-from nan_watch.naming import told
-from nan_watch.trial import Patch
+from nan_watch.case.arguments import below
+from nan_watch.case.material import Case
+from nan_watch.case.naming import told
+from nan_watch.case.trial import Patch
 from probes.finding import Evidence, Finding
 from probes.patch import argument
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from nan_watch.case import Case
-from nan_watch.naming import named, sight
-from nan_watch.origin import Origin
-from nan_watch.trial import Patch
+from nan_watch.case.material import Case
+from nan_watch.case.naming import named, sight
+from nan_watch.case.trial import Patch
+from nan_watch.origin.find import Origin
 from probes.finding import Finding
 
 

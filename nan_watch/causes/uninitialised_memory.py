@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nan_watch.case import Case
-from nan_watch.events import EMPTY
-from nan_watch.naming import told
+from nan_watch.case.material import Case
+from nan_watch.case.naming import told
+from nan_watch.origin.events import EMPTY
 from probes.finding import Finding
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nan_watch.case import Case
-from nan_watch.naming import named, sight
+from nan_watch.case.material import Case
+from nan_watch.case.naming import named, sight
 from probes.finding import Finding
 
 

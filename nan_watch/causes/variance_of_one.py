@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from nan_watch.arguments import dims
-from nan_watch.case import Case
-from nan_watch.closeup import Call
-from nan_watch.naming import told
-from nan_watch.trial import Patch
+from nan_watch.case.arguments import dims
+from nan_watch.case.material import Case
+from nan_watch.case.naming import told
+from nan_watch.case.trial import Patch
+from nan_watch.origin.closeup import Call
 from probes.finding import Evidence, Finding
 from probes.patch import Arguments
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from nan_watch.arguments import holds
-from nan_watch.case import Case
-from nan_watch.naming import told
-from nan_watch.trial import Patch
+from nan_watch.case.arguments import holds
+from nan_watch.case.material import Case
+from nan_watch.case.naming import told
+from nan_watch.case.trial import Patch
 from probes.finding import Finding
 from probes.patch import Arguments
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nan_watch.closed_units import ClosedUnits, closed_units, lacks_units
 from nan_watch.course import Course, courses, largest, once
+from nan_watch.sampled.closed_units import ClosedUnits, closed_units, lacks_units
 from probes.finding import Evidence, Finding, Verdict
 from probes.run import Run
 

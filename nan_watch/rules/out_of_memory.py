@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from nan_watch.course import courses
-from nan_watch.exhaustion import in_words
+from nan_watch.out_of_memory.exhaustion import in_words
 from probes.finding import Evidence, Finding, Verdict
 from probes.run import Run
 

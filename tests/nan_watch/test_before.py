@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nan_watch import NanWatch, PoisonedStep
-from nan_watch.edges import Edge, Edges
 from nan_watch.growth import climb
 from nan_watch.rules.nearing_edge import NearingEdge
 from nan_watch.rules.steady_growth import SteadyGrowth
+from nan_watch.sampled.edges import Edge, Edges
 from probes import Finding
 from probes.finding import judge
 from probes.run import Run

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nan_watch.origin import Origin, find_origin
+from nan_watch.origin.find import Origin, find_origin
 from probes.replay import Snapshot
 
 Make = Callable[[bool], tuple[nn.Module, Callable[[], Tensor]]]

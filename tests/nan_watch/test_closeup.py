@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nan_watch.closeup import Closeup
-from nan_watch.origin import find_origin
+from nan_watch.origin.closeup import Closeup
+from nan_watch.origin.find import find_origin
 from probes.replay import Snapshot
 
 INF = float("inf")

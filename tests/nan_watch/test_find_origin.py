@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nan_watch.origin import Origin, find_origin
+from nan_watch.origin.find import Origin, find_origin
 from probes.layout import Layout
 from probes.replay import Snapshot
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from nan_watch.hunt import hunt
-from nan_watch.kept import kept_folders, load_start, newest_before
-from nan_watch.rerun import rerun
-from nan_watch.resume import resume
+from nan_watch.rerun.kept import kept_folders, load_start, newest_before
+from nan_watch.rerun.resume import resume
+from nan_watch.rerun.run import rerun
 from probes import Subject
 from probes.command import main
 from probes.errors import RequestError

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nan_watch.events import Event
-from nan_watch.held import Held, held, held_number, is_mask, where
-from nan_watch.ledger import Ledger
-from nan_watch.memory import Memory
+from nan_watch.origin.events import Event
+from nan_watch.origin.held import Held, held, held_number, is_mask, where
+from nan_watch.origin.ledger import Ledger
+from nan_watch.origin.memory import Memory
 
 NAN, INF = torch.nan, torch.inf
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from nan_watch import NanWatch
-from nan_watch.exhaustion import Exhaustions, in_words
 from nan_watch.hunt import hunt
-from nan_watch.tally import Tally, given
+from nan_watch.out_of_memory.exhaustion import Exhaustions, in_words
+from nan_watch.out_of_memory.tally import Tally, given
 from probes import Finding
 from probes.raised import is_out_of_memory
 from probes.run import Run

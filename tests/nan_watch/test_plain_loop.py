@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nan_watch import NanWatch, PoisonedStep
-from nan_watch.captured import KEPT, Captured
+from nan_watch.inquest.captured import KEPT, Captured
 from probes.finding import Finding
 
 
@@ -349,7 +349,9 @@ def test_nothing_is_kept_over_a_step_nor_of_an_evaluation_and_of_many_calls_the_
 def test_micro_batches_whose_gradients_are_large_are_not_held_on_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nan_watch.captured.BUDGET", 3 * (8 + 8) * 4)  # three calls of 2 x 4 floats
+    monkeypatch.setattr(
+        "nan_watch.inquest.captured.BUDGET", 3 * (8 + 8) * 4
+    )  # three calls of 2 x 4 floats
     model = nn.Linear(4, 4)
     optimizer = sgd(model)
     with NanWatch(model, optimizer, on_poison="skip") as watch:

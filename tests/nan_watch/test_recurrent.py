@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from nan_watch.fused_cells import gru_cell, gru_cell_backward, lstm_cell, lstm_cell_backward
-from nan_watch.ledger import Ledger
-from nan_watch.origin import Origin, find_origin
+from nan_watch.origin.find import Origin, find_origin
+from nan_watch.origin.fused_cells import gru_cell, gru_cell_backward, lstm_cell, lstm_cell_backward
+from nan_watch.origin.ledger import Ledger
 from probes.replay import Snapshot
 
 HIDDEN, INPUT, SAMPLES, STEPS = 4, 3, 5, 6

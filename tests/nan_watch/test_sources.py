@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import nan_watch
-from nan_watch.coordinates import Axes, plain_names
-from nan_watch.events import Event
-from nan_watch.held import Where, where
-from nan_watch.ledger import Ledger
-from nan_watch.sources import TORCH, Kind, address, kind_of, module_names
+from nan_watch.origin.coordinates import Axes, plain_names
+from nan_watch.origin.events import Event
+from nan_watch.origin.held import Where, where
+from nan_watch.origin.ledger import Ledger
+from nan_watch.origin.sources import TORCH, Kind, address, kind_of, module_names
 from probes.layout import Layout
 
 

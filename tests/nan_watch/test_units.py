@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nan_watch import NanWatch
 from nan_watch.flags import read
-from nan_watch.sampling import is_sampled
-from nan_watch.units import Units
+from nan_watch.sampled.sampling import is_sampled
+from nan_watch.sampled.units import Units
 from probes.bus import Bus
 from probes.run import Run
 

@@ -1,0 +1,143 @@
+"""Turns a first sight into a name: the finding of a refused step, told by its replay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from nan_watch.case.first import first_place, history
+from nan_watch.case.material import Case
+from nan_watch.origin.find import Origin
+from probes.finding import Cause, Evidence, Finding, Verdict
+
+LINES = 6  # of the story that are kept as evidence
+HISTORY = 8  # steps before that are shown
+
+
+def sight(rule: Cause[Case], case: Case) -> Finding:
+    """The finding as the watch itself saw it: the first place that is not finite."""
+    place = first_place(case.symptom)
+    return Finding(
+        code=rule.code,
+        rule=rule.rule,
+        verdict=Verdict.FAIL,
+        message=place.message,
+        fix=place.fix,
+        site=place.site,
+        phase=place.phase,
+        step=place.step,
+        where=place.where,
+        evidence=(*place.evidence, *history(case.symptom, place, HISTORY)),
+    )
+
+
+def named(finding: Finding, origin: Origin) -> Finding:
+    """The finding with what the replay of its step showed.
+
+    What was there before the step keeps its own words and gains who read it first.
+    """
+    by_update = finding.phase == "update"  # the operator that reads it is only the victim
+    told = replace(
+        finding,
+        op=None if by_update else origin.op,
+        node=None if by_update else origin.node,
+        source=None if by_update else origin.source,
+        where=dict(origin.where) or finding.where,
+        samples=origin.samples,
+        evidence=(*_evidence(origin), *finding.evidence),
+    )
+    if origin.given in ("parameter", "buffer"):
+        return told
+    return replace(
+        told,
+        message=_message(finding, origin),
+        fix=_fix(finding, origin),
+        site="<data>" if origin.given == "batch" else origin.site or "<loss>",
+        phase=origin.phase,
+    )
+
+
+def told(rule: Cause[Case], case: Case, what: str, fix: str, *evidence: Evidence) -> Finding:
+    """The finding of a cause whose step was replayed.
+
+    what: what the operator did, after its name and line: `takes the log of 0`.
+    """
+    origin, step, place = case.origin, case.symptom.step, first_place(case.symptom)
+    assert origin is not None
+    place = first_place(case.symptom)
+    call = None if origin.culprit.place.custom else case.call
+    op, source = (call.op, call.source) if call else (origin.op, origin.source)
+    at = f" at {source}" if source else f" in `{origin.site}`"
+    node = f" ({origin.node})" if origin.node else ""
+    return Finding(
+        code=rule.code,
+        rule=rule.rule,
+        verdict=Verdict.FAIL,
+        message=f"`{op}`{at} {what}: {origin.held}{_where(origin)} in the {origin.phase} pass"
+        f"{node} of step {step}.",
+        fix=fix,
+        site="<data>" if origin.given == "batch" else origin.site or "<loss>",
+        op=origin.op,
+        node=origin.node,
+        phase=origin.phase,
+        step=step,
+        source=origin.source,
+        samples=origin.samples,
+        where=dict(origin.where),
+        evidence=(
+            *evidence,
+            *_evidence(origin),
+            *place.evidence,
+            *history(case.symptom, place, HISTORY),
+        ),
+    )
+
+
+def _message(finding: Finding, origin: Origin) -> str:
+    amount = str(origin.held)
+    at = f" at {origin.source}" if origin.source else ""
+    if origin.given == "batch":
+        what = f"`{origin.name}` of the batch" if origin.name else "the batch"
+        return (
+            f"{what} holds {amount}{_where(origin)} and `{origin.op}`{at} is the first to read it, "
+            f"in step {finding.step}."
+        )
+    if origin.given is not None:
+        return (
+            f"{origin.given} memory holds {amount}; `{origin.op}`{at} is the first to read it, in "
+            f"step {finding.step}."
+        )
+    node = f" in {origin.node}" if origin.node else ""
+    return (
+        f"`{origin.op}`{node}{at} gives {amount}{_where(origin)} in the {origin.phase} pass of "
+        f"step {finding.step}, from inputs without."
+    )
+
+
+def _where(origin: Origin) -> str:
+    places = ", ".join(f"{axis} {place}" for axis, place in origin.where.items())
+    token = f", token {origin.token or origin.token_id}" if origin.token_id is not None else ""
+    return f", first at {places}{token}," if places else ""
+
+
+def _fix(finding: Finding, origin: Origin) -> str:
+    if origin.given == "batch":
+        return "Clean or leave out these entries of the data, or mask them before they are read."
+    if origin.source is None:
+        return finding.fix
+    what = "the derivative of what" if origin.phase == "backward" else "what"
+    return (
+        f"Look at {origin.source}: {what} stands there is not finite at these inputs; keep them "
+        "off its edge."
+    )
+
+
+def _evidence(origin: Origin) -> Iterator[Evidence]:
+    yield Evidence(f"not finite, of {origin.total} numbers", origin.count, 0)
+    if origin.largest_finite_input is not None:
+        yield Evidence("largest finite input of the operator", origin.largest_finite_input)
+    yield Evidence("the replay repeats the step", origin.repeats)
+    if origin.kernels == "unfused":
+        yield Evidence("named with", "unfused kernels, in a second replay")
+    for line in origin.story()[:LINES]:
+        yield Evidence("story", line)

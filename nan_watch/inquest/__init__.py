@@ -1,0 +1,1 @@
+"""What is asked of a refused step, and how its finding is told."""

@@ -1,0 +1,168 @@
+"""The model's part of a plain loop's step, run again; what lies outside is said to lie outside."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from nan_watch.case.symptom import Symptom
+from nan_watch.inquest.captured import Call, Captured, tensors_of
+from nan_watch.inquest.hold import Inquest, Repeatable
+from probes.finding import Evidence, Finding
+from probes.replay import is_finite
+from probes.subject import Batch
+
+OUTPUT = "<output>"
+NODES = 12  # of the loss code that are told
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Calls of a model with the gradients that their outputs got.
+
+    backward: for each call, whether its backward pass is run: its gradients are there and
+    finite. Where they are not, they came from outside, or from an output that was sick before.
+    """
+
+    model: nn.Module
+    calls: Sequence[Call]
+    backward: Sequence[bool]
+
+    @classmethod
+    def of(cls, model: nn.Module, calls: Sequence[Call]) -> Part:
+        """The calls, whose gradients were looked at: the device is read."""
+        return cls(model, calls, [_fit(call) for call in calls])
+
+    def run(self) -> Tensor:
+        """The calls have run again, and their backward passes; returns the first sick output.
+
+        An output is sick where something in it that is not finite has a gradient, for then it
+        reached the loss; or, where its gradients are of no use, where it holds NaN or an
+        infinity above, for `-inf` may be meant. Returns a zero where none is.
+        """
+        sick: Tensor | None = None
+        for number, (call, backward) in enumerate(zip(self.calls, self.backward, strict=True)):
+            if number:  # a replay starts from the first one's
+                with _disable_current_modes():
+                    call.snapshot.restore()
+            outputs = list(tensors_of(call.again(self.model)))
+            grads = call.kept_grads() if backward else {}
+            if sick is None:
+                with _disable_current_modes():
+                    sick = _first_sick(outputs, grads, backward)
+            if backward:
+                torch.autograd.backward([outputs[place] for place in grads], list(grads.values()))
+        return torch.zeros(()) if sick is None else sick
+
+    @property
+    def batch(self) -> Batch:
+        """What the model was given, by the names of its arguments; a list of several calls'."""
+        given = [_named(self.model, call) for call in self.calls]
+        return given[0] if len(given) == 1 else given
+
+    def repeatable(self) -> Repeatable:
+        """The part as a step that can be run again."""
+        return Repeatable(self.run, self.calls[0].snapshot, self.batch, returns=OUTPUT)
+
+
+def explain(captured: Captured, inquest: Inquest, symptom: Symptom, finding: Finding) -> Finding:
+    """The finding as the model's part of the step tells it, or with why it tells nothing."""
+    why = lacks(captured)
+    if why is not None:
+        return replace(finding, evidence=(*finding.evidence, Evidence("not replayed", why)))
+    again = Part.of(inquest.model, captured.calls).repeatable()
+    told = inquest.hold(symptom, finding, again)
+    return told if told is not finding else _outside(finding, captured)
+
+
+def _outside(finding: Finding, captured: Captured) -> Finding:
+    """The finding, which the model's part does not show, with what follows from that."""
+    evidence = [*finding.evidence]
+    if captured.dropped:
+        what = "earlier calls of the step, too many or too large to be kept"
+        evidence.append(Evidence(what, captured.dropped))
+    if finding.site != "<loss>":
+        evidence.append(Evidence("the model's part, replayed", "finite: it does not repeat"))
+        return replace(finding, evidence=tuple(evidence))
+    evidence.append(Evidence("the model's part, replayed", "no cause in it"))
+    nodes = loss_nodes(captured)
+    if nodes:
+        what = "autograd nodes between the loss and the model's output"
+        evidence.append(Evidence(what, ", ".join(nodes)))
+    message, fix = finding.message.removesuffix("."), finding.fix.removesuffix(".")
+    return replace(
+        finding,
+        message=f"{message}; a plain loop's loss code is outside of what can be replayed.",
+        fix=f"{fix}; `watch.step(fn)` replays that too and names the operator.",
+        evidence=tuple(evidence),
+    )
+
+
+def loss_nodes(captured: Captured) -> list[str]:
+    """The nodes of the loss code, from the loss down; none where `watch.backward` had no loss."""
+    found: list[str] = []
+    queue, seen = [captured.loss], set()
+    while queue and len(found) < NODES:
+        node = queue.pop(0)
+        if node is None or node in seen or node._sequence_nr() in captured.ends:
+            continue
+        seen.add(node)
+        if not node.name().endswith("AccumulateGrad"):
+            found.append(node.name().rpartition("::")[2])
+        queue.extend(before for before, _ in node.next_functions)
+    return found
+
+
+def lacks(captured: Captured) -> str | None:
+    """Why the model's part cannot be run again; None where it can."""
+    if not captured.calls:
+        return "no call of the model with gradients was seen since the optimizer's last step"
+    dist = torch.distributed
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        return "several processes train together, and this one must not run alone"
+    for call in captured.calls:
+        if call.changed is not None:
+            return f"`{call.changed}` of the model's arguments was changed in place after the call"
+    return None
+
+
+def _fit(call: Call) -> bool:
+    return bool(call.grads) and all(is_finite(grad) for grad in call.kept_grads().values())
+
+
+def _first_sick(
+    outputs: Sequence[Tensor], grads: Mapping[int, Tensor], used: bool
+) -> Tensor | None:
+    for place, output in enumerate(outputs):
+        if used and place in grads and bool((~output.isfinite() & (grads[place] != 0)).any()):
+            return output
+        if (
+            not used
+            and not output.is_complex()
+            and bool((output.isnan() | output.isposinf()).any())
+        ):
+            return output
+    return None
+
+
+def _named(model: nn.Module, call: Call) -> Mapping[str, Any]:
+    """The arguments by the names that the model's forward gives them, as far as it has some."""
+    try:
+        bound = inspect.signature(model.forward).bind(*call.args, **call.kwargs)
+    except (TypeError, ValueError):
+        return {str(place): value for place, value in enumerate(call.args)} | dict(call.kwargs)
+    return dict(_flat(bound))
+
+
+def _flat(bound: inspect.BoundArguments) -> Iterator[tuple[str, Any]]:
+    for name, value in bound.arguments.items():
+        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            yield from value.items()
+        else:
+            yield name, value

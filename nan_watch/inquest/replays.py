@@ -1,0 +1,70 @@
+"""What becomes of a refused step: it is replayed, as far as it is known, and leaves a capsule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.optim import Optimizer
+
+from nan_watch.capsule.keep import Keeper
+from nan_watch.case.symptom import Symptom
+from nan_watch.inquest.captured import Captured
+from nan_watch.inquest.hold import Inquest, Repeatable
+from nan_watch.inquest.models_part import explain, lacks
+from probes.bus import Bus
+from probes.finding import Finding, Verdict
+from probes.record import Recorder
+
+
+class Replays:
+    """Knows the step at work: one that was handed over whole, or else the model's calls.
+
+    capsules: refused steps that leave one, at most. `step` is the step that was handed over;
+    `running` whether a replay is at work.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, capsules: int) -> None:
+        self.step: Repeatable | None = None
+        self.running = False
+        self.captured = Captured(model)
+        self._inquest = Inquest(model, optimizer)
+        self._keeper = Keeper(model, optimizer, capsules)
+
+    @contextmanager
+    def of(self, step: Repeatable) -> Iterator[None]:
+        """The step is the one at work; what its batch tells need not be kept of the calls."""
+        self.step, self.captured.on = step, step.batch is None
+        try:
+            yield
+        finally:
+            self.step, self.captured.on = None, True
+            self.captured.forget()
+
+    def tell(self, symptom: Symptom, finding: Finding, bus: Bus, recorder: Recorder) -> Finding:
+        """The finding as the step's replay tells it, and where its capsule is, if it failed."""
+        with self.at_work(bus):
+            if self.step is not None:
+                told = self._inquest.hold(symptom, finding, self.step)
+            else:
+                told = explain(self.captured, self._inquest, symptom, finding)
+            failed = finding.verdict is Verdict.FAIL
+            return self._kept(symptom, told, recorder) if failed else told
+
+    @contextmanager
+    def at_work(self, bus: Bus) -> Iterator[None]:
+        """What runs is a replay, which is not watched."""
+        self.running, listening = True, bus.listening
+        bus.listening = False
+        try:
+            yield
+        finally:
+            self.running, bus.listening = False, listening
+
+    def _kept(self, symptom: Symptom, told: Finding, recorder: Recorder) -> Finding:
+        keep, step = self._keeper.keep, self.step
+        if step is not None and step.batch is not None:
+            return keep(recorder, symptom, told, step.batch, step.snapshot, ())
+        calls = () if lacks(self.captured) else self.captured.calls
+        return keep(recorder, symptom, told, None, None, calls)

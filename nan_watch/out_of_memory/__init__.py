@@ -1,0 +1,1 @@
+"""A step that got no memory, and what filled it."""
