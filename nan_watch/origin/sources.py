@@ -17,7 +17,7 @@ from torch import nn
 
 from probes.sisters import SISTERS
 
-HOME = Path(__file__).resolve().parent.parent
+HOME = Path(__file__).resolve().parents[2]
 INSTRUMENTS = tuple(f"{HOME / name}{os.sep}" for name in SISTERS)
 INTERACTIVE = ("<stdin>", "<ipython", "<python-input")
 TORCH = f"{Path(torch.__file__).parent}{os.sep}"
