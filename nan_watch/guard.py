@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from probes.errors import RequestError
 from probes.finding import Finding
+from probes.replay import with_inner
 
 
 class PoisonedStep(RuntimeError):  # noqa: N818
@@ -28,7 +29,10 @@ class PoisonedStep(RuntimeError):  # noqa: N818
 
 
 class Guard:
-    """Calls `before` ahead of every step of the optimizer and `after` behind it."""
+    """Calls `before` ahead of every step of the optimizer and `after` behind it.
+
+    One that the optimizer holds inside, and that is stepped in its place, counts as well.
+    """
 
     def __init__(
         self, optimizer: Optimizer, before: Callable[[], None], after: Callable[[], None]
@@ -47,8 +51,9 @@ class Guard:
     def __enter__(self) -> Self:
         """The guard stands."""
         with ExitStack() as hooks:
-            hooks.callback(self.optimizer.register_step_pre_hook(self._pre).remove)
-            hooks.callback(self.optimizer.register_step_post_hook(self._post).remove)
+            for each in with_inner([self.optimizer]):
+                hooks.callback(each.register_step_pre_hook(self._pre).remove)
+                hooks.callback(each.register_step_post_hook(self._post).remove)
             self._hooks = hooks.pop_all()
         return self
 

@@ -35,7 +35,7 @@ from nan_watch.state import Poisoned, poisoned
 from nan_watch.updates import Updates
 from probes.bus import Bus, Observer, watched_modules
 from probes.errors import demand_one_of
-from probes.finding import Finding, Judgement, judge, limits
+from probes.finding import Finding, Judgement, NotJudged, judge, limits
 from probes.layout import Layout
 from probes.record import Recorder, new_folder
 from probes.replay import Snapshot
@@ -46,6 +46,7 @@ Tier = Literal["sentinel", "sites"]
 OnPoison = Literal["raise", "skip", "allow"]
 Result = TypeVar("Result")
 
+NO_STEP = "the optimizer that is watched took no step"
 REFUSALS = 10  # in a row, after which skipping gives up
 
 
@@ -157,8 +158,10 @@ class NanWatch:
     @property
     def judgement(self) -> Judgement:
         """What causes say, and, once a run folder of its own is closed, the rules of health."""
-        passed = tuple(rule.code for rule in CAUSES if not self._telling.stories)
-        return Judgement(self._telling.stories.findings) + Judgement(passed=passed) + self._health
+        found, codes = self._telling.stories.findings, tuple(rule.code for rule in CAUSES)
+        unseen = tuple(NotJudged(code, NO_STEP) for code in codes if self.steps == self._start)
+        passed = () if found or unseen else codes
+        return Judgement(found, () if found else unseen, passed) + self._health
 
     @property
     def run(self) -> Run:

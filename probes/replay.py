@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -215,7 +215,7 @@ def replay(
         last.callback(_give_attributes_back, [(m, dict(vars(m))) for m in model.modules()])
         _give_back(parameters, dict.fromkeys(parameters))
         snapshot.restore()
-        held = [last.enter_context(held_back(each)) for each in optimizers]
+        held = [last.enter_context(held_back(each)) for each in with_inner(optimizers)]
         loss = _run(step, under)
         grads = {name: parameter.grad for name, parameter in parameters.items()}
         seen = {id(p): grad for seen in held for p, grad in seen}
@@ -262,6 +262,18 @@ def _run(step: Callable[[], Tensor], under: Sequence[AbstractContextManager[Any]
         for each in under:
             inside.enter_context(each)
         return step()
+
+
+def with_inner(optimizers: Iterable[Optimizer]) -> list[Optimizer]:
+    """The optimizers, and those that they hold as attributes, such as SAM's base, each once."""
+    found: dict[int, Optimizer] = {}
+    todo = list(optimizers)
+    while todo:
+        optimizer = todo.pop(0)
+        if id(optimizer) not in found:
+            found[id(optimizer)] = optimizer
+            todo += [each for each in vars(optimizer).values() if isinstance(each, Optimizer)]
+    return list(found.values())
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def told(rule: Cause[Case], case: Case, what: str, fix: str, *evidence: Evidence
         code=rule.code,
         rule=rule.rule,
         verdict=Verdict.FAIL,
-        message=f"`{op}`{at} {what}: {origin.held}{_where(origin)} in the {origin.phase} pass"
+        message=f"`{op}`{at} {what}: {origin.held}{_where(origin)} in the {_pass(origin)}"
         f"{node} of step {step}.",
         fix=fix,
         site="<data>" if origin.given == "batch" else origin.site or "<loss>",
@@ -109,9 +109,13 @@ def _message(finding: Finding, origin: Origin) -> str:
         )
     node = f" in {origin.node}" if origin.node else ""
     return (
-        f"`{origin.op}`{node}{at} gives {amount}{_where(origin)} in the {origin.phase} pass of "
+        f"`{origin.op}`{node}{at} gives {amount}{_where(origin)} in the {_pass(origin)} of "
         f"step {finding.step}, from inputs without."
     )
+
+
+def _pass(origin: Origin) -> str:
+    return "update" if origin.phase == "update" else f"{origin.phase} pass"
 
 
 def _where(origin: Origin) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from nan_watch.origin.held import Held, Where
 from nan_watch.origin.sources import Place
+from probes.finding import Phase
 
 LOGS = ("aten.log", "aten.log2", "aten.log10", "aten.log_")
 EMPTY = "uninitialised"
@@ -42,7 +42,7 @@ class Event:
     index: int
     tick: int
     op: str | None
-    phase: Literal["data", "forward", "backward"]
+    phase: Phase
     place: Place
     held: Held | None
     reads: tuple[Read, ...] = ()

@@ -32,7 +32,7 @@ from nan_watch.origin.held import (
 from nan_watch.origin.memory import Memory
 from nan_watch.origin.operators import Operator, operator, tensors_in
 from nan_watch.origin.recurrent import Recurrences
-from nan_watch.origin.sources import Place, here, module_names
+from nan_watch.origin.sources import OPTIMIZER, Place, here, module_names
 from probes.batch import leaves
 from probes.sequences import Sequences, next_sequence
 from probes.subject import Batch
@@ -233,10 +233,11 @@ class Ledger(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         place = self._place(call.args)
         backward = node is not None and not place.recomputed
+        updates = place.site == OPTIMIZER
         common: dict[str, Any] = {
             "op": call.operator.name,
             "place": place,
-            "phase": "backward" if backward else "forward",
+            "phase": "backward" if backward else "update" if updates else "forward",
             "node": node.name().rpartition("::")[2] if backward else None,
             "sequence": node._sequence_nr() if backward else call.sequence,
             "forward_tick": self._forward_tick(node) if backward else None,

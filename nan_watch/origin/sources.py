@@ -14,6 +14,7 @@ from types import FrameType
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from probes.sisters import SISTERS
 
@@ -26,6 +27,10 @@ CHECKPOINT = f"{TORCH}utils{os.sep}checkpoint.py"
 STANDARD = tuple(
     f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "scripts")
 )
+
+
+OPTIMIZER = "<optimizer>"
+COMPREHENSIONS = ("<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>")
 
 
 class Kind(Enum):
@@ -56,7 +61,8 @@ class RnnStep:
 class Place:
     """Where an operator was called.
 
-    site: module's dotted name, `<loss>` outside the model. source: `file.py:line`, or None.
+    site: module's dotted name, `<loss>` outside the model, `<optimizer>` in an optimizer's own
+    code. source: `file.py:line`, or None.
     custom: whether the line stands in a user's own backward or a hook, not in a forward pass.
     recomputed: whether it is a forward pass repeated within the backward one (checkpointing).
     """
@@ -89,12 +95,14 @@ def here(names: Mapping[int, str]) -> Place:
     library: str | None = None
     site: str | None = None
     recomputed = False
+    updates: bool | None = None  # whether the innermost function of anybody's is an optimizer's
     inside = torch._C._current_graph_task_id() != -1
     for frame in _frames():
         file = frame.f_code.co_filename
         if inside and file == ENGINE:
             break
         kind = kind_of(file)
+        updates = _is_update(frame, kind) if updates is None else updates
         recomputed = recomputed or file == CHECKPOINT
         if line is None and kind is Kind.USER:
             line = address(file, frame.f_lineno)
@@ -104,7 +112,8 @@ def here(names: Mapping[int, str]) -> Place:
             site = _module(frame, kind, names)
         if line is not None and site is not None and not inside:
             break
-    return Place(site or "<loss>", line or library, custom=inside, recomputed=inside and recomputed)
+    site = OPTIMIZER if updates else site or "<loss>"
+    return Place(site, line or library, custom=inside, recomputed=inside and recomputed)
 
 
 def _frames() -> Iterator[FrameType]:
@@ -112,6 +121,20 @@ def _frames() -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back  # type: ignore[assignment]
+
+
+def _is_update(frame: FrameType, kind: Kind) -> bool | None:
+    """Whether the frame is a method of an optimizer; None where it decides nothing.
+
+    That is so of torch's functions and ours, and of comprehensions, which stand in another frame.
+    """
+    code = frame.f_code
+    if kind is Kind.HIDDEN or code.co_name in COMPREHENSIONS:
+        return None
+    method = code.co_argcount > 0 and code.co_varnames[0] == "self"
+    if method and isinstance(frame.f_locals.get("self"), Optimizer):
+        return True
+    return None if kind is Kind.TORCH else False
 
 
 def _module(frame: FrameType, kind: Kind, names: Mapping[int, str]) -> str | None:

@@ -31,7 +31,7 @@ def settle(finding: Finding, subject: Subject, start: Start) -> Finding:
     The steps are run once unchanged, which must fail again, and once with the proposed fix. Of an
     update that gave birth the operator is named.
     """
-    if finding.phase == "update":
+    if finding.phase == "update" and finding.op is None:
         return with_update(finding, subject, start)
     if finding.step is None or finding.code not in (StepTooLarge.code, ExplodingRecurrence.code):
         return finding

@@ -11,14 +11,13 @@ from nan_watch.causes.poisoned_parameter import PoisonedParameter
 from nan_watch.origin.events import Event
 from nan_watch.origin.kernels import kernels
 from nan_watch.origin.ledger import Ledger
+from nan_watch.origin.sources import OPTIMIZER
 from nan_watch.origin.walk import culprit
 from nan_watch.rerun.order import from_batch
 from nan_watch.rerun.run import restarted
 from probes.finding import Evidence, Finding
 from probes.replay import is_finite
 from probes.subject import Subject
-
-SITE = "<optimizer>"
 
 
 def with_update(finding: Finding, subject: Subject, start: Start) -> Finding:
@@ -43,7 +42,7 @@ def with_update(finding: Finding, subject: Subject, start: Start) -> Finding:
     return replace(
         finding,
         message=message,
-        site=SITE,
+        site=OPTIMIZER,
         op=event.op,
         source=event.place.source,
         evidence=(Evidence("in the update, run again from the start", birth), *finding.evidence),

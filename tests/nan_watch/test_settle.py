@@ -132,6 +132,70 @@ def test_the_operator_of_an_update_is_named_by_a_run_from_the_start() -> None:
     assert finding.source.endswith(f"{Path(__file__).name}:{line('HERE')}")
 
 
+class Ascent(torch.optim.Optimizer):
+    """Sharpness-aware: climbs by the gradient over its norm, then lets its base step down."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": 0.01})
+        self.base = torch.optim.SGD(self.param_groups, lr=0.01)
+
+    @torch.no_grad()
+    def climb(self) -> None:
+        held = [p for group in self.param_groups for p in group["params"]]
+        norm = torch.stack([p.grad.norm() for p in held]).norm()
+        for p in held:
+            p += p.grad / norm  # CLIMB
+
+    def step(self, closure: Any = None) -> None:
+        raise AssertionError("the base steps in its place")
+
+
+def sharp(first: Tensor) -> Subject:
+    def step(model: nn.Module, batch: Any, optimizer: Any) -> Tensor:
+        model.zero_grad()
+        (squared(model, batch) * batch["on"]).backward()
+        optimizer.climb()
+        model.zero_grad()
+        loss = squared(model, batch)
+        loss.backward()
+        optimizer.base.step()
+        return loss
+
+    batches = [batch | {"on": on} for batch, on in zip(regression(), first, strict=False)]
+    return Subject(deep(), batches, squared, lambda m: Ascent(m.parameters()), train_step=step)
+
+
+def test_an_optimizer_that_is_stepped_inside_another_is_guarded_too() -> None:
+    finding = found(sharp(torch.tensor([1.0, 1.0, 0.0, 1.0])))
+    assert (finding.phase, finding.step, finding.site) == ("update", 2, "<optimizer>")
+    assert (finding.op, finding.confirmed) == ("aten.div", True)
+    assert finding.source is not None
+    assert finding.source.endswith(f":{line('CLIMB')}")
+
+
+def test_a_step_inside_another_that_is_fine_is_no_news() -> None:
+    seed_everything(0)
+    hunted = hunt(sharp(torch.ones(12)), 12, Path("run"))
+    assert [each for each in hunted.judgement.findings if each.code.startswith("NAN")] == []
+    assert hunted.steps == 12
+
+
+def test_nothing_is_passed_where_no_step_was_taken() -> None:
+    subject = sharp(torch.ones(12))
+    idle = Subject(
+        subject.model,
+        subject.batches,
+        squared,
+        subject.optimizer,
+        train_step=lambda model, batch, optimizer: squared(model, batch).detach(),
+    )
+    seed_everything(0)
+    judgement = hunt(idle, 5, Path("run")).judgement
+    assert "NAN000" not in judgement.passed
+    why = {each.code: each.why for each in judgement.not_judged}
+    assert why["NAN000"] == "the optimizer that is watched took no step"
+
+
 def test_a_learning_rate_that_is_nan_is_blamed_itself() -> None:
     def optimizer(model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=0.1)
