@@ -1,4 +1,4 @@
-"""The smallest and largest number of every output and output gradient, in one pass each."""
+"""The extremes of every output and output gradient, or in most steps its sum, in one pass each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nan_watch.sampling import SHARES, share_measured
 from probes.bus import Kind, See
 
 Doubles = npt.NDArray[np.float64]
@@ -22,6 +23,7 @@ MEASURED = frozenset(
 )
 BLOCK = 4096  # slots at most; and numbers that wait as tensors of their own before they are stacked
 CHUNK = 64  # slots at first
+SUMMED = (torch.float32, torch.float64)  # in half precision a sum overflows, or takes as long
 
 
 def extremes(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -55,24 +57,34 @@ def stacked(values: Sequence[Tensor]) -> Tensor:
 
 def read(groups: Sequence[Sequence[Tensor]]) -> list[Doubles]:
     """The groups of 0-d and 1-d tensors as numbers: the one read of a step."""
-    single = [tensor for group in groups for tensor in group if tensor.ndim == 0]
-    parts = [tensor for group in groups for tensor in group if tensor.ndim > 0]
+    single: list[Tensor] = []
+    parts: list[Tensor] = []
+    counts = []  # by group: how many numbers come from 1-d tensors, and how many from 0-d ones
+    for group in groups:
+        before, wide = len(single), 0
+        for tensor in group:
+            if tensor.ndim == 0:
+                single.append(tensor)
+            else:
+                parts.append(tensor)
+                wide += tensor.numel()
+        counts.append((wide, len(single) - before))
     if not single and not parts:
         return [np.empty(0) for _ in groups]
     if single:
         parts.append(stacked(single))
     whole = parts[0] if len(parts) == 1 else joined(parts)
-    numbers = whole.cpu().to(torch.float64, copy=True).numpy()  # slots are written again
-    return _dealt(groups, numbers, len(numbers) - len(single))
+    host = whole.cpu()
+    host = host.float() if host.dtype is torch.bfloat16 else host  # which numpy does not know
+    numbers = host.numpy().astype(np.float64)  # a copy: slots are written again
+    return _dealt(counts, numbers, len(numbers) - len(single))
 
 
-def _dealt(groups: Sequence[Sequence[Tensor]], numbers: Doubles, single: int) -> list[Doubles]:
+def _dealt(counts: Sequence[tuple[int, int]], numbers: Doubles, single: int) -> list[Doubles]:
     """Each group's own numbers, of which those of 0-d tensors stand at `single` and after."""
     out, part = [], 0
-    for group in groups:
+    for wide, alone in counts:
         own = []
-        wide = sum(tensor.numel() for tensor in group if tensor.ndim > 0)
-        alone = sum(tensor.ndim == 0 for tensor in group)
         if wide:
             own.append(numbers[part : part + wide])
             part += wide
@@ -94,22 +106,30 @@ class Sightings:
     """What was seen of the sites in one step, in the order it came to be.
 
     numbers: (sighting,) the site's number. low, high: (sighting,) the tensor's smallest and
-    largest number, NaN where it holds one.
+    largest number, NaN where it holds one; where `summed`, (sighting,), is true, both are its
+    sum: finite where all numbers are, and else NaN or the infinity that it holds, unless numbers
+    near the range of their dtype overflowed it.
     """
 
     numbers: npt.NDArray[np.int64]
     low: Doubles
     high: Doubles
+    summed: npt.NDArray[np.bool_]
 
     @classmethod
     def none(cls) -> Sightings:
         """No site was seen."""
-        return cls(np.empty(0, np.int64), np.empty(0), np.empty(0))
+        return cls(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0, bool))
 
     @property
     def abs_max(self) -> Doubles:
-        """The largest absolute number of each sighting, NaN where there is a NaN."""
-        return np.maximum(np.abs(self.low), np.abs(self.high))
+        """The largest absolute number of each sighting, NaN where there is a NaN.
+
+        Minus one, which none is, where only a finite sum is known.
+        """
+        largest = np.maximum(np.abs(self.low), np.abs(self.high))
+        largest[self.summed & np.isfinite(self.low)] = -1.0
+        return largest
 
 
 class Slots:
@@ -121,30 +141,31 @@ class Slots:
     def __init__(self, like: Tensor) -> None:
         self.dtype, self.device = like.dtype, like.device
         self.free: list[tuple[Tensor, ...]] = []
-        self._rows: list[Tensor] = []
+        self._flat: list[Tensor] = []
 
     def grow(self) -> None:
         """There are twice as many."""
         count = max(CHUNK, len(self.free))
         with torch.inference_mode(False), torch.no_grad():
-            rows = torch.zeros((count, 2), dtype=self.dtype, device=self.device)
-            self._rows.append(rows)  # (slot, low and high)
-            self.free += [slot.unbind() for slot in rows.unbind()]
+            flat = torch.zeros(2 * count, dtype=self.dtype, device=self.device)
+            self._flat.append(flat)  # low and high in turn
+            self.free += zip(flat[0::2].unbind(), flat[1::2].unbind(), strict=True)
 
     def filled(self, used: int) -> list[Tensor]:
         """The first `used` slots, low and high in turn, as 1-d tensors."""
-        out, start = [], 0
-        for rows in self._rows:
-            if start < used:
-                out.append(rows[: used - start].reshape(-1))
-            start += len(rows)
+        out, left = [], 2 * used
+        for flat in self._flat:
+            if left > 0:
+                out.append(flat[:left])
+            left -= len(flat)
         return out
 
 
 class Flags:
-    """Keeps each tensor's extremes on its device until the step's one read.
+    """Keeps each tensor's extremes, or its sum, on its device until the step's one read.
 
-    Those of the first tensor's dtype and device go to slots, others wait as tensors of their own.
+    Those of the first tensor's dtype and device go to slots, others wait as tensors of their own
+    and are always measured.
     """
 
     def __init__(self) -> None:
@@ -153,13 +174,17 @@ class Flags:
         self._places: list[int] = []  # by sighting: its slot, or -1 less its place among the loose
         self._slots: Slots | None = None
         self._used = 0
+        self._summed: list[bool] = []  # by slot that is used: whether it holds a sum
+        self._steps = 0
+        self._share: int | None = None  # of the sites whose extremes are taken; None: of all
         self._waiting: list[Tensor] = []
         self._blocks: list[Tensor] = []
         self._loose = 0
         self._known: dict[int, tuple[ref[Tensor], int, int]] = {}
+        self._plan()
 
     def see(self, number: int, tensor: Tensor) -> None:
-        """The tensor's extremes are among those to be read; a tensor seen before is not passed."""
+        """What was taken of the tensor is to be read; one that was seen before is not passed."""
         known = self._known.get(id(tensor))
         if known is not None and known[0]() is tensor and known[1] == tensor._version:
             place = known[2]
@@ -177,12 +202,17 @@ class Flags:
             try:
                 # gradients need no graph, and a detached view costs as much as a small pass
                 plain = tensor.detach() if tensor.requires_grad else tensor
-                torch.aminmax(plain, out=slots.free[place])
+                summed = self._share is not None and number % SHARES != self._share
+                if summed and plain.numel():
+                    torch.sum(plain, None, out=slots.free[place][0])
+                else:
+                    torch.aminmax(plain, out=slots.free[place])
                 self._known[id(tensor)] = (ref(tensor), tensor._version, place)
             except (RuntimeError, NotImplementedError):  # empty, sparse, nested, inference mode
                 self._see_loose(number, tensor)
                 return
             self._used = place + 1
+            self._summed.append(summed)
         self._numbers.append(number)
         self._places.append(place)
 
@@ -215,16 +245,33 @@ class Flags:
 
     def take(self, numbers: Doubles) -> Sightings:
         """The step's sightings, from what was read of `waiting`; the next step starts empty."""
-        places = np.array(self._places, np.int64)
-        if self._loose:
-            places = np.where(places < 0, self._used - 1 - places, places)
-        pairs = numbers.reshape(-1, 2)[places]  # (sighting, low and high)
-        sightings = Sightings(np.array(self._numbers, np.int64), pairs[:, 0], pairs[:, 1])
+        if (self._numbers, self._places) != self._order:
+            self._plan()
+        places = self._rows
+        pairs = numbers.reshape(-1, 2)[places]  # (sighting, low and high, or a sum and nothing)
+        summed = np.array(self._summed + [False] * self._loose, bool)[places]
+        low, high = pairs[:, 0], np.where(summed, pairs[:, 0], pairs[:, 1])
+        sightings = Sightings(self._sites, low, high, summed)
         self.forget()
+        self._steps += 1
+        if self._slots is not None and self._slots.dtype in SUMMED:
+            self._share = share_measured(self._steps)
         return sightings
+
+    def _plan(self) -> None:
+        """Site and row of what is read are known, for all steps in which they come in this order.
+
+        `_sites`: (sighting,) numbers of sites; the same object while the order is the same.
+        `_rows`: (sighting,) rows of what is read, where those of loose tensors follow the slots.
+        """
+        self._order = list(self._numbers), list(self._places)
+        self._sites = np.array(self._numbers, np.int64)
+        places = np.array(self._places, np.int64)
+        self._rows = np.where(places < 0, self._used - 1 - places, places)
 
     def forget(self) -> None:
         """Nothing is waiting to be read."""
         self._numbers, self._places, self._waiting, self._blocks = [], [], [], []
         self._used = self._loose = 0
+        self._summed = []
         self._known.clear()

@@ -11,12 +11,14 @@ import numpy.typing as npt
 
 from nan_watch.flags import Doubles, Sightings
 from nan_watch.grad_norms import Norms
+from nan_watch.sampling import SHARES, share_measured
 from probes.bus import Kind, Site
 from probes.chunks import NOT_SEEN, Floats, seen
 from probes.record import Recorder
 
 LARGEST = float(np.finfo(np.float32).max)
-KEPT = 9  # steps kept in memory: the one at work, and eight healthy ones before
+KEPT = 9  # steps told of: the one at work, and eight healthy ones before
+HELD = KEPT * SHARES  # steps kept in memory, in KEPT of which a site was measured
 
 Indices = npt.NDArray[np.int64]
 Rows = dict[tuple[str, str], Floats]
@@ -45,23 +47,22 @@ class Readings:
         self._kinds = np.empty(0, bool)  # by the number of a site: true for an output
         self._places = np.empty(0, np.int64)  # by the number of a site: its column, -1 if none yet
         self._names: dict[str, dict[str, int]] = {}
-        self._order = b""
+        self._order: Indices = np.empty(0, np.int64)
         self._parts: list[tuple[Kind, Indices, Indices, bool]] = []
         self._named: Sequence[str] = ()
         self._named_columns: list[int] = []
-        self._newest: deque[tuple[int, Rows]] = deque(maxlen=KEPT)
+        self._newest: deque[tuple[int, Rows]] = deque(maxlen=HELD)
+        self._written = 0  # steps
 
     def sightings(self, sightings: Sightings, sites: Sequence[Site]) -> Rows:
         """The rows of outputs and output gradients; a site seen often has its largest number."""
-        order = sightings.numbers.tobytes()
-        if order != self._order:
+        if sightings.numbers is not self._order:
             self._plan(sightings.numbers, sites)
-            self._order = order
+            self._order = sightings.numbers
         largest = sightings.abs_max
         rows = {}
         for kind, chosen, places, once in self._parts:
-            wide = np.empty(len(self._names[kind]))
-            wide.fill(-1.0)
+            wide = np.full(len(self._names[kind]), -1.0)
             if once:
                 wide[places] = largest[chosen]
             else:
@@ -138,6 +139,7 @@ class Readings:
         """The step's rows are on disk, and at hand for as long as it is among the newest."""
         self.recorder.write(step, rows)
         self._newest.append((step, rows))
+        self._written += 1
 
     def forget_newest(self) -> None:
         """The newest step, which was poisoned, is no part of the history of later ones."""
@@ -147,9 +149,10 @@ class Readings:
         """Rows that became known after their step was written are on disk too."""
         if rows:
             self.recorder.write(step, rows)
-            for known, newest in self._newest:
+            for known, newest in reversed(self._newest):
                 if known == step:
                     newest.update(rows)
+                    break
 
     def of(self, kind: str, stat: str, site: str) -> list[tuple[int, float]]:
         """Step and value, oldest first, of the newest healthy steps in which it was seen."""
@@ -157,16 +160,17 @@ class Readings:
         if column is None:
             return []
         found = []
-        for step, rows in self._newest:
+        reach = KEPT if share_measured(self._written) is None else HELD
+        for step, rows in [*self._newest][-reach:]:
             row = rows.get((kind, stat))
             if row is not None and column < len(row) and seen(row[column : column + 1])[0]:
                 found.append((step, float(row[column])))
-        return found
+        return found[-KEPT:]
 
     def most(self, kind: str, stat: str) -> list[tuple[int, float]]:
         """Step and largest value over all sites, oldest first, of the newest healthy steps."""
         found = []
-        for step, rows in self._newest:
+        for step, rows in [*self._newest][-KEPT:]:
             row = rows.get((kind, stat))
             there = row[seen(row)] if row is not None else row
             if there is not None and len(there):

@@ -93,13 +93,13 @@ def _in_forward(symptom: Symptom) -> Place | None:
     ]
     for other in symptom.outputs[:place]:
         if not other.finite:
-            what = f"{other.kind} in the output of {other.site}, as in healthy steps or masks"
+            what = f"{other.holds} in the output of {other.site}, as in healthy steps or masks"
             evidence.append(Evidence(what, other.abs_max, None, None, symptom.step))
     return Place(
         lead.site,
         "forward",
         symptom.step,
-        f"`{lead.site}` is the first whose output holds {lead.kind}, in the forward pass of step "
+        f"`{lead.site}` is the first whose output holds {lead.holds}, in the forward pass of step "
         f"{symptom.step}: born in or before it{behind}.",
         f"Look at what `{lead.site}` is given and computes: a log, root, division or exponential "
         "at its edge, or a row that is masked whole.",
@@ -180,7 +180,7 @@ def _in_backward(symptom: Symptom) -> Place | None:
             "<loss>",
             "backward",
             symptom.step,
-            f"the loss code gives `{outside[0].site}` a gradient that holds {outside[0].kind} in "
+            f"the loss code gives `{outside[0].site}` a gradient that holds {outside[0].holds} in "
             f"the backward pass of step {symptom.step}: born in the backward of what is computed "
             "from the model's output, outside the model.",
             "Look at the loss code: a log, root or division whose derivative is not finite at "
@@ -194,7 +194,7 @@ def _in_backward(symptom: Symptom) -> Place | None:
         lead.site,
         "backward",
         symptom.step,
-        f"`{lead.site}` is the first whose output's gradient holds {lead.kind}, in the backward "
+        f"`{lead.site}` is the first whose output's gradient holds {lead.holds}, in the backward "
         f"pass of step {symptom.step}: born in the backward of what reads that output{behind}.",
         f"Look at the code that reads `{lead.site}`'s output: a log, root, division or norm whose "
         "derivative is not finite at this value, or `where` over such a branch.",

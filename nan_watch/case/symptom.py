@@ -14,20 +14,27 @@ from probes.bus import Kind, Site
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The smallest and largest number of one tensor; both NaN where it holds a NaN."""
+    """The smallest and largest number of one tensor; both NaN where it holds a NaN.
+
+    summed: only its sum is known, which both of them then are: it tells whether the numbers are
+    finite, and nothing of their size.
+    """
 
     site: str
     low: float
     high: float
+    summed: bool = False
 
     @property
-    def abs_max(self) -> float:
-        """The largest absolute number; NaN where there is a NaN."""
+    def abs_max(self) -> float | None:
+        """The largest absolute number; NaN where there is a NaN, None where it is not known."""
+        if self.summed and self.finite:
+            return None
         return self.low if math.isnan(self.low) else max(abs(self.low), abs(self.high))
 
     @property
     def finite(self) -> bool:
-        """Whether every number is finite."""
+        """Whether every number is finite; false too where the sum of finite ones overflowed."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     @property
@@ -42,14 +49,22 @@ class Reading:
             return "NaN"
         return "-inf" if self.only_minus_inf else "inf"
 
+    @property
+    def holds(self) -> str:
+        """What it holds that is not finite, in words, as far as it is known."""
+        if not self.summed:
+            return self.kind
+        return "NaN, or inf and -inf" if self.kind == "NaN" else f"{self.kind} by its sum"
+
 
 def readings_of(
     sightings: Sightings, sites: Sequence[Site]
 ) -> tuple[tuple[Reading, ...], tuple[Reading, ...]]:
     """What was read of the outputs, and of their gradients, in the order it came to be."""
     found: dict[Kind, list[Reading]] = {Kind.OUTPUT: [], Kind.OUTPUT_GRAD: []}
-    for number, low, high in zip(sightings.numbers, sightings.low, sightings.high, strict=True):
-        found[sites[number].kind].append(Reading(sites[number].name, float(low), float(high)))
+    columns = (sightings.numbers, sightings.low, sightings.high, sightings.summed)
+    for number, low, high, summed in zip(*(each.tolist() for each in columns), strict=True):
+        found[sites[number].kind].append(Reading(sites[number].name, low, high, summed))
     return tuple(found[Kind.OUTPUT]), tuple(found[Kind.OUTPUT_GRAD])
 
 
