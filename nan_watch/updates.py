@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from nan_watch.sampling import share_measured
+
 A_STEP = 2  # parameters looked at in a step
+LATER = 1  # the same once the sites are dealt into shares
 BLOCKS, BLOCK = 64, 256  # what is looked at of a larger parameter: even blocks of its numbers
 
 
@@ -15,6 +18,7 @@ class Updates:
     """Takes two norms of each parameter whose turn it is: of its update and of its weights."""
 
     def __init__(self) -> None:
+        self._steps = 0
         self._turn = 0
         self._old: list[tuple[str, Tensor, Tensor]] = []
         self.names: list[str] = []
@@ -26,6 +30,8 @@ class Updates:
         named: every parameter by name. held: which of them the optimizer holds.
         """
         self._old = []
+        most = A_STEP if share_measured(self._steps) is None else LATER
+        self._steps += 1
         names = list(named)
         for _ in names:
             place = self._turn % len(names)
@@ -34,7 +40,7 @@ class Updates:
             parameter = named[name]
             if held[place] and parameter.grad is not None and parameter.numel() > 0:
                 self._old.append((name, parameter, sample(parameter).clone()))
-                if len(self._old) == A_STEP:
+                if len(self._old) == most:
                     return
 
     def after(self) -> None:

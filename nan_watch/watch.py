@@ -38,7 +38,7 @@ from probes.errors import demand_one_of
 from probes.finding import Finding, Judgement, NotJudged, judge, limits
 from probes.layout import Layout
 from probes.record import Recorder, new_folder
-from probes.replay import Snapshot
+from probes.replay import RandomState, Snapshots
 from probes.run import Run
 from probes.subject import Batch
 
@@ -95,7 +95,8 @@ class NanWatch:
         self._losses: list[Tensor] = []
         self._late_losses: list[Tensor] = []
         self._told = False
-        self._writes = OwnWrites(model.parameters)
+        self._writes = OwnWrites(lambda: self._norms.parameters)
+        self._snapshots = Snapshots(model)
         self._replays = Replays(model, optimizer, capsules)
         self._exhaustions = Exhaustions(model, optimizer)
         self._last: Sightings | None = None
@@ -181,7 +182,7 @@ class NanWatch:
         step reads, so that keys, samples and tokens have names.
         """
         before, self._told, self._telling.news = self.steps, False, None
-        snapshot = Snapshot.take(self.model, parameters=self._writes.expected)
+        snapshot = self._snapshots.take(RandomState.take(), parameters=self._writes.expected)
         self._writes.begin()
         again = Repeatable(fn, snapshot, batch, layout)
         self._exhaustions.begin(before, batch)
@@ -323,9 +324,9 @@ class NanWatch:
 
         A norm that is not finite is only a reason to look: a finite gradient can overflow it.
         """
-        if self._guard.is_skipped_by_scaler():
-            return ()
         alarm = ~(norms.seen < math.inf)
+        if not alarm.any() or self._guard.is_skipped_by_scaler():
+            return ()
         named = {
             self._norms.names[place]: grad
             for place in np.flatnonzero(alarm).tolist()

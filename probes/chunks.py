@@ -92,9 +92,7 @@ def row_of(step: int, values: npt.ArrayLike, width: int) -> Floats:
     row[1 : 1 + len(given)] = given
     row[1 + len(given) :] = NOT_SEEN
     body = row[1:]
-    odd = np.isnan(body)
-    if odd.any():
-        body[odd & seen(body)] = _MEASURED_NAN
+    np.copyto(body, _MEASURED_NAN, where=np.isnan(body) & seen(body))
     return row
 
 

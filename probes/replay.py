@@ -129,11 +129,13 @@ class Snapshots:
         self._modules = list(model.modules())
         self._owners = [module for module in self._modules if module._buffers]
 
-    def take(self, random: RandomState) -> Snapshot:
-        """The state of now, without the parameters, with these generators."""
+    def take(self, random: RandomState, parameters: bool = False) -> Snapshot:
+        """The state of now, with these generators; parameters only where asked for."""
         buffers = [_Kept.of(m._buffers, name) for m in self._owners for name in m._buffers]
+        kept = tuple(_parameters(self._modules)) if parameters else ()
         modes = [module.training for module in self._modules]
-        return Snapshot(random, tuple(buffers), (), tuple(zip(self._modules, modes, strict=True)))
+        modes_by_module = tuple(zip(self._modules, modes, strict=True))
+        return Snapshot(random, tuple(buffers), kept, modes_by_module)
 
 
 def _parameters(modules: Sequence[nn.Module]) -> Iterator[_Kept]:

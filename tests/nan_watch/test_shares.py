@@ -181,3 +181,8 @@ def test_a_later_steps_hooks_run_on_the_meta_device() -> None:
     with Bus(model, [flags]):
         model(torch.zeros(2, 3, device="meta")).sum().backward()
     assert flags._summed.count(True) > len(flags._summed) // 2
+
+
+def test_one_parameter_a_step_has_its_update_measured_where_two_had() -> None:
+    updates = train(net(), WHOLE + SHARES).run.matrix("update", "ratio").seen.sum(axis=1)
+    assert updates.tolist() == [2] * WHOLE + [1] * SHARES
