@@ -37,7 +37,8 @@ def bench(
     """Measure what a watch costs, beside other tools: time a step, and peak memory.
 
     Each tool's step stands between two bare ones of the same model, in random order, until the
-    medians of whynan's own rows are known to half a percent. With one thread, which is the
+    medians of whynan's own rows are known to half a percent, and what counts of a watch are its
+    steps after the first 64, whose cost is that of all others. With one thread, which is the
     default, it is the processor's time that counts: others who use it do not blur the numbers.
     Ctrl-C keeps what is measured.
     """

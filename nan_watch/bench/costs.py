@@ -24,7 +24,6 @@ from probes.subject import Batch
 WANTED = 0.005  # how far the median of a row of ours may be off
 CHECKED = 20  # rounds between two looks at the intervals
 EVERY = 8  # rounds between two of the other tools, whose cost is no matter of half percents
-WARM = 2  # steps of each tool before it counts
 
 Say = Callable[[int, float], None]
 """Is told after every round: rounds, and how far the widest of our rows may be off."""
@@ -75,9 +74,7 @@ class Measurement:
         """
         with ExitStack() as opened:
             arms = [_arm(opened, self.loop, tool) for tool in self.tools]
-            for _ in range(WARM):
-                for arm in (self._plain, *arms):
-                    self._try(arm, self.batches[0])
+            self._warm_up(arms)
             opened.callback(gc.unfreeze)
             gc.collect()
             gc.freeze()  # the collector goes through what a step made, not through every import
@@ -91,6 +88,12 @@ class Measurement:
                 yield done
                 if self.width <= WANTED or perf_counter() > end:
                     return
+
+    def _warm_up(self, arms: Sequence[Arm]) -> None:
+        """Every tool has done the steps that are its beginning, over all batches in turn."""
+        for arm, steps in ((self._plain, 2), *zip(arms, [t.warm for t in self.tools], strict=True)):
+            for index in range(steps):
+                self._try(arm, self.batches[index % len(self.batches)])
 
     def _round(self, turns: Sequence[Arm], batch: Batch) -> None:
         """Every turn's step stood between two bare ones, whose geometric mean is its unit."""

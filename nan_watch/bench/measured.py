@@ -69,11 +69,12 @@ class Measured:
             yield from self.memory.rows
 
     def as_json(self) -> dict[str, Any]:
-        """The whole, with date and machine."""
+        """The whole, with date and machine; `warm_up`: steps of each tool that did not count."""
         return {
             "schema": SCHEMA,
             "complete": self.complete,
             **surroundings(),
+            "warm_up": {tool.name: tool.warm for tool in TOOLS},
             "steps": [asdict(each) for each in self.steps],
             "memory": None if self.memory is None else asdict(self.memory),
         }

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nan_watch.sampling import WHOLE
 from nan_watch.watch import NanWatch, Tier
 from probes.loop import Loop
 from probes.subject import Batch
@@ -21,17 +22,20 @@ from probes.subject import Batch
 Step = Callable[[Batch], object]
 Opened = Callable[[Loop], AbstractContextManager[Step]]
 
+STEADY = WHOLE + 2  # steps after which a watch that is left on costs what it costs for ever
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
     """name: how it is called in the record. ours: whether it is a row of whynan's own.
 
-    around: gives the loop's step with the tool around it.
+    around: gives the loop's step with the tool around it. warm: steps with it before it counts.
     """
 
     name: str
     ours: bool
     around: Opened
+    warm: int = 2
 
 
 @contextmanager
@@ -96,8 +100,8 @@ def isnan_hooks(loop: Loop) -> Iterator[Step]:
 
 TOOLS = (
     Tool("A/A", True, bare),
-    Tool("sentinel", True, partial(_watched, "sentinel")),
-    Tool("sites", True, partial(_watched, "sites")),
+    Tool("sentinel", True, partial(_watched, "sentinel"), STEADY),
+    Tool("sites", True, partial(_watched, "sites"), STEADY),
     Tool("set_detect_anomaly", False, anomaly),
     Tool("DebugUnderflowOverflow", False, underflow_overflow),
     Tool("isnan hooks", False, isnan_hooks),

@@ -79,6 +79,19 @@ def test_a_tool_that_takes_longer_is_seen_to_be_slower() -> None:
     assert cost * costs.seconds > 0.02
 
 
+def test_a_tool_has_done_its_warm_steps_before_it_counts() -> None:
+    calls: list[int] = []
+
+    @contextmanager
+    def around(loop: Loop) -> Iterator[Step]:
+        yield lambda batch: calls.append(len(calls))
+
+    costs = measure(SMALL, pairs=3, seconds=60, tools=[Tool("counted", True, around, warm=7)])
+    assert costs.rows[0].ratio is not None
+    assert costs.rows[0].ratio.pairs == 3
+    assert len(calls) == 7 + 3
+
+
 def test_time_bounds_the_rounds() -> None:
     costs = measure(SMALL, pairs=10**6, seconds=0, tools=[slowed(0.0)])
     assert [row.ratio.pairs for row in costs.rows if row.ratio is not None] == [1]
@@ -168,6 +181,7 @@ def test_the_table_has_80_columns_and_the_json_is_strict() -> None:
     assert not any("…" in line for line in lines)
     text = json.dumps(Measured(costs).as_json(), allow_nan=False)
     assert {"date", "cpu", "cores", "threads", "versions", "steps"} <= set(json.loads(text))
+    assert json.loads(text)["warm_up"] == {tool.name: tool.warm for tool in TOOLS}
 
 
 def test_the_command_writes_its_file_and_ends_with_its_path(
