@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nan_watch.sampling import SHARES, share_measured
+from nan_watch.sampled.sampling import SHARES, share_measured
 from probes.bus import Kind, See
 
 Doubles = npt.NDArray[np.float64]

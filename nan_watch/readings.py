@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nan_watch.flags import Doubles, Sightings
 from nan_watch.grad_norms import Norms
-from nan_watch.sampling import SHARES, share_measured
+from nan_watch.sampled.sampling import SHARES, share_measured
 from probes.bus import Kind, Site
 from probes.chunks import NOT_SEEN, Floats, seen
 from probes.record import Recorder

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from nan_watch.sampling import share_measured
+from nan_watch.sampled.sampling import share_measured
 
 A_STEP = 2  # parameters looked at in a step
 LATER = 1  # the same once the sites are dealt into shares

@@ -345,11 +345,10 @@ class NanWatch:
             finding = self._telling.name(finding)
         self._readings.forget_newest()
         self._in_a_row += 1
-        if self.on_poison == "allow":
-            return
-        if self.on_poison == "raise" or self._in_a_row >= REFUSALS:
+        if self.on_poison == "raise" or (self.on_poison == "skip" and self._in_a_row >= REFUSALS):
             raise PoisonedStep(finding, self._folder)
-        self._guard.refuse()
+        if self.on_poison == "skip":
+            self._guard.refuse()
 
     def _remark(self, symptom: Symptom) -> None:
         """A buffer that is NaN now is told of, and the step goes on: nothing has read it yet."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nan_watch.sampling import WHOLE
+from nan_watch.sampled.sampling import WHOLE
 from nan_watch.watch import NanWatch, Tier
 from probes.loop import Loop
 from probes.subject import Batch

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nan_watch import NanWatch, PoisonedStep
+from nan_watch.case.symptom import Reading, readings_of
 from nan_watch.flags import Flags, Sightings, read
 from nan_watch.rules.steady_growth import SteadyGrowth
-from nan_watch.sampling import SHARES, WHOLE
-from nan_watch.symptom import Reading, readings_of
+from nan_watch.sampled.sampling import SHARES, WHOLE
 from probes.bus import Bus, Kind, Site
 
 LATE = WHOLE + 3
