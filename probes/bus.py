@@ -23,6 +23,7 @@ from torch.nn.utils.rnn import PackedSequence
 class Kind(StrEnum):
     """What a tensor is to its site."""
 
+    INPUT = "input"
     OUTPUT = "output"
     OUTPUT_GRAD = "output_grad"
     PARAM_GRAD = "param_grad"
@@ -67,13 +68,21 @@ class Bus:
     a tuple's, mapping's or dataclass's parts are sites of their own. A forward pass of the whole
     model without gradients is an evaluation and is not shown. `sites[number]` is the site of a
     number; `parts` of the same structure keep their numbers from step to step.
+
+    whole: every module is shown, not the leaves alone, and evaluations are shown too.
     """
 
     def __init__(
-        self, model: nn.Module, observers: Sequence[Observer], calls: Calls | None = None
+        self,
+        model: nn.Module,
+        observers: Sequence[Observer],
+        calls: Calls | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
         self.model = model
         self.calls = calls
+        self.whole = whole
         self.sites: list[Site] = []
         self.listening = False
         self.hushed = False
@@ -85,6 +94,8 @@ class Bus:
     def __enter__(self) -> Self:
         """Every hook is on, or, where one could not be registered, none."""
         with ExitStack() as hooks:
+            if self.seer(Kind.INPUT):
+                self._hook_inputs(hooks)
             if self.seer(Kind.OUTPUT) or self.seer(Kind.OUTPUT_GRAD):
                 self._hook_modules(hooks)
             if self.seer(Kind.PARAM_GRAD):
@@ -112,15 +123,24 @@ class Bus:
         self.sites.append(Site(kind, name))
         return len(self.sites) - 1
 
+    def _shown(self) -> Iterator[tuple[str, nn.Module]]:
+        return every_module(self.model) if self.whole else watched_modules(self.model)
+
+    def _hook_inputs(self, hooks: ExitStack) -> None:
+        for name, module in self._shown():
+            hook = _InputHook(self, module, name)
+            hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
     def _hook_modules(self, hooks: ExitStack) -> None:
         root = self.model
-        hooks.callback(root.register_forward_pre_hook(_Hush(self)).remove)
+        if not self.whole:
+            hooks.callback(root.register_forward_pre_hook(_Hush(self)).remove)
         if self.calls is not None:  # before anybody's hook changes the arguments
             called = _Called(self, self.calls)
             hooks.callback(
                 root.register_forward_pre_hook(called, prepend=True, with_kwargs=True).remove
             )
-        for name, module in watched_modules(root):
+        for name, module in self._shown():
             hooks.callback(module.register_forward_hook(_OutputHook(self, module, name)).remove)
         hooks.callback(root.register_forward_hook(_Wake(self), always_call=True).remove)
         if self.calls is not None:
@@ -139,12 +159,16 @@ def watched_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
     The model is called `model`; where it has a child of that name, `<model>`.
     """
+    for name, module in every_module(model):
+        if module is model or _is_leaf(module) or isinstance(module, nn.MultiheadAttention):
+            yield name, module
+
+
+def every_module(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """All modules, each once, under its first name; the model as `watched_modules` calls it."""
     taken = any(name == "model" for name, _ in model.named_children())
     for name, module in model.named_modules():
-        if not name:
-            yield "<model>" if taken else "model", module
-        elif _is_leaf(module) or isinstance(module, nn.MultiheadAttention):
-            yield name, module
+        yield name or ("<model>" if taken else "model"), module
 
 
 def _is_leaf(module: nn.Module) -> bool:
@@ -237,6 +261,20 @@ class _OutputHook(_Hook):
             self.part.show(output)
 
 
+class _InputHook(_Hook):
+    __slots__ = ("module", "part")
+
+    def __init__(self, bus: Bus, module: nn.Module, name: str) -> None:
+        super().__init__(bus)
+        self.module = module
+        self.part = _Part(bus, name, Kind.INPUT)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if self.bus.listening and module is self.module:
+            self.part.show(args[0] if len(args) == 1 else args)
+            self.part.show(kwargs)
+
+
 class _GradHook(_Hook):
     __slots__ = ("number", "see")
 
@@ -253,14 +291,15 @@ class _GradHook(_Hook):
 class _Part:
     """An output, or a part of one, with the parts below it as they turn up."""
 
-    __slots__ = ("bus", "grad_number", "name", "number", "parts", "see", "see_grad")
+    __slots__ = ("bus", "grad_number", "kind", "name", "number", "parts", "see", "see_grad")
 
-    def __init__(self, bus: Bus, name: str) -> None:
+    def __init__(self, bus: Bus, name: str, kind: Kind = Kind.OUTPUT) -> None:
         self.bus = bus
         self.name = name
+        self.kind = kind
         self.parts: dict[object, _Part] = {}
-        self.see = bus.seer(Kind.OUTPUT)
-        self.see_grad = bus.seer(Kind.OUTPUT_GRAD)
+        self.see = bus.seer(kind)
+        self.see_grad = bus.seer(Kind.OUTPUT_GRAD) if kind is Kind.OUTPUT else None
         self.number = self.grad_number = -1
 
     def show(self, value: Any) -> None:
@@ -268,7 +307,7 @@ class _Part:
         if isinstance(value, Tensor):
             if self.see is not None:
                 if self.number < 0:
-                    self.number = self.bus.number(Kind.OUTPUT, self.name)
+                    self.number = self.bus.number(self.kind, self.name)
                 self.see(self.number, value)
             # a hook on a leaf would stay for good, and a leaf's gradient is a parameter's
             if self.see_grad is not None and value.requires_grad and not value.is_leaf:
@@ -300,7 +339,7 @@ class _Part:
         part = self.parts.get(key)
         if part is None:
             name = f"{self.name}[{key}]" if mark == "[" else f"{self.name}.{key}"
-            part = self.parts[key] = _Part(self.bus, name)
+            part = self.parts[key] = _Part(self.bus, name, self.kind)
         return part
 
 
