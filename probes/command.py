@@ -39,6 +39,8 @@ Shares = Annotated[
     ),
 ]
 
+Codes = Annotated[str, typer.Option("--only", help="Codes of checks, with commas between.")]
+
 DEFAULT_COMMAND = "diagnose"
 
 
@@ -59,7 +61,42 @@ def explain(code: Annotated[str, typer.Argument(help="A rule's code, such as FIT
     print()
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (explain,)
+def check(
+    subject: Annotated[
+        str | None, typer.Argument(metavar="SUBJECT", help="FILE.py:NAME or package.module:NAME.")
+    ] = None,
+    only: Codes = "",
+    skip: Annotated[str, typer.Option(help="Checks to leave out, with commas between.")] = "",
+    list_: Annotated[bool, typer.Option("--list", help="Print the checks, and run none.")] = False,
+    out: Out = None,
+    seed: Seed = 0,
+    device: Device = None,
+) -> None:
+    """Experiment with masks, indices, labels, state and wiring: bugs that never give a NaN."""
+    from inspect import cleandoc
+
+    from probes.checking import chosen, record
+
+    checks = chosen(_split(only), _split(skip))
+    if list_:
+        for each in checks:
+            print(f"{each.code} {each.rule}: {cleandoc(each.__doc__ or '').splitlines()[0]}")
+        return
+    if subject is None:
+        raise RequestError("`check` was given no subject: name one, such as `train.py:subject`.")
+    folder, judgement = record(subject, checks, out, seed, device)
+    for why in judgement.not_judged:
+        print(f"not judged {why.code}: {why.why}")
+    print(f"passed: {', '.join(judgement.passed) or 'none'}")
+    print(f"the report is to be had by `whynan render {folder}`")
+    finish(folder, judgement)
+
+
+def _split(codes: str) -> list[str]:
+    return [code.strip() for code in codes.split(",") if code.strip()]
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (explain, check)
 
 
 def gather(group: str) -> list[Any]:

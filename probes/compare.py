@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import zip_longest
@@ -138,11 +138,13 @@ def run(
     *,
     under: Sequence[AbstractContextManager[Any]] = (),
     budget: int = BUDGET,
+    own: bool = False,
 ) -> Ran:
     """The call has run from the snapshot and was looked at; nothing outside has changed.
 
     Outputs are the call's result: a tensor (`output`), or the tensors of a mapping, tuple or
-    dataclass by name. The call need not go through the model's own forward.
+    dataclass by name. The call need not go through the model's own forward; own: what the
+    model's last forward pass gave counts among the outputs.
     """
     outputs: dict[str, Tensor] = {}
     copies = _Copies(budget)
@@ -155,7 +157,22 @@ def run(
     with Bus(model, [copies], whole=True) as bus:
         replay(step, model, snapshot, under=under)
     modules = {name for name, _ in every_module(model)}
-    return Ran(outputs, tuple(_events(bus, copies, modules)))
+    events = tuple(_events(bus, copies, modules))
+    root = next(name for name, _ in every_module(model))
+    return Ran({**(_own(events, root) if own else {}), **outputs}, events)
+
+
+def _own(events: Sequence[Event], root: str) -> dict[str, Tensor]:
+    """What the last call of the model itself gave."""
+    whole = [each for each in events if each.module == root and each.kind is Kind.OUTPUT]
+    calls = max((each.call for each in whole), default=0)
+    return {
+        each.site.removeprefix(root).replace("[", ".").replace("]", "").strip(".") or "output": (
+            each.value
+        )
+        for each in whole
+        if each.value is not None and each.call == calls
+    }
 
 
 def named(value: Any, name: str = "output") -> Iterator[tuple[str, Tensor]]:
@@ -203,7 +220,10 @@ class Baseline:
     the state of the model and of the generators in which the baseline was made.
     """
 
-    def __init__(self, call: Callable[[Any], Any], given: Any, model: nn.Module) -> None:
+    def __init__(
+        self, call: Callable[[Any], Any], given: Any, model: nn.Module, own: bool = False
+    ) -> None:
+        self._own = own
         self._call = call
         self._model = model
         self._snapshot = Snapshot.take(model, parameters=True)
@@ -212,9 +232,20 @@ class Baseline:
         pairs = [(value, self._again.outputs.get(name)) for name, value in self.ran.outputs.items()]
         self.noise = max((gap(a, b)[0] for a, b in pairs if b is not None), default=0.0)
 
-    def run(self, given: Any) -> Ran:
-        """The call has run with this, from the same state."""
-        return run(lambda: self._call(given), self._model, self._snapshot)
+    def run(self, given: Any, before: Callable[[], None] | None = None) -> Ran:
+        """The call has run with this, from the same state; `before` was called just before it."""
+
+        def call() -> Any:
+            if before is not None:
+                before()
+            return self._call(given)
+
+        return run(call, self._model, self._snapshot, own=self._own)
+
+    @property
+    def moving(self) -> Difference | None:
+        """The first site that two unchanged runs do not agree on; None where they do."""
+        return _Judge(0.0, everywhere, unnamed).first(self.ran.events, self._again.events)
 
     def against(self, other: Ran, look: Look | None = None, axes: Axes | None = None) -> Comparison:
         """Where the other run parts from this one, at the places to look at.
@@ -256,6 +287,14 @@ class _Judge:
     rounding: float
     look: Look
     axes: Axes
+
+    def first(self, before: Iterable[Event], after: Iterable[Event]) -> Difference | None:
+        """The first event that differs at all."""
+        for one, two in zip(before, after, strict=False):
+            found = None if two.value is None else self.difference(one, None, two.value)
+            if found is not None:
+                return found
+        return None
 
     def difference(self, event: Event, again: Tensor | None, after: Tensor) -> Difference | None:
         """How much the value differs from the event's; None where it is noise or not looked at."""

@@ -217,16 +217,23 @@ def judge(rules: Iterable[Rule[Material]], material: Material) -> Judgement:
     return judgement
 
 
+class ExperimentError(Exception):
+    """An experiment that a rule needs could not be made; its message says why."""
+
+
 def judge_one(rule: Rule[Material], material: Material) -> Judgement:
-    """What one rule says of the material."""
+    """What one rule says of the material; not judged from where an experiment fails on."""
+    findings: list[Finding] = []
     try:
         why = rule.lacks(material)
         if why is not None:
             return Judgement(not_judged=(NotJudged(rule.code, why),))
-        findings = tuple(rule.judge(material))
+        findings.extend(rule.judge(material))
+    except ExperimentError as reason:
+        return Judgement(tuple(findings), (NotJudged(rule.code, str(reason)),))
     except Exception as error:
-        return Judgement(findings=(_broken(rule, error),))
-    return Judgement(findings, passed=() if findings else (rule.code,))
+        return Judgement(findings=(_broken(rule, error), *findings))
+    return Judgement(tuple(findings), passed=() if findings else (rule.code,))
 
 
 def _broken(rule: Rule[Any], error: Exception) -> Finding:

@@ -1,6 +1,7 @@
 """Every rule fires on its own sick case; every healthy twin is silent under all rules.
 
-A case is a subject, which goes through the whole diagnosis, or a series of checkpoints.
+A case is a subject, which goes through the whole diagnosis, or a series of checkpoints; the sick
+case of a check goes through the checks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 from nan_watch.autopsy import autopsy
 from overfit.asked import Asked
 from overfit.diagnose import examine
+from probes.checking import check
 from probes.command import gather
 from probes.finding import Finding, Judgement, Verdict
 from probes.seeding import seed_everything
@@ -41,6 +43,8 @@ def diagnosed(code: str, name: str, folder: Path) -> Judgement:
     if hasattr(module, "checkpoints"):
         return autopsy(module.checkpoints(folder), folder / "run").judgement
     seed_everything(0)
+    if getattr(module, "CHECK", False) and name == "sick":
+        return check(module.subject())
     asked = Asked(**{"quick": True, "sizes": (5, 20), **getattr(module, "ASKED", {})})
     return examine(module.subject(), asked, folder / "run").judgement
 
@@ -94,3 +98,13 @@ def test_nothing_above_a_note_is_said_of_a_healthy_twin(code: str, tmp_path: Pat
     judgement = diagnosed(code, "healthy", tmp_path)
     worse: list[Finding] = [f for f in judgement.findings if f.verdict.rank > Verdict.NOTE.rank]
     assert worse == []
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_no_check_says_more_than_a_note_of_a_healthy_twin(code: str) -> None:
+    module = case(code, "healthy")
+    if hasattr(module, "checkpoints"):
+        pytest.skip("a series of checkpoints is no subject")
+    seed_everything(0)
+    findings = check(module.subject()).findings
+    assert [f for f in findings if f.verdict.rank > Verdict.NOTE.rank] == []

@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+from probes.checks.batch_dependence import BatchDependence
+from probes.checks.held import Held
+from probes.checks.modes import Modes
+from probes.checks.pad_leak import PadLeak
+from probes.checks.repeats import Repeats
+from probes.checks.thawed import Thawed
+from probes.checks.uncleared import Uncleared
+from probes.checks.unmoved import Unmoved
+from probes.checks.unused_input import UnusedInput
+from probes.experiment import Experiment
 from probes.finding import Check
-from probes.subject import Subject
 
-RULES: tuple[Check[Subject], ...] = ()
+RULES: tuple[Check[Experiment], ...] = (
+    Repeats(),
+    Unmoved(),
+    Held(),
+    Uncleared(),
+    Thawed(),
+    Modes(),
+    UnusedInput(),
+    BatchDependence(),
+    PadLeak(),
+)

@@ -15,12 +15,14 @@ class Standardise(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.register_buffer("mean", torch.zeros(8))
         self.register_buffer("var", torch.ones(8))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
+            self.mean = 0.5 * self.mean + 0.5 * x.mean(0)
             self.var = 0.5 * self.var + 0.5 * x.var(0)
-        return (x - x.mean(0)) / (self.var + 1e-5).sqrt()
+        return (x - self.mean) / (self.var + 1e-5).sqrt()
 
 
 class Model(nn.Module):

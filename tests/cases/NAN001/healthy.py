@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from probes import Subject
+from probes import Layout, Subject
 
 PLANTED = None
 ASKED = {"sizes": (5,), "steps": 300}
@@ -53,4 +53,5 @@ def subject() -> Subject:
         [{"x": x[i : i + 8], "y": y[i : i + 8]} for i in range(0, 32, 8)],
         loss,
         lambda model: torch.optim.Adam(model.parameters(), lr=0.01),
+        layout=Layout(axes={"x": ("token", "feature")}),
     )

@@ -1,0 +1,193 @@
+"""MSK002: a sample's output depends on its neighbours in the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from probes.batch import take
+from probes.compare import NOISES, Comparison, Ran, gap, scale
+from probes.experiment import Experiment, resting_on
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.hidden import Hidden
+from probes.place import Place, place
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDependence:
+    """In evaluation mode, a sample's output changes with the samples beside it.
+
+    Samples are mixed where a reshape stands for a transpose, where a softmax or a mean runs over
+    the batch, where the recurrence runs over the wrong axis. One sample keeps its place while
+    all others become copies of it; then the batch is turned by one, and the outputs must turn
+    with it. Batch norm without running statistics does it by design, and is a note. An output
+    that has no sample axis, or two (similarities within the batch), is not judged.
+
+    Sick: `nn.LSTM(8, 16)` fed with (sample, time, feature).
+    Healthy: `nn.LSTM(8, 16, batch_first=True)`.
+    """
+
+    tried: int = 8  # samples, of which so many at most keep their place in turn
+    enough: int = 3
+
+    code: ClassVar[str] = "MSK002"
+    rule: ClassVar[str] = "batch-dependence"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """Two samples, an output with their axis, and no graph over them."""
+        if experiment.size < 2:
+            return "the batch cannot be cut into two samples or more"
+        declared = experiment.declared.axes.values()
+        if declared and not any("sample" in axes for axes in declared):
+            return "axes are declared, and none of them is the sample's"
+        size = experiment.size
+        if any(list(t.shape).count(size) > 1 for t in experiment.tensors.values()):
+            return f"a key of the batch has two axes of {size}: which is the sample's is unclear"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding."""
+        if not experiment.sample_axis:
+            raise ExperimentError(
+                "no output has an axis that grows with the batch: give `Subject.predict`"
+            )
+        done = 0
+        for i in range(min(self.tried, experiment.size)):
+            copies = take(experiment.batch, [i] * experiment.size, experiment.layout)
+            try:
+                ran = experiment.evaluate(copies)
+            except ExperimentError:
+                continue  # such as labels of another length than the outputs
+            if not _is_alike(experiment, ran):
+                continue  # the longest sample is gone, and the shapes with it
+            done += 1
+            look = _Row(experiment, i)
+            found = experiment.evaluated.against(ran, look, experiment.axes)
+            differ = [each for each in found.outputs if each.site in experiment.sample_axis]
+            if differ:
+                yield self._dependent(experiment, i, found)
+                return
+            if done == self.enough:
+                break
+        if not experiment.is_random:
+            with suppress(ExperimentError):  # such as lengths that are to be sorted
+                yield from self._turned(experiment)
+        if not done:
+            raise ExperimentError("copies of one sample give outputs of other shapes, or an error")
+
+    def _dependent(self, experiment: Experiment, i: int, found: Comparison) -> Finding:
+        where = place(found, experiment.subject.model)
+        worst = max(found.outputs, key=lambda each: each.relative)
+        norm = _is_batch_norm(experiment, where)
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.NOTE if norm else Verdict.FAIL,
+            message=f"sample {i}'s `{worst.site}` depends on its neighbours, {where.words}: with "
+            f"others beside it, it changes by {worst.relative:.2%}"
+            + (", since batch norm without running statistics mixes the batch." if norm else "."),
+            fix="Nothing, if that is meant; `track_running_stats=True` does not mix in evaluation."
+            if norm
+            else "Look there for a reshape where a transpose was meant, a softmax or mean over the "
+            "sample axis, a recurrence over samples (`batch_first`).",
+            site=where.site,
+            phase="forward",
+            samples=(i,),
+            where=dict(worst.where),
+            evidence=(Evidence(f"largest change of `{worst.site}`", worst.largest, worst.limit),),
+        )
+        return resting_on(finding, [] if norm else experiment.samples_guessed)
+
+    def _turned(self, experiment: Experiment) -> Iterator[Finding]:
+        order = [*range(1, experiment.size), 0]
+        ran = experiment.evaluate(take(experiment.batch, order, experiment.layout))
+        if not _is_alike(experiment, ran):
+            return
+        limit = max(experiment.evaluated.ran.rounding, ran.rounding)
+        for name, axis in experiment.sample_axis.items():
+            value = experiment.outputs[name]
+            before = value.index_select(axis, torch.tensor(order, device=value.device))
+            look = _visible(experiment, name, before, order)
+            if look is None:
+                continue
+            largest, at = gap(before, ran.outputs[name], look.expand(before.shape))
+            allowed = max(NOISES * experiment.evaluated.noise, limit * scale(before, look))
+            if largest > allowed:
+                yield resting_on(
+                    self._not_turned(name, order[at[axis]], largest, allowed),
+                    experiment.samples_guessed,
+                )
+                return
+
+    def _not_turned(self, name: str, sample: int, largest: float, limit: float) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"turning the batch by one sample does not turn `{name}`: sample {sample}'s "
+            "output depends on its place in the batch.",
+            fix="Look for something that is indexed by the place in the batch, or sorted and not "
+            "put back.",
+            site="model",
+            phase="forward",
+            samples=(sample,),
+            evidence=(Evidence(f"largest change of `{name}`", largest, limit),),
+        )
+
+
+def _is_alike(experiment: Experiment, ran: Ran) -> bool:
+    """Whether the outputs that are looked at have the shapes that they had."""
+    return all(
+        name in ran.outputs and ran.outputs[name].shape == experiment.outputs[name].shape
+        for name in experiment.sample_axis
+    )
+
+
+def _is_batch_norm(experiment: Experiment, where: Place) -> bool:
+    modules = dict(experiment.subject.model.named_modules())
+    module = modules.get(where.site)
+    return isinstance(module, _BatchNorm) or "BatchNorm" in type(module).__name__
+
+
+def _visible(
+    experiment: Experiment, name: str, value: Tensor, order: Sequence[int]
+) -> Tensor | None:
+    """Where every mask lets see the output, the masks' rows in this order."""
+    look = torch.ones((), dtype=torch.bool, device=value.device)
+    for each in experiment.masks:
+        turned = Hidden(each.mask, each.key, each.keep[list(order)], each.axes, each.guessed)
+        seen = turned.over(tuple(value.shape), experiment.layout.axes.get(name))
+        look = look if seen is None else look & seen
+    return look
+
+
+class _Row:
+    """Looks at one sample's visible places, of outputs and of sites that begin with samples."""
+
+    def __init__(self, experiment: Experiment, row: int) -> None:
+        self._experiment = experiment
+        self._row = row
+
+    def __call__(self, site: str, value: Tensor) -> Tensor | None:
+        experiment = self._experiment
+        axis = experiment.sample_axis.get(site)
+        if axis is None:
+            known = value.ndim > 0 and list(value.shape).count(experiment.size) == 1
+            if site in experiment.outputs or not known or value.shape[0] != experiment.size:
+                return None
+            axis = 0
+        look = torch.zeros(
+            [n if i == axis else 1 for i, n in enumerate(value.shape)],
+            dtype=torch.bool,
+            device=value.device,
+        )
+        look.select(axis, self._row).fill_(True)
+        seen = _visible(experiment, site, value, range(experiment.size))
+        return look if seen is None else look & seen

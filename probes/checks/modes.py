@@ -1,0 +1,111 @@
+"""WIR006: training mode where the model predicts, or evaluation mode where it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from probes.compare import Comparison
+from probes.experiment import LOSS, Experiment
+from probes.finding import Evidence, Finding, Verdict
+from probes.place import place
+
+DRAWS = ("aten.bernoulli", "aten.native_dropout")
+
+
+class _Drawn(TorchDispatchMode):
+    """Counts the operators that drop."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += str(func).startswith(DRAWS)
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """Dropout is at work in evaluation, or the model is in evaluation mode while it trains.
+
+    In evaluation mode the batch runs from two random states: where outputs differ and an operator
+    drops, that is a warning; where they differ by other draws, such as a sampler's, a note.
+    In a training step the mode of the whole model is read as it is called: evaluation mode is a
+    warning where there is dropout or batch norm. Parts alone may be: a frozen encoder.
+
+    Sick: `F.dropout(x, 0.1)` without `training=self.training`.
+    Healthy: `nn.Dropout(0.1)`, and `model.train()` before each step.
+    """
+
+    code: ClassVar[str] = "WIR006"
+    rule: ClassVar[str] = "wrong-mode"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """Nothing."""
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding for evaluation and one for training."""
+        yield from self._evaluation(experiment)
+        yield from self._training(experiment)
+
+    def _evaluation(self, experiment: Experiment) -> Iterator[Finding]:
+        baseline, drawn = experiment.evaluated, _Drawn()
+        found = baseline.against(experiment.reseeded)
+        if not found.outputs:
+            return
+        with drawn:
+            experiment.evaluate(experiment.batch)
+        where = place(found, experiment.subject.model)
+        drops = drawn.count > 0
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN if drops else Verdict.NOTE,
+            message=f"in evaluation mode the output still hangs on the random state, from "
+            f"{where.words}: " + ("dropout is at work." if drops else "it draws numbers."),
+            fix="Give `training=self.training` (or `dropout_p=0.0`) where it drops by a function."
+            if drops
+            else "Nothing, if the model samples on purpose.",
+            site=where.site,
+            phase="forward",
+            evidence=(_largest(found),),
+        )
+
+    def _training(self, experiment: Experiment) -> Iterator[Finding]:
+        training = experiment.stepped.training
+        model = experiment.subject.model
+        kinds = [type(m).__name__ for m in model.modules() if _has_modes(m)]
+        if training.get("", True) or not kinds:
+            return
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"the model is in evaluation mode in a training step: {len(kinds)} modules "
+            f"({', '.join(sorted(set(kinds)))}) do not do what they are there for.",
+            fix="Call `model.train()` before each training step; `from_pretrained` returns a model "
+            "in evaluation mode, and an evaluation leaves it there.",
+            site="model",
+            phase="forward",
+            evidence=(Evidence("modules that act by mode", len(kinds), 0),),
+        )
+
+
+def _has_modes(module: nn.Module) -> bool:
+    drops = isinstance(module, _DropoutNd) and module.p > 0
+    return drops or (isinstance(module, _BatchNorm) and module.track_running_stats)
+
+
+def _largest(found: Comparison) -> Evidence:
+    worst = max(found.outputs, key=lambda each: each.largest)
+    what = "loss" if worst.site == LOSS else f"`{worst.site}`"
+    return Evidence(f"difference of the {what}", worst.largest, worst.limit)

@@ -1,0 +1,144 @@
+"""MSK001: what a mask hides changes what is visible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from probes.compare import Comparison, Difference
+from probes.experiment import LOSS, Experiment, resting_on, with_leaf
+from probes.finding import Evidence, Finding, Verdict
+from probes.hidden import Hidden
+from probes.place import place
+from probes.vary import vary
+
+
+@dataclass(frozen=True, slots=True)
+class PadLeak:
+    """Other content at hidden positions changes the loss, or the output at visible positions.
+
+    The hidden ids or numbers are replaced by others that the key holds elsewhere, at equal
+    shapes, in evaluation mode; every site is compared at its visible positions, and the first one
+    that differs is named: attention without its mask, a pooling over the padded length, a
+    normalisation over padding, a final state read after the padding, a loss that counts it.
+
+    Sick: `encoder(ids).mean(1)`, where `lengths` says that the rows are padded.
+    Healthy: `(encoder(ids) * mask).sum(1) / mask.sum(1)`.
+    """
+
+    code: ClassVar[str] = "MSK001"
+    rule: ClassVar[str] = "pad-leak"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """A mask, and something under it."""
+        if not experiment.masks:
+            return (
+                "no padding mask is declared and none was recognised: declare one, such as "
+                "`Layout(masks=(Mask('mask', hides=('ids',)),))`"
+            )
+        if not any(bool((~each.keep).any()) for each in experiment.masks):
+            return "no mask of the batches looked at hides anything"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding a mask and key."""
+        labels = {each.key for each in experiment.layout.labels}
+        for each in experiment.masks:
+            if each.mask.means == "id" or each.key in labels:
+                continue  # there the content is the mask, or is not read
+            changed = vary(experiment.tensors[each.key], ~each.keep, _seen(experiment, each))
+            if changed is not None:
+                yield from self._of(experiment, each, changed)
+
+    def _of(self, experiment: Experiment, each: Hidden, changed: Tensor) -> Iterator[Finding]:
+        look = _Look(experiment, each)
+        other = experiment.evaluate(with_leaf(experiment.batch, each.key, changed))
+        found = experiment.evaluated.against(other, look, experiment.axes)
+        if not found.outputs or (each.guessed and _is_target(experiment, each.key, found)):
+            return
+        worst = max(found.outputs, key=lambda one: one.relative)
+        yield resting_on(
+            self._finding(experiment, each, found, worst), [each.guessed] if each.guessed else []
+        )
+
+    def _finding(
+        self, experiment: Experiment, each: Hidden, found: Comparison, worst: Difference
+    ) -> Finding:
+        where = place(found, experiment.subject.model)
+        what = "the loss" if worst.site == LOSS else f"`{worst.site}` at visible positions"
+        first = found.sites[0].where if found.sites else worst.where
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"`{each.key}` leaks through its mask `{each.mask.key}` {where.words}: other "
+            f"content at hidden positions changes {what} by {worst.relative:.2%}.",
+            fix=f"Apply `{each.mask.key}` there: mask the attention, the pooling, the "
+            "normalisation or the loss, or read a recurrent state at the true end.",
+            site=where.site,
+            phase="forward",
+            samples=(first["sample"],) if "sample" in first else None,
+            where=dict(first),
+            evidence=(
+                Evidence(f"largest change of {what}", worst.largest, worst.limit),
+                Evidence("noise of an unchanged run", found.noise),
+                Evidence("hidden positions", int((~each.keep).sum()), None, each.mask.key),
+            ),
+        )
+
+
+def _seen(experiment: Experiment, each: Hidden) -> Tensor:
+    """The values that the key holds at visible positions."""
+    return experiment.tensors[each.key][each.keep]
+
+
+def _is_target(experiment: Experiment, key: str, found: Comparison) -> bool:
+    """Whether the key only tells the loss what is right: no output depends on it."""
+    if any(one.site != LOSS for one in found.outputs):
+        return False
+    tensor = experiment.tensors[key]
+    other = vary(tensor, torch.ones_like(tensor, dtype=torch.bool))
+    if other is None:
+        return True
+    ran = experiment.evaluate(with_leaf(experiment.batch, key, other))
+    moved = experiment.evaluated.against(ran).outputs
+    return all(one.site == LOSS or not experiment.outputs[one.site].ndim for one in moved)
+
+
+class _Look:
+    """Looks where all masks let see; where the mask in question cannot be laid over, nowhere."""
+
+    def __init__(self, experiment: Experiment, each: Hidden) -> None:
+        self._layout = experiment.layout
+        self._each = each
+        self._others = [
+            one for one in experiment.masks if one.mask.key != each.mask.key and one.keep.ndim > 1
+        ]
+        self._unscored = dict(_unscored(experiment))
+
+    def __call__(self, site: str, value: Tensor) -> Tensor | None:
+        shape = tuple(value.shape)
+        axes = self._layout.axes.get(site)
+        look = self._each.over(shape, axes)
+        if look is None:
+            return None
+        for one in self._others:
+            seen = one.over(shape, axes)
+            look = look if seen is None else look & seen
+        scored = self._unscored.get(shape[:-1])
+        return look if scored is None else look & scored[..., None]
+
+
+def _unscored(experiment: Experiment) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    """By the labels' shape: true where the label is not ignored."""
+    for labels in experiment.layout.labels:
+        values = experiment.tensors.get(labels.key)
+        if values is None or labels.shift or labels.ignore is None:
+            continue
+        if values.ndim > 1 and not values.is_floating_point():
+            yield tuple(values.shape), torch.ne(values, labels.ignore)

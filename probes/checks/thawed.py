@@ -1,0 +1,75 @@
+"""WIR005: what is frozen moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Thawed:
+    """A parameter that the layout declares frozen changes in a step, or the statistics under it.
+
+    A parameter without `requires_grad` that the optimizer holds and that moves is a warning, and
+    running statistics of a module that is frozen as a whole are a note: `eval()` would keep them.
+    What the optimizer does not hold may be moved by others, such as a teacher's average.
+
+    Sick: `Layout(frozen=("encoder.",))` with `Adam(model.parameters())`, and no `requires_grad_`.
+    Healthy: the same with `model.encoder.requires_grad_(False)`.
+    """
+
+    code: ClassVar[str] = "WIR005"
+    rule: ClassVar[str] = "frozen-moves"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """Something frozen."""
+        parameters = dict(experiment.subject.model.named_parameters())
+        if experiment.declared.frozen or not all(p.requires_grad for p in parameters.values()):
+            return None
+        return "nothing is frozen: every parameter requires a gradient, and none is declared"
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """One finding for parameters, one for statistics."""
+        stepped, declared = experiment.stepped, experiment.declared.frozen or ("\0",)
+        model = experiment.subject.model
+        parameters = dict(model.named_parameters())
+        moved = [name for name in parameters if name in stepped.moved]
+        told = [name for name in moved if name.startswith(declared)]
+        still = [n for n in moved if not parameters[n].requires_grad and n in stepped.rates]
+        if told:
+            yield self._said(Verdict.FAIL, told, "is declared frozen")
+        elif still:
+            yield self._said(Verdict.WARN, still, "does not require a gradient")
+        statistics = [
+            name
+            for name in stepped.buffers
+            if name.startswith(declared) or _is_frozen(model, name.rpartition(".")[0])
+        ]
+        if statistics:
+            yield self._said(Verdict.NOTE, sorted(statistics), "stands in a frozen module")
+
+    def _said(self, verdict: Verdict, names: list[str], why: str) -> Finding:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=verdict,
+            message=f"`{names[0]}`{more} {why}, and one step changes it.",
+            fix="Set `requires_grad_(False)` on it, leave it out of the optimizer, and put its "
+            "module into `eval()` where it keeps running statistics.",
+            site=names[0].rpartition(".")[0] or names[0],
+            phase="update",
+            evidence=(Evidence("tensors that move", len(names), 0),),
+        )
+
+
+def _is_frozen(model: nn.Module, place: str) -> bool:
+    own = list(model.get_submodule(place).parameters())
+    return bool(own) and not any(p.requires_grad for p in own)

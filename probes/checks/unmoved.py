@@ -1,0 +1,144 @@
+"""WIR002: a parameter that the loss depends on, and that does not learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from probes.compare import NOISES, gap
+from probes.experiment import LOSS, Experiment
+from probes.finding import Evidence, Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Unmoved:
+    """A parameter is to train, the loss depends on it, and one step leaves it as it was.
+
+    Either no gradient comes there although the loss moves when the parameter is changed (the
+    way back is cut: `detach`, `no_grad`, `.data`, `.item()`), or there is a gradient and a
+    learning rate, and the optimizer does not write. A parameter that is not used at all, or that
+    the optimizer does not hold, is a note: a pooler that nobody reads, a teacher.
+
+    Sick: `head(encoder(x).detach())` with `Adam(model.parameters())`.
+    Healthy: the same without `detach`; or the encoder frozen by `requires_grad_(False)`.
+    """
+
+    most: int = 200  # parameters that are changed one by one
+
+    code: ClassVar[str] = "WIR002"
+    rule: ClassVar[str] = "parameter-does-not-learn"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """A parameter that is to train."""
+        trained = any(p.requires_grad for p in experiment.subject.model.parameters())
+        return None if trained else "no parameter requires a gradient"
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """One finding for what is cut off, one for what is unused, one for what is not written."""
+        stepped, declared = experiment.stepped, experiment.declared.frozen
+        live = {
+            name: p
+            for name, p in experiment.subject.model.named_parameters()
+            if p.requires_grad and not name.startswith(declared or ("\0",)) and p.numel()
+        }
+        without = [name for name in live if stepped.grads.get(name) is None]
+        silent = [name for name in without if name not in stepped.moved]
+        read = [name for name in silent[: self.most] if _matters(experiment, live[name])]
+        unused = [name for name in silent if name not in read]
+        held = [name for name in read if name in stepped.rates]
+        if held:
+            yield self._cut(held, Verdict.WARN, "the loss depends on it")
+        if others := [name for name in read if name not in held]:
+            yield self._cut(others, Verdict.NOTE, "the optimizer does not hold it")
+        if unused:
+            yield self._unused(unused)
+        yield from self._unwritten(experiment, [name for name in live if name not in without])
+
+    def _cut(self, names: list[str], verdict: Verdict, why: str) -> Finding:
+        site = _module(names[-1])
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=verdict,
+            message=f"no gradient reaches `{names[-1]}`{_more(names)}, and {why}: the way back "
+            f"is cut after `{site}`.",
+            fix="Look behind it for `detach`, `no_grad`, `.data`, `argmax`, `.item()` or "
+            "`torch.tensor(...)`; freeze what is not to train by `requires_grad_(False)`.",
+            site=site,
+            phase="backward",
+            evidence=(
+                Evidence("parameters that the loss depends on, without gradient", len(names)),
+            ),
+        )
+
+    def _unused(self, names: list[str]) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.NOTE,
+            message=f"the loss does not depend on `{names[0]}`{_more(names)}: it is not used.",
+            fix="Nothing, if that is meant; else look who should read its module's output.",
+            site=_module(names[0]),
+            phase="backward",
+            evidence=(Evidence("parameters that the loss does not depend on", len(names)),),
+        )
+
+    def _unwritten(self, experiment: Experiment, names: list[str]) -> Iterator[Finding]:
+        stepped = experiment.stepped
+        still = [
+            name
+            for name in names
+            if name not in stepped.moved
+            and stepped.rates.get(name)
+            and _is_live(stepped.grads[name])
+        ]
+        if not still:
+            return
+        grad = stepped.grads[still[0]]
+        assert grad is not None
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{still[0]}`{_more(still)} has a gradient and a learning rate of "
+            f"{stepped.rates[still[0]]:.3g}, and one step does not change it by a bit.",
+            fix="Look for a step that is too small for its number format, a parameter that is "
+            "written over after the step, or an optimizer that skipped it.",
+            site=_module(still[0]),
+            phase="update",
+            evidence=(Evidence("largest gradient", float(grad.abs().max())),),
+        )
+
+
+def _is_live(grad: Tensor | None) -> bool:
+    if grad is None or grad.layout is not torch.strided or grad.numel() == 0:
+        return False
+    return bool(torch.isfinite(grad).all()) and bool((grad != 0).any())
+
+
+def _matters(experiment: Experiment, parameter: nn.Parameter) -> bool:
+    """Whether the loss or an output moves when the parameter is changed."""
+    baseline = experiment.evaluated
+
+    def change() -> None:
+        noise = torch.linspace(0.5, 1.5, parameter.numel(), device=parameter.device)
+        size = 1 + parameter.detach().abs().max()
+        parameter.data.add_((noise.view_as(parameter) * size).to(parameter.dtype))
+
+    before = baseline.ran.outputs
+    after = baseline.run(experiment.batch, before=change).outputs
+    looked = [LOSS] if LOSS in before else list(experiment.outputs)
+    return any(gap(before[n], after[n])[0] > NOISES * baseline.noise for n in looked if n in after)
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""

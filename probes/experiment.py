@@ -1,0 +1,226 @@
+"""A subject with one batch and what is known of it: the material of the active checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probes.batch import leaves, map_leaves, sample_axes, sample_count, take
+from probes.compare import Baseline, Ran, named
+from probes.finding import ExperimentError, Finding, Verdict
+from probes.first_step import first_batch
+from probes.guess import complete
+from probes.hidden import Hidden, hidden
+from probes.layout import Layout
+from probes.one_step import Stepped, one_step
+from probes.raised import said, source_of
+from probes.seeding import seed_everything
+from probes.subject import Batch, Subject
+
+LOSS = "<loss>"
+MOST = 8  # samples that are experimented with
+LOOKED = 4  # batches, among which one with padding is chosen
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A subject, the batch that is experimented with, and what its tensors mean.
+
+    layout: declared and guessed. declared: as the user wrote it. Nothing of the subject is
+    changed by an experiment; what its code counts up outside of the model is not known here.
+    """
+
+    subject: Subject
+    batch: Batch
+    layout: Layout
+    declared: Layout
+
+    @classmethod
+    def of(cls, subject: Subject) -> Experiment:
+        """With the first batch that has padding among the first few, else with the first.
+
+        Raises RequestError where there is no batch.
+        """
+        first = cls._with(subject, first_batch(subject))
+        batches = (cls._with(subject, batch) for batch in islice(subject.batches, LOOKED))
+        chosen = next((each for each in batches if each._hidden_by_row().any()), first)
+        return chosen._cut()
+
+    @classmethod
+    def _with(cls, subject: Subject, batch: Batch) -> Experiment:
+        declared = subject.layout or Layout()
+        return cls(subject, batch, complete(batch, declared).layout, declared)
+
+    def _hidden_by_row(self) -> Tensor:
+        """How many positions all masks hide of each sample."""
+        counts = torch.zeros(self.size or 1)
+        for each in self.masks:
+            if len(each.keep) == self.size:
+                counts += (~each.keep).flatten(1).sum(1).cpu()
+        return counts
+
+    def _cut(self) -> Experiment:
+        """With few samples, more padded and less, so many as no other axis is long; or as it is."""
+        lengths = {n for t in self.tensors.values() for n in t.shape[1:]}
+        fit = [n for n in range(min(MOST, self.size), 2, -1) if n not in lengths]
+        if not fit or fit[0] == self.size:
+            return self
+        order = self._hidden_by_row().argsort(descending=True, stable=True).tolist()
+        rows = sorted([*order[: fit[0] // 2], *order[::-1][: fit[0] - fit[0] // 2]])
+        fewer = self._with(self.subject, take(self.batch, rows, self.layout))
+        try:
+            _ = fewer.evaluated, fewer.stepped
+        except ExperimentError:
+            return self  # the model knows how large its batches are
+        return fewer
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the batch by path."""
+        return {path: leaf for path, leaf in leaves(self.batch).items() if isinstance(leaf, Tensor)}
+
+    @cached_property
+    def masks(self) -> tuple[Hidden, ...]:
+        """What every mask hides of every key that is there."""
+        return tuple(hidden(self.layout, self.declared, self.tensors))
+
+    @cached_property
+    def size(self) -> int:
+        """How many samples the batch holds; 0 where it cannot be cut."""
+        return sample_count(self.batch, self.layout) or 0
+
+    @cached_property
+    def evaluated(self) -> Baseline:
+        """The batch in evaluation mode: outputs by name, and the loss as `<loss>`."""
+        own = self.subject.predict is None
+        return Baseline(self._evaluate, self.batch, self.subject.model, own)
+
+    def evaluate(self, batch: Batch) -> Ran:
+        """The same of another batch, from the same state. Raises ExperimentError if it raises."""
+        return self.evaluated.run(batch)
+
+    def _evaluate(self, batch: Batch) -> Mapping[str, Tensor]:
+        model, fresh = self.subject.model.eval(), copied(batch)
+        found: dict[str, Tensor] = {}
+        if self.subject.predict is not None:
+            with attempted("`Subject.predict`, on a changed batch in evaluation mode,"):
+                found |= named(self.subject.predict(model, fresh))
+            fresh = copied(batch)
+        if self.subject.train_step is not None and self.subject.predict is not None:
+            return found | self._loss_in_use(fresh)
+        with attempted("`Subject.loss`, on a changed batch in evaluation mode,"):
+            return found | {LOSS: self.subject.loss(model, fresh)}
+
+    def _loss_in_use(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss; nothing where it raises, since with a `train_step` it may be out of use."""
+        try:
+            return {LOSS: self.subject.loss(self.subject.model, batch)}
+        except Exception:
+            return {}
+
+    @cached_property
+    def outputs(self) -> dict[str, Tensor]:
+        """What the batch gives in evaluation mode, but for the loss."""
+        ran = self.evaluated.ran
+        return {name: value for name, value in ran.outputs.items() if name != LOSS}
+
+    @cached_property
+    def sample_axis(self) -> dict[str, int]:
+        """The sample axis of each output: the one axis that shrinks with the batch."""
+        if self.size < 2:
+            return {}
+        fewer = self.evaluate(take(self.batch, range(self.size - 1), self.layout)).outputs
+        found = {}
+        for name, value in self.outputs.items():
+            axes = _shrunk(value, fewer.get(name), self.size)
+            if len(axes) == 1:
+                found[name] = axes[0]
+        return found
+
+    @cached_property
+    def is_random(self) -> bool:
+        """Whether outputs hang on the random state in evaluation mode."""
+        baseline = self.evaluated
+        return bool(baseline.against(self.reseeded).outputs)
+
+    @cached_property
+    def reseeded(self) -> Ran:
+        """The batch in evaluation mode, from another random state."""
+        return self.evaluated.run(self.batch, before=lambda: seed_everything(987_654_321))
+
+    @property
+    def samples_guessed(self) -> tuple[str, ...]:
+        """The line that would declare the sample axis; nothing where one is declared."""
+        if any("sample" in axes for axes in self.declared.axes.values()):
+            return ()
+        known = sample_axes(self.batch, self.layout)
+        key = next((path for path in self.tensors if path in known), "")
+        return (f"axes={{{key!r}: {self.layout.axes.get(key, ('sample',))!r}}}",)
+
+    @cached_property
+    def stepped(self) -> Stepped:
+        """One training step of the subject's own, from its own mode."""
+        return one_step(self.subject, self.batch)
+
+    def axes(self, site: str, shape: tuple[int, ...]) -> list[str]:
+        """How the axes of a site or output are called, where the layout or the masks say."""
+        declared = self.layout.axes.get(site) or self.layout.axes.get(site.partition("[")[0])
+        if declared is not None and len(declared) == len(shape):
+            return list(declared)
+        rest = [f"axis {i}" for i in range(len(shape))]
+        if shape and shape[0] == self.size:
+            rest[0] = "sample"
+        for mask in self.masks:
+            if len(mask.keep.shape) == 2 and shape[:2] == tuple(mask.keep.shape):
+                rest[:2] = ["sample", "token"]
+        return [*rest[:-1], "feature"] if len(shape) > 2 else rest
+
+
+def _shrunk(value: Tensor, fewer: Tensor | None, size: int) -> list[int]:
+    if fewer is None or fewer.ndim != value.ndim:
+        return []
+    pairs = list(zip(value.shape, fewer.shape, strict=True))
+    axes = [i for i, (one, two) in enumerate(pairs) if (one, two) == (size, size - 1)]
+    return axes if all(one == two for i, (one, two) in enumerate(pairs) if i not in axes) else []
+
+
+def copied(batch: Batch) -> Batch:
+    """The batch with tensors of its own, since the user's code may write into them."""
+    return map_leaves(batch, lambda _, leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf)
+
+
+def with_leaf(batch: Batch, path: str, leaf: Any) -> Batch:
+    """The batch with another leaf at this path."""
+    return map_leaves(batch, lambda at, old: leaf if at == path else old)
+
+
+@contextmanager
+def attempted(what: str) -> Iterator[None]:
+    """What the user's code raises inside becomes ExperimentError, which says what, and where."""
+    try:
+        yield
+    except ExperimentError:
+        raise
+    except Exception as error:
+        place = source_of(error)
+        at = f" at {place}" if place else ""
+        raise ExperimentError(f"{what} raised {said(error)}{at}") from error
+
+
+def resting_on(finding: Finding, lines: Iterable[str]) -> Finding:
+    """The finding as it is where nothing was guessed; else at most a warning that says so."""
+    told = ", ".join(dict.fromkeys(lines))
+    if not told:
+        return finding
+    return replace(
+        finding,
+        verdict=min(finding.verdict, Verdict.WARN, key=lambda verdict: verdict.rank),
+        fix=f"{finding.fix} It rests on a guess, which `Layout({told})` would declare.",
+    )

@@ -1,0 +1,208 @@
+"""One training step of a subject's own, looked at from all sides, and undone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from probes.batch import map_leaves
+from probes.bus import Bus, Kind, See
+from probes.finding import ExperimentError
+from probes.loop import Loop
+from probes.raised import said, source_of
+from probes.replay import Snapshot, held_back, replay
+from probes.subject import Batch, Subject
+
+CALLS = 16  # of `train_step` until its optimizer must have stepped, where it accumulates over calls
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """What one optimizer step did.
+
+    grads: what the optimizer saw, by parameter name. moved: the parameters that changed.
+    buffers: the buffers that did. rates: the learning rate by parameter that the optimizer holds.
+    strangers: how many it holds that are not the model's. twice: names of those it holds twice.
+    calls: calls of the step until the optimizer stepped. training: each module's mode in the last
+    forward pass of the whole model; empty where that was never called.
+    """
+
+    grads: Mapping[str, Tensor | None]
+    moved: frozenset[str]
+    buffers: frozenset[str]
+    rates: Mapping[str, float]
+    strangers: int
+    twice: tuple[str, ...]
+    calls: int
+    training: Mapping[str, bool]
+
+
+@dataclass(slots=True)
+class _Modes:
+    """Notes every module's mode as the model is called."""
+
+    model: nn.Module
+    modes: dict[str, bool] = field(default_factory=dict)
+    sees: Mapping[Kind, See] = field(default_factory=lambda: {Kind.OUTPUT: _blind})
+
+    def before(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], listening: bool) -> None:
+        if torch.is_grad_enabled():
+            self.modes = {name: module.training for name, module in self.model.named_modules()}
+
+    def after(self, output: Any) -> None:
+        """Nothing is to be known then."""
+
+
+def _blind(_: int, __: Tensor) -> None:
+    """Sees nothing."""
+
+
+def one_step(subject: Subject, batch: Batch) -> Stepped:
+    """One step was taken and undone: parameters, buffers, modes, gradients, random states.
+
+    Raises ExperimentError where the step raises, or where no call of it steps the optimizer.
+    """
+    model = subject.model
+    modes = _Modes(model)
+    found: list[Stepped] = []
+
+    def step() -> Tensor:
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
+        loop = made(subject)
+        seen, rates, calls = _until_stepped(loop, model, batch)
+        after = dict(model.named_parameters())
+        held = [p for group in loop.optimizer.param_groups for p in group["params"]]
+        names = {id(p): name for name, p in after.items()}
+        found.append(
+            Stepped(
+                grads=seen,
+                moved=frozenset(n for n, p in after.items() if not _same(p, before.get(n))),
+                buffers=frozenset(
+                    n for n, b in model.named_buffers() if not _same(b, buffers.get(n))
+                ),
+                rates=rates,
+                strangers=sum(id(p) not in names for p in held),
+                twice=tuple(n for i, n in names.items() if sum(id(p) == i for p in held) > 1),
+                calls=calls,
+                training=modes.modes,
+            )
+        )
+        return torch.zeros(())
+
+    with Bus(model, [modes], modes), ExitStack() as outside:
+        _keep_strangers(subject, outside)
+        replay(step, model, Snapshot.take(model, parameters=True))
+    return found[0]
+
+
+def made(subject: Subject) -> Loop:
+    """The loop with a fresh optimizer. Raises ExperimentError where the user's function raises."""
+    try:
+        return Loop(subject)
+    except Exception as error:
+        raise ExperimentError(f"`Subject.optimizer` raised {said(error)}{_at(error)}") from error
+
+
+def take_step(loop: Loop, batch: Batch) -> None:
+    """One call of the step. Raises ExperimentError where it raises."""
+    try:
+        loop.step(map_leaves(batch, _own))
+    except Exception as error:
+        raise ExperimentError(f"a training step raised {said(error)}{_at(error)}") from error
+
+
+def _at(error: Exception) -> str:
+    place = source_of(error)
+    return f" at {place}" if place else ""
+
+
+def _own(_: str, leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _until_stepped(
+    loop: Loop, model: nn.Module, batch: Batch
+) -> tuple[dict[str, Tensor | None], dict[str, float], int]:
+    """What the optimizer's first step saw, with the rates it had, and how many calls it took."""
+    rates: dict[str, float] = {}
+    seen: list[dict[str, Tensor | None]] = []
+
+    def look(*_: Any) -> None:
+        if not seen:
+            grads = ((n, p.grad) for n, p in model.named_parameters())
+            seen.append({n: None if g is None else g.detach().clone() for n, g in grads})
+            rates.update(_rates(loop.optimizer, names))
+
+    names = {id(p): name for name, p in model.named_parameters()}
+    hook = loop.optimizer.register_step_pre_hook(look)
+    try:
+        for calls in range(1, CALLS + 1):
+            take_step(loop, batch)
+            if seen:
+                return seen[0], rates, calls
+    finally:
+        hook.remove()
+    raise ExperimentError(
+        f"`Subject.train_step` was called {CALLS} times and never stepped the optimizer"
+    )
+
+
+def twice_held_back(subject: Subject, batch: Batch) -> list[dict[str, Tensor | None]]:
+    """The gradients of two optimizer steps on the same batch, neither of which writes.
+
+    Both start from the same random state; what the first leaves in the gradients, it leaves.
+    """
+    model, found = subject.model, []
+    snapshot = Snapshot.take(model, parameters=True)
+
+    def step() -> Tensor:
+        loop = made(subject)
+        with held_back(loop.optimizer) as seen:
+            for _ in range(2):
+                snapshot.restore()
+                for _ in range(CALLS):
+                    take_step(loop, batch)
+                    if seen:
+                        break
+                grads = {id(p): g for p, g in seen}
+                named = ((n, grads.get(id(p))) for n, p in model.named_parameters())
+                found.append({n: None if g is None else g.detach().clone() for n, g in named})
+                seen.clear()
+        return torch.zeros(())
+
+    with ExitStack() as outside:
+        _keep_strangers(subject, outside)
+        replay(step, model, snapshot)
+    return found
+
+
+def _keep_strangers(subject: Subject, outside: ExitStack) -> None:
+    """What the optimizer holds and the model does not is given back as well."""
+    own = {id(p) for p in subject.model.parameters()}
+    groups = made(subject).optimizer.param_groups
+    strangers = [p for group in groups for p in group["params"] if id(p) not in own]
+    for p in strangers:
+        outside.callback(p.data.copy_, p.detach().clone())
+        outside.callback(setattr, p, "grad", p.grad)
+
+
+def _rates(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, float]:
+    return {
+        names[id(p)]: float(group["lr"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+        if id(p) in names and "lr" in group
+    }
+
+
+def _same(now: Tensor, before: Tensor | None) -> bool:
+    if before is None or now.shape != before.shape:
+        return False
+    return bool(((now == before) | ((now != now) & (before != before))).all())
