@@ -52,6 +52,7 @@ class Readings:
         self._named: Sequence[str] = ()
         self._named_columns: list[int] = []
         self._newest: deque[tuple[int, Rows]] = deque(maxlen=HELD)
+        self._near = 0  # how many of them are the KEPT newest, less one that was forgotten
         self._written = 0  # steps
 
     def sightings(self, sightings: Sightings, sites: Sequence[Site]) -> Rows:
@@ -139,11 +140,13 @@ class Readings:
         """The step's rows are on disk, and at hand for as long as it is among the newest."""
         self.recorder.write(step, rows)
         self._newest.append((step, rows))
+        self._near = min(KEPT, self._near + 1)
         self._written += 1
 
     def forget_newest(self) -> None:
         """The newest step, which was poisoned, is no part of the history of later ones."""
         self._newest.pop()
+        self._near -= 1
 
     def late(self, step: int, rows: Rows) -> None:
         """Rows that became known after their step was written are on disk too."""
@@ -160,17 +163,20 @@ class Readings:
         if column is None:
             return []
         found = []
-        reach = KEPT if share_measured(self._written) is None else HELD
-        for step, rows in [*self._newest][-reach:]:
+        thin = stat == "abs_max" and share_measured(self._written) is not None
+        for step, rows in self._newest if thin else self._nearest():
             row = rows.get((kind, stat))
             if row is not None and column < len(row) and seen(row[column : column + 1])[0]:
                 found.append((step, float(row[column])))
         return found[-KEPT:]
 
+    def _nearest(self) -> list[tuple[int, Rows]]:
+        return [*self._newest][len(self._newest) - self._near :]
+
     def most(self, kind: str, stat: str) -> list[tuple[int, float]]:
         """Step and largest value over all sites, oldest first, of the newest healthy steps."""
         found = []
-        for step, rows in [*self._newest][-KEPT:]:
+        for step, rows in self._nearest():
             row = rows.get((kind, stat))
             there = row[seen(row)] if row is not None else row
             if there is not None and len(there):
