@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nan_watch.flags import Doubles
+from nan_watch.state import Poisoned, poisoned
 from probes.bus import Kind, See
 
 
@@ -160,6 +162,19 @@ class GradNorms:
                 last = last * np.where(clipped.scaled, factor, 1.0)
         seen, first = self._wide(self._places, last), self._wide(clipped.places, before)
         return Norms(self._places, seen, first, total, factor)
+
+    def poisoned(self, norms: Norms) -> tuple[Poisoned, ...]:
+        """The gradients that the optimizer would write and that are not finite, exactly.
+
+        A norm that is not finite is only a reason to look: a finite gradient can overflow it.
+        """
+        alarm = ~(norms.seen < math.inf)
+        named = {
+            self.names[place]: grad
+            for place in np.flatnonzero(alarm).tolist()
+            if self.held[place] and (grad := self.parameters[place].grad) is not None
+        }
+        return poisoned(named, infinity_has_a_meaning=False) if named else ()
 
     def _wide(self, places: list[int], numbers: Doubles) -> Doubles:
         """(place,) with minus one, which no norm is, where nothing was seen."""

@@ -28,14 +28,33 @@ class PoisonedStep(RuntimeError):  # noqa: N818
         self.finding = finding
 
 
+def real_optimizer(optimizer: Any) -> Optimizer:
+    """The optimizer; or the one that it wraps, where it is a class of its own.
+
+    Raises RequestError where there is none.
+    """
+    found = with_inner([optimizer]) if hasattr(optimizer, "__dict__") else []
+    if not found:
+        raise RequestError(
+            f"`optimizer` is a {type(optimizer).__name__}, which neither is a torch Optimizer nor "
+            "holds one: pass the `torch.optim.Optimizer` that writes the parameters."
+        )
+    return found[0]
+
+
 class Guard:
     """Calls `before` ahead of every step of the optimizer and `after` behind it.
 
-    One that the optimizer holds inside, and that is stepped in its place, counts as well.
+    One that the optimizer holds inside, and that is stepped in its place, counts as well. asleep:
+    whether steps are of no interest now, as those of a replay.
     """
 
     def __init__(
-        self, optimizer: Optimizer, before: Callable[[], None], after: Callable[[], None]
+        self,
+        optimizer: Optimizer,
+        before: Callable[[], None],
+        after: Callable[[], None],
+        asleep: Callable[[], bool] = lambda: False,
     ) -> None:
         if isinstance(optimizer, torch.optim.LBFGS):
             raise RequestError(
@@ -45,6 +64,7 @@ class Guard:
         self.optimizer = optimizer
         self._before = before
         self._after = after
+        self._asleep = asleep
         self._hooks = ExitStack()
         self._outermost: FrameType | None = None  # the call of `step` that is at work
 
@@ -79,7 +99,9 @@ class Guard:
         return found is not None and bool(found)
 
     def _pre(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        if self._inside(sys._getframe(1)):  # an optimizer whose step calls its parent's
+        if self._asleep() or self._inside(
+            sys._getframe(1)
+        ):  # a replay, or an optimizer whose step calls its parent's
             return None
         self._outermost = None
         # torch calls the hook with the optimizer itself as the first of the arguments
@@ -100,7 +122,7 @@ class Guard:
         return (*own, guarded, *rest[1:]), {k: v for k, v in kwargs.items() if k != "closure"}
 
     def _post(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if sys._getframe(1) is self._outermost:
+        if not self._asleep() and sys._getframe(1) is self._outermost:
             self._outermost = None
             self._after()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, get_args
@@ -19,8 +20,8 @@ from nan_watch.capsule.keep import MOST
 from nan_watch.case.symptom import Symptom, readings_of
 from nan_watch.causes import RULES as CAUSES
 from nan_watch.flags import Doubles, Flags, Sightings, read
-from nan_watch.grad_norms import GradNorms, HookedNorms, Norms
-from nan_watch.guard import Guard, PoisonedStep
+from nan_watch.grad_norms import GradNorms, HookedNorms
+from nan_watch.guard import Guard, PoisonedStep, real_optimizer
 from nan_watch.inquest.hold import Repeatable
 from nan_watch.inquest.replays import Replays
 from nan_watch.inquest.telling import Telling
@@ -28,17 +29,19 @@ from nan_watch.out_of_memory.exhaustion import Exhaustions
 from nan_watch.own_writes import OwnWrites
 from nan_watch.page import render_or_warn
 from nan_watch.parameters import Parameters
-from nan_watch.readings import Readings, Rows
+from nan_watch.readings import Readings
 from nan_watch.rules import RULES as HEALTH
 from nan_watch.sampled.looks import Sampled
 from nan_watch.state import Poisoned, poisoned
 from nan_watch.updates import Updates
 from probes.bus import Bus, Observer, watched_modules
-from probes.errors import demand_one_of
+from probes.errors import RequestError, demand_one_of
 from probes.finding import Finding, Judgement, NotJudged, judge, limits
 from probes.layout import Layout
+from probes.raised import said
 from probes.record import Recorder, new_folder
 from probes.replay import RandomState, Snapshots
+from probes.roots import noted_roots
 from probes.run import Run
 from probes.subject import Batch
 
@@ -81,6 +84,7 @@ class NanWatch:
     ) -> None:
         demand_one_of("tier", tier, get_args(Tier))
         demand_one_of("on_poison", on_poison, get_args(OnPoison))
+        optimizer = real_optimizer(optimizer)
         self.model = model
         self.tier = tier
         self.on_poison = on_poison
@@ -93,6 +97,7 @@ class NanWatch:
         self._norms = GradNorms(model, optimizer)
         self._updates = Updates()
         self._losses: list[Tensor] = []
+        self._roots: list[Tensor] = []
         self._late_losses: list[Tensor] = []
         self._told = False
         self._writes = OwnWrites(lambda: self._norms.parameters)
@@ -111,7 +116,8 @@ class NanWatch:
         observers += [*self._sampled.observers, *hooked]
         self._bus = Bus(model, observers, self._replays.captured if sites else None)
         self._sampled.units.sites = self._bus.sites
-        self._guard = Guard(optimizer, self._before_step, self._updates.after)
+        asleep = partial(getattr, self._replays, "running")
+        self._guard = Guard(optimizer, self._before_step, self._updates.after, asleep)
         self._root = next(name for name, module in watched_modules(model) if module is model)
 
     def __enter__(self) -> Self:
@@ -144,6 +150,8 @@ class NanWatch:
         self._bus.__exit__(kind, error, trace)
         if error is not None:
             self._exhaustions.note(self.recorder, error, self.steps, None)
+        if isinstance(error, Exception) and not isinstance(error, (PoisonedStep, RequestError)):
+            self._explain(error)
         try:
             if error is None or isinstance(error, (PoisonedStep, KeyboardInterrupt)):
                 self._read_late()
@@ -186,7 +194,8 @@ class NanWatch:
         self._writes.begin()
         again = Repeatable(fn, snapshot, batch, layout)
         self._exhaustions.begin(before, batch)
-        with self._replays.of(again):
+        self._roots = []
+        with self._replays.of(again), noted_roots(self._note_root):
             try:
                 with self._sampled.looking(before):
                     result = fn()
@@ -196,6 +205,9 @@ class NanWatch:
                 self._forget_half_a_step()
                 with self._replays.at_work(self._bus):
                     self._exhaustions.note(self.recorder, error, self.steps, again)
+                found = self._explain(error)
+                if found is not None and self.on_poison == "raise":
+                    raise PoisonedStep(found, self._folder) from error
                 raise
             if self._telling.news is not None and self.on_poison != "allow":
                 self._telling.name(self._telling.news[1])
@@ -210,6 +222,15 @@ class NanWatch:
         self._flags.forget()
         self._sampled.units.forget()
         self._hooked.take(np.zeros(len(self._hooked.waiting)), str)
+
+    def _explain(self, error: Exception) -> Finding | None:
+        """What led to the exception of a step, where that is a number that is not finite."""
+        symptom = self._symptom(self.steps, None, Sightings.none(), (), raised=said(error))
+        return self._telling.explain(error, symptom, self.batch)
+
+    def _note_root(self, root: Tensor) -> None:
+        if not self._replays.running:
+            self._roots.append(root)
 
     def retell(self, finding: Finding, told: Finding) -> None:
         """What was found is told in other words, as after a run from the start."""
@@ -231,10 +252,9 @@ class NanWatch:
     def clip_grad_norm_(
         self, max_norm: float, parameters: Iterable[Tensor] | None = None
     ) -> Tensor:
-        """The gradients are clipped as torch's clip_grad_norm_ does, to the same bits.
+        """The gradients are clipped as by torch's clip_grad_norm_; returns their norm before, ().
 
         parameters: those that are clipped together; by default all of the model's.
-        Returns their total norm before, ().
         """
         if self._replays.running:
             chosen = self.model.parameters() if parameters is None else parameters
@@ -245,24 +265,26 @@ class NanWatch:
         if isinstance(self._out, Recorder):
             return self._out
         folder = new_folder(Path(self._out) if self._out is not None else None)
-        device = next((str(p.device) for p in self.model.parameters()), None)
         return Recorder(
             folder,
-            device=device,
+            device=next((str(p.device) for p in self.model.parameters()), None),
             settings={"tier": self.tier, "on_poison": self.on_poison},
             limits=limits((*CAUSES, *HEALTH)),
         )
 
     def _state(self) -> Mapping[str, Tensor]:
-        """Parameters, and the buffers that were NaN before the step."""
-        return {**self._norms.named, **self._buffers.named(self._buffers.before)}
+        """Parameters and buffers as they were before the step, as far as that is known."""
+        step = self._replays.step
+        fresh = set() if step is None else step.snapshot.clean()  # which the step itself poisoned
+        named = {name: each for name, each in self._norms.named.items() if id(each) not in fresh}
+        return {**named, **self._buffers.named(self._buffers.before)}
 
     def _before_step(self) -> None:
         """The step is on disk, and stopped where it is poisoned."""
         self._writes.end()
         groups = [self._losses, self._norms.waiting(), self._flags.waiting, self._hooked.waiting]
-        groups += [self._sampled.waiting(), self._buffers.waiting()]
-        late, (losses, norms, flags, hooked, few, buffers) = self._read(groups)
+        groups += [self._sampled.waiting(), self._buffers.waiting(), self._roots]
+        late, (losses, norms, flags, hooked, few, buffers, roots) = self._read(groups)
         step, self.steps = self.steps, self.steps + 1
         loss = sum(losses.tolist()) / len(losses) if len(losses) else None
         taken = self._norms.take(norms)
@@ -270,9 +292,16 @@ class NanWatch:
         before = self._hooked.take(hooked, lambda number: self._bus.sites[number].name)
         rows = self._sampled.rows(few, step, self._readings)
         self._losses = []
-        self._write(step, loss, taken, sightings, before, rows)
-        grads = self._poisoned_grads(taken)
+        rows |= self._readings.sightings(sightings, self._bus.sites)
+        rows |= self._readings.norms(taken, self._norms.names)
+        rows |= self._readings.one("param_grad", "norm_before_clip", before)
+        if loss is not None:
+            self.loss = loss
+            rows |= self._readings.one("loss", "value", {"<loss>": loss})
+        self._readings.write(step, rows)
+        grads = () if self._guard.is_skipped_by_scaler() else self._norms.poisoned(taken)
         fresh, first = self._buffers.take(buffers), step == self._start
+        loss = next(iter(roots[~np.isfinite(roots)].tolist()), loss)  # one of several may be odd
         poisoned = grads or _odd(loss) or late or (first and self._spoilt)
         try:
             if poisoned:
@@ -298,41 +327,10 @@ class NanWatch:
         self._readings.late(step, rows)
         if len(losses) and _odd(self.loss) and self._in_a_row == 0 and self._last is not None:
             self._telling.tell(self._symptom(step, self.loss, self._last, ()), self.batch)
+            self._telling.news = None  # its step is over, and the one at work is another
         # a norm that is not finite is only a reason to look: finite numbers can overflow it
         alarm = not np.isfinite(updates).all()
         return alarm and bool(self._poisoned_parameters()), numbers
-
-    def _write(
-        self,
-        step: int,
-        loss: float | None,
-        norms: Norms,
-        sightings: Sightings,
-        before: Mapping[str, float],
-        rows: Rows,
-    ) -> None:
-        rows |= self._readings.sightings(sightings, self._bus.sites)
-        rows |= self._readings.norms(norms, self._norms.names)
-        rows |= self._readings.one("param_grad", "norm_before_clip", before)
-        if loss is not None:
-            self.loss = loss
-            rows |= self._readings.one("loss", "value", {"<loss>": loss})
-        self._readings.write(step, rows)
-
-    def _poisoned_grads(self, norms: Norms) -> tuple[Poisoned, ...]:
-        """The gradients that the optimizer would write and that are not finite, exactly.
-
-        A norm that is not finite is only a reason to look: a finite gradient can overflow it.
-        """
-        alarm = ~(norms.seen < math.inf)
-        if not alarm.any() or self._guard.is_skipped_by_scaler():
-            return ()
-        named = {
-            self._norms.names[place]: grad
-            for place in np.flatnonzero(alarm).tolist()
-            if self._norms.held[place] and (grad := self._norms.parameters[place].grad) is not None
-        }
-        return poisoned(named, infinity_has_a_meaning=False) if named else ()
 
     def _poisoned_parameters(self) -> tuple[Poisoned, ...]:
         named = self._norms.named.items()
@@ -363,6 +361,7 @@ class NanWatch:
         sightings: Sightings,
         grads: tuple[Poisoned, ...],
         fresh: Sequence[str] = (),
+        raised: str | None = None,
     ) -> Symptom:
         return Symptom(
             step,
@@ -375,6 +374,7 @@ class NanWatch:
             poisoned(self._buffers.named(fresh)),
             self.loaded,
             self._readings,
+            raised,
         )
 
     def _read_late(self) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from probes.numpy_state import numpy_state
+from probes.roots import noted_roots
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,14 @@ class Snapshot:
             parameters=tuple(_parameters(modules)) if parameters else (),
             modes=tuple([(module, module.training) for module in modules]),
         )
+
+    def clean(self) -> set[int]:
+        """The ids of the parameters that are kept and were finite."""
+        return {
+            id(kept.tensor)
+            for kept in self.parameters
+            if kept.copy is not None and is_finite(kept.copy)
+        }
 
     def restore(self) -> None:
         """Generators, buffers, modes and kept parameters are as they were when it was taken."""
@@ -202,7 +211,8 @@ def replay(
 
     step: the loss and its backward pass; it returns the loss.
     under: context managers to run it in, the first outermost, such as a dispatch mode.
-    optimizers: held back where the step itself would call them, as a whole train step does.
+    optimizers: held back where the step itself would call them, as a whole train step does; of one
+    that holds another, as SAM does, the inner one.
 
     Parameters, gradients, buffers, modes, random states and the modules' plain attributes are
     afterwards as they were before, also where the step raises. What else the user's code counts
@@ -217,13 +227,21 @@ def replay(
         last.callback(_give_attributes_back, [(m, dict(vars(m))) for m in model.modules()])
         _give_back(parameters, dict.fromkeys(parameters))
         snapshot.restore()
-        held = [last.enter_context(held_back(each)) for each in with_inner(optimizers)]
-        loss = _run(step, under)
+        innermost = [each for each in with_inner(optimizers) if not _inner(each)]
+        held = [last.enter_context(held_back(each)) for each in innermost]
+        roots: list[Tensor] = []
+        with noted_roots(roots.append):
+            loss = _minimised(_run(step, under), roots)
         grads = {name: parameter.grad for name, parameter in parameters.items()}
         seen = {id(p): grad for seen in held for p, grad in seen}
         for name, parameter in parameters.items():
             grads[name] = seen.get(id(parameter), grads[name])
         return Replayed(loss.detach(), grads, _turned_nan(model, snapshot))
+
+
+def _minimised(loss: Tensor, roots: Sequence[Tensor]) -> Tensor:
+    """The first that was minimised and is not finite; failing that, what the step returned."""
+    return next((root for root in roots if not is_finite(root)), loss)
 
 
 def _turned_nan(model: nn.Module, snapshot: Snapshot) -> dict[str, Tensor]:
@@ -266,16 +284,23 @@ def _run(step: Callable[[], Tensor], under: Sequence[AbstractContextManager[Any]
         return step()
 
 
-def with_inner(optimizers: Iterable[Optimizer]) -> list[Optimizer]:
-    """The optimizers, and those that they hold as attributes, such as SAM's base, each once."""
-    found: dict[int, Optimizer] = {}
+def with_inner(optimizers: Iterable[Any]) -> list[Optimizer]:
+    """The optimizers, and those that they hold as attributes, such as SAM's base, each once.
+
+    A wrapper that is no Optimizer itself is looked into as well.
+    """
+    found: dict[int, Any] = {}
     todo = list(optimizers)
     while todo:
         optimizer = todo.pop(0)
         if id(optimizer) not in found:
             found[id(optimizer)] = optimizer
-            todo += [each for each in vars(optimizer).values() if isinstance(each, Optimizer)]
-    return list(found.values())
+            todo += _inner(optimizer)
+    return [each for each in found.values() if isinstance(each, Optimizer)]
+
+
+def _inner(optimizer: Any) -> list[Optimizer]:
+    return [each for each in vars(optimizer).values() if isinstance(each, Optimizer)]
 
 
 @contextmanager

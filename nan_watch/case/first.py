@@ -35,6 +35,7 @@ def first_place(symptom: Symptom) -> Place:
         or _in_loss(symptom)
         or _in_backward(symptom)
         or _in_buffers(symptom)
+        or _in_raise(symptom)
         or _in_gradients(symptom)
     )
 
@@ -218,6 +219,19 @@ def _in_buffers(symptom: Symptom) -> Place | None:
         evidence=(
             Evidence(f"numbers of {lead.name} that are not finite, of {lead.of}", lead.bad, 0),
         ),
+    )
+
+
+def _in_raise(symptom: Symptom) -> Place | None:
+    if symptom.raised is None or symptom.grads:
+        return None
+    return Place(
+        "<loss>",
+        "forward",
+        symptom.step,
+        f"step {symptom.step} raised {symptom.raised}",
+        "Look at what the exception says.",
+        evidence=(Evidence("the step raised", symptom.raised, step=symptom.step),),
     )
 
 

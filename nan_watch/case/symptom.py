@@ -86,7 +86,8 @@ class Symptom:
     output_grads: in the order of the backward pass. root: what the model itself is called.
     grads: gradients that are not finite. state: parameters and buffers that were not finite
     before the step. fresh: buffers that the step itself made so. loaded: the names of those that
-    were so before the first step. past: the steps before.
+    were so before the first step. past: the steps before. raised: the exception that ended the
+    step, if one did.
     """
 
     step: int
@@ -100,3 +101,4 @@ class Symptom:
     fresh: tuple[Poisoned, ...]
     loaded: tuple[str, ...]
     past: Past
+    raised: str | None = None

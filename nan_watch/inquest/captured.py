@@ -82,6 +82,7 @@ class Captured:
     `on` is set to false where whole steps are handed over, and nothing need be kept. `dropped`
     is how many calls of the step were forgotten, being too many or too large. `loss` is the
     newest loss's autograd node, where it is known; `ends` are the numbers of the outputs' nodes.
+    `raised` is the call that gave no output.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -90,6 +91,7 @@ class Captured:
         self.dropped = 0
         self.loss: Any = None
         self.ends: set[int] = set()
+        self.raised: Call | None = None
         self._snapshots = Snapshots(model)
         self._open: list[Call | None] = []  # the calls at work, the innermost last
         self._left = LEARNING
@@ -103,7 +105,10 @@ class Captured:
     def after(self, output: Any) -> None:
         """The call is kept, and the gradients that its output gets will be."""
         call = self._open.pop() if self._open else None
-        if call is None or output is None:
+        if call is None:
+            return
+        if output is None:
+            self.raised = call
             return
         self._learn(call)
         for place, tensor in enumerate(tensors_of(output)):
@@ -117,11 +122,16 @@ class Captured:
             self.dropped += 1
         self.calls.append(call)
 
+    @property
+    def known(self) -> list[Call]:
+        """The calls that are kept, and the one that raised, if one did."""
+        return self.calls if self.raised is None else [*self.calls, self.raised]
+
     def forget(self) -> None:
         """The step is over: nothing of it is held any more."""
         for call in self.calls:
             call.forget()
-        self.calls, self.dropped = [], 0
+        self.calls, self.dropped, self.raised = [], 0, None
         self.loss, self.ends = None, set()
 
     def _noted(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:

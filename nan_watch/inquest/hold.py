@@ -76,6 +76,7 @@ class Inquest:
             layout=step.layout,
             batch=step.batch,
             optimizers=[self.optimizer],
+            raises=symptom.raised is not None,
         )
         unfused = origin is not None and origin.kernels == "unfused"
         trial = Trial(self.model, step.run, step.snapshot, [self.optimizer], unfused, step.batch)

@@ -76,7 +76,7 @@ def explain(captured: Captured, inquest: Inquest, symptom: Symptom, finding: Fin
     why = lacks(captured)
     if why is not None:
         return replace(finding, evidence=(*finding.evidence, Evidence("not replayed", why)))
-    again = Part.of(inquest.model, captured.calls).repeatable()
+    again = Part.of(inquest.model, captured.known).repeatable()
     told = inquest.hold(symptom, finding, again)
     return told if told is not finding else _outside(finding, captured)
 
@@ -121,12 +121,12 @@ def loss_nodes(captured: Captured) -> list[str]:
 
 def lacks(captured: Captured) -> str | None:
     """Why the model's part cannot be run again; None where it can."""
-    if not captured.calls:
+    if not captured.known:
         return "no call of the model with gradients was seen since the optimizer's last step"
     dist = torch.distributed
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         return "several processes train together, and this one must not run alone"
-    for call in captured.calls:
+    for call in captured.known:
         if call.changed is not None:
             return f"`{call.changed}` of the model's arguments was changed in place after the call"
     return None

@@ -66,5 +66,5 @@ class Replays:
         keep, step = self._keeper.keep, self.step
         if step is not None and step.batch is not None:
             return keep(recorder, symptom, told, step.batch, step.snapshot, ())
-        calls = () if lacks(self.captured) else self.captured.calls
+        calls = () if lacks(self.captured) else self.captured.known
         return keep(recorder, symptom, told, None, None, calls)

@@ -18,8 +18,12 @@ from nan_watch.inquest.stories import Stories
 from nan_watch.inquest.trends import with_trends
 from nan_watch.sampled.edges import Edges
 from probes.bus import Bus
-from probes.finding import Finding
+from probes.finding import Evidence, Finding
+from probes.raised import is_out_of_memory
 from probes.record import Recorder
+
+NO_NUMBER = (LookupError, TypeError, AttributeError, NameError, OSError, ImportError)
+"""Exceptions that no number leads to."""
 
 
 class Telling:
@@ -53,6 +57,19 @@ class Telling:
         elif self._goes_on:
             self.stories.go_on(aftermath(symptom, self._optimizer))
         return found
+
+    def explain(self, error: Exception, symptom: Symptom, batch: int | None) -> Finding | None:
+        """The finding of what led to the exception, where that is a number that is not finite."""
+        if isinstance(error, NO_NUMBER) or is_out_of_memory(error):
+            return None
+        sight = replace(name_cause(self._case(symptom)), batch=batch)
+        told = self._replays.tell(symptom, sight, self._bus, self._recorder)
+        if told.op is None:
+            return None
+        said = Evidence("the step raised", symptom.raised, step=symptom.step)
+        told = replace(told, evidence=(said, *told.evidence))
+        self.stories.tell(told)
+        return told
 
     def tell_late(self, symptom: Symptom, batch: int | None, *, told: bool) -> None:
         """What the last step left is told. told: whether the step itself was poisoned already."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -29,6 +30,7 @@ FUSED = (
     *("aten._scaled_dot_product_", "aten._efficient_attention_", "aten._flash_attention_"),
     *("aten._transformer_encoder_layer", "aten._native_multi_head_attention"),
 )
+NEAR = 24  # operators before an exception that may have led to it
 SHOWN = 12
 NAMED = 4
 
@@ -130,18 +132,21 @@ def find_origin(
     layout: Layout | None = None,
     batch: Batch = None,
     optimizers: Sequence[Optimizer] = (),
+    raises: bool = False,
 ) -> Origin | None:
     """The origin of the step's symptom, or None where the replayed step is finite.
 
     step: the loss and its backward pass; it returns the loss. snapshot: what it started from.
     batch: what the step reads, so that its keys, samples and tokens have names.
-    optimizers: held back where the step calls them itself.
+    optimizers: held back where the step calls them itself. raises: whether the symptom is that
+    the step raises; then what it met last is walked back from.
 
     The step runs two times with its own kernels; a third time without fused ones where the birth
     lies inside one; and once more to look at the birth from near. Nothing outside is changed.
     """
+    step = _until_it_raises(step) if raises else step
     bare = replay(step, model, snapshot, optimizers=optimizers)
-    run = _Run(model, step, snapshot, batch, optimizers)
+    run = _Run(model, step, snapshot, batch, optimizers, raises)
     replayed, traced = run.traced(unfused=False)
     if traced is None:
         return None
@@ -163,6 +168,7 @@ class _Run:
     snapshot: Snapshot
     batch: Batch
     optimizers: Sequence[Optimizer]
+    raises: bool
 
     def traced(self, unfused: bool) -> tuple[Replayed, _Traced | None]:
         """The step has run under a ledger, which was walked back from its symptoms."""
@@ -174,7 +180,10 @@ class _Run:
             under=[kernels(unfused=unfused), _watching(ledgers, self.model, self.batch, unfused)],
             optimizers=self.optimizers,
         )
-        return replayed, _trace(ledgers[0], replayed)
+        found = _trace(ledgers[0], replayed)
+        if found is None and self.raises:
+            found = _trace_raise(ledgers[0])
+        return replayed, found
 
     def closeup(self, traced: _Traced, unfused: bool) -> Closeup | None:
         """The step has run under a lens that is held over the birth."""
@@ -190,6 +199,18 @@ class _Run:
             optimizers=self.optimizers,
         )
         return lenses[0].closeup
+
+
+def _until_it_raises(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """The step, whose exception ends it as if it had come to a loss of zero."""
+
+    def run() -> Tensor:
+        try:
+            return step()
+        except Exception:
+            return torch.zeros(())
+
+    return run
 
 
 @contextmanager
@@ -225,6 +246,17 @@ def _trace(ledger: Ledger, replayed: Replayed) -> _Traced | None:
         return None
     roots = tuple(event.index for event in poisoned)
     return _Traced(ledger, tuple(event.name or "" for event in poisoned), roots, poisoned[0], None)
+
+
+def _trace_raise(ledger: Ledger) -> _Traced | None:
+    """The culprit of what the last operators met before the step raised."""
+    last = [event for event in ledger.events if event.tick > ledger.ticks - NEAR]
+    read = [w for event in last for each in event.reads for w in each.writers]
+    roots = tuple(dict.fromkeys([*read, *(event.index for event in last if event.held)]))
+    blamed = culprit(ledger.events, roots)
+    if blamed is None or blamed[0].meant:
+        return None
+    return _Traced(ledger, ("an exception",), roots, *blamed)
 
 
 def _repeats(bare: Replayed, watched: Replayed) -> Literal["to the bit", "in kind", "no"]:

@@ -1,0 +1,33 @@
+"""Which tensors a backward pass starts from: what is minimised, whatever a step returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def noted_roots(note: Callable[[Tensor], None]) -> Iterator[None]:
+    """Inside, `note` is called with each single number that a backward pass starts from, detached.
+
+    `Tensor.backward` and `torch.autograd.backward` are the same call; it is passed on unchanged.
+    """
+    before = torch.autograd.backward
+
+    def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
+        roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+        if grad_tensors is None:  # else it is a part of one, as in checkpointing
+            for root in roots:
+                if root.numel() == 1:
+                    note(root.detach().reshape(()))
+        before(roots if not isinstance(tensors, Tensor) else tensors, grad_tensors, *args, **kwargs)
+
+    torch.autograd.backward = backward
+    try:
+        yield
+    finally:
+        torch.autograd.backward = before
