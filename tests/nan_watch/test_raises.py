@@ -87,14 +87,16 @@ def test_a_plain_loop_keeps_its_exception_and_has_the_finding() -> None:
     torch.manual_seed(0)
     model = Policy()
     optimizer = sgd(model)
-    with (
-        pytest.raises(ValueError, match="Expected parameter probs"),
-        NanWatch(model, optimizer, out="run"),
-    ):
-        for batch in batches():
-            optimizer.zero_grad()
-            likelihood(model, batch).backward()
-            optimizer.step()
+
+    def train() -> None:
+        with NanWatch(model, optimizer, out="run"):
+            for batch in batches():
+                optimizer.zero_grad()
+                likelihood(model, batch).backward()
+                optimizer.step()
+
+    with pytest.raises(ValueError, match="Expected parameter probs"):
+        train()
     (finding, *_) = json.loads(Path("run/findings.json").read_text())["findings"]
     assert (finding["code"], finding["op"], finding["step"]) == ("NAN004", "aten.div", 3)
 
