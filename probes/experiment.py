@@ -25,7 +25,7 @@ from probes.seeding import seed_everything
 from probes.subject import Batch, Subject
 
 LOSS = "<loss>"
-MOST = 8  # samples that are experimented with
+SIZES = (7, 5, 8, 6, 4, 3)  # samples that are experimented with: first what few axes are long
 LOOKED = 4  # batches, among which one with padding is chosen
 
 
@@ -69,7 +69,7 @@ class Experiment:
     def _cut(self) -> Experiment:
         """With few samples, more padded and less, so many as no other axis is long; or as it is."""
         lengths = {n for t in self.tensors.values() for n in t.shape[1:]}
-        fit = [n for n in range(min(MOST, self.size), 2, -1) if n not in lengths]
+        fit = [n for n in SIZES if n <= self.size and n not in lengths]
         if not fit or fit[0] == self.size:
             return self
         order = self._hidden_by_row().argsort(descending=True, stable=True).tolist()

@@ -81,3 +81,9 @@ def _place(frame: traceback.FrameSummary) -> str:
     here = Path.cwd().resolve()
     shown = path.relative_to(here) if here in path.parents else path
     return f"{shown}:{frame.lineno}"
+
+
+def source_here() -> str | None:
+    """`file.py:line` of the innermost frame of the user's own code that is at work now."""
+    frames = reversed(traceback.extract_stack())
+    return next((_place(frame) for frame in frames if _is_own(frame.filename)), None)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from probes.checks.batch_dependence import BatchDependence
+from probes.checks.broadcast import Broadcast
+from probes.checks.future import Future
 from probes.checks.held import Held
+from probes.checks.idle_rate import IdleRate
+from probes.checks.label_shift import LabelShift
+from probes.checks.loss_formula import LossFormula
 from probes.checks.modes import Modes
 from probes.checks.pad_leak import PadLeak
 from probes.checks.repeats import Repeats
@@ -22,6 +27,11 @@ RULES: tuple[Check[Experiment], ...] = (
     Thawed(),
     Modes(),
     UnusedInput(),
-    BatchDependence(),
+    IdleRate(),
+    Broadcast(),
+    LossFormula(),
     PadLeak(),
+    BatchDependence(),
+    Future(),
+    LabelShift(),
 )

@@ -1,0 +1,92 @@
+"""Which outputs may not read what comes later: declared, or by what the model is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probes.experiment import Experiment
+from probes.layout import Reads
+
+NAMED = re.compile(r"causal|lmheadmodel", re.IGNORECASE)
+ORDERED = ("turn", "token", "unit", "time")
+
+
+@dataclass(frozen=True)
+class Causal:
+    """An output that reads a key up to its own place.
+
+    shared: how many first axes output and key have in common, samples first, then places in
+    order. ahead: 1 where the output does not read its own place either. guessed: the line that
+    would declare it; None where it is declared.
+    """
+
+    output: str
+    key: str
+    shared: int
+    ahead: int
+    guessed: str | None
+
+    def order(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """The place of every entry of the shared axes: (1, ...), counted through all of them."""
+        places = shape[1 : self.shared]
+        count = int(torch.tensor(places).prod())
+        return torch.arange(count, device=device).view(1, *places)
+
+
+def causal(experiment: Experiment) -> Iterator[Causal]:
+    """The declared ones; without any, what the names of model and modules say."""
+    reads = [each for each in experiment.declared.reads if each.of in experiment.tensors]
+    for each in reads:
+        if each.rule in ("causal", "before") and each.output in experiment.outputs:
+            shared = _shared(experiment, each)
+            if shared > 1:
+                yield Causal(each.output, each.of, shared, int(each.rule == "before"), None)
+    if not reads and _is_named_so(experiment):
+        yield from _guessed(experiment)
+
+
+def _shared(experiment: Experiment, reads: Reads) -> int:
+    key, output = experiment.tensors[reads.of].shape, experiment.outputs[reads.output].shape
+    axes = experiment.layout.axes.get(reads.of), experiment.layout.axes.get(reads.output)
+    shared = 0
+    for i, (one, two) in enumerate(zip(key, output, strict=False)):
+        names = {named[i] for named in axes if named is not None and len(named) > i}
+        is_place = i == 0 or len(names) == 0 or (len(names) == 1 and names <= set(ORDERED))
+        if one != two or not is_place:
+            break
+        shared += 1
+    return shared
+
+
+def _is_named_so(experiment: Experiment) -> bool:
+    model = experiment.subject.model
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return False
+    return any(NAMED.search(type(module).__name__) for module in model.modules())
+
+
+def _guessed(experiment: Experiment) -> Iterator[Causal]:
+    """Where one key of ids and one output by their places are there, and no more."""
+    others = {m.key for m in experiment.layout.masks} | {x.key for x in experiment.layout.labels}
+    keys = [
+        key
+        for key, tensor in experiment.tensors.items()
+        if tensor.ndim == 2 and not tensor.is_floating_point() and key not in others
+    ]
+    keys = [key for key in keys if "type" not in key and "position" not in key]
+    if len(keys) != 1:
+        return
+    shape = experiment.tensors[keys[0]].shape
+    outputs = [
+        name
+        for name, value in experiment.outputs.items()
+        if value.ndim == 3 and value.shape[:2] == shape and value.is_floating_point()
+    ]
+    if len(outputs) == 1:
+        line = f"reads=({Reads(outputs[0], keys[0], rule='causal')!r},)"
+        yield Causal(outputs[0], keys[0], 2, 0, line)

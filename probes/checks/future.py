@@ -1,0 +1,115 @@
+"""MSK003: an output reads what comes later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from probes.causal import Causal, causal
+from probes.compare import Comparison
+from probes.experiment import Experiment, resting_on, with_leaf
+from probes.finding import Evidence, Finding, Verdict
+from probes.place import place
+from probes.vary import vary
+
+
+@dataclass(frozen=True, slots=True)
+class Future:
+    """The output at a step changes with later inputs, which it must not read.
+
+    It holds for outputs declared by `Reads(rule="causal")`, or `before`; without a declaration,
+    for models whose name, or whose modules' names, say that they are causal. All later entries of
+    the key get other values, from a quarter, a half and three quarters of the way on, in
+    evaluation mode; the first site whose earlier places move is named.
+
+    Sick: attention without its triangular mask; `mask=ahead.T`.
+    Healthy: `torch.full((t, t), -inf).triu(1)` added to the scores.
+    """
+
+    code: ClassVar[str] = "MSK003"
+    rule: ClassVar[str] = "reads-the-future"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """Nothing; what is causal is looked for at work."""
+        if not any(True for _ in causal(experiment)):
+            return (
+                "no output is declared causal and no name says so: declare it by "
+                "`Layout(reads=(Reads('logits', of='ids', rule='causal'),))`"
+            )
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding an output."""
+        for each in causal(experiment):
+            tensor = experiment.tensors[each.key]
+            order = each.order(tuple(tensor.shape), tensor.device)
+            for cut in sorted({order.numel() * share // 4 - 1 for share in (1, 2, 3)} - {-1}):
+                found = self._cut(experiment, each, order, cut)
+                if any(one.site == each.output for one in found.outputs):
+                    yield self._finding(experiment, each, found, cut)
+                    break
+
+    def _cut(self, experiment: Experiment, each: Causal, order: Tensor, cut: int) -> Comparison:
+        tensor = experiment.tensors[each.key]
+        later = (order > cut).expand(tensor.shape[: each.shared])
+        changed = vary(tensor, later)
+        if changed is None:
+            return Comparison((), (), 0.0, None)
+        ran = experiment.evaluate(with_leaf(experiment.batch, each.key, changed))
+        return experiment.evaluated.against(
+            ran, _Earlier(experiment, each, order <= cut + each.ahead), experiment.axes
+        )
+
+    def _finding(
+        self, experiment: Experiment, each: Causal, found: Comparison, cut: int
+    ) -> Finding:
+        where = place(found, experiment.subject.model)
+        worst = next(one for one in found.outputs if one.site == each.output)
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"`{each.output}` reads the future, {where.words}: other `{each.key}` after "
+            f"place {cut} change it there and before by {worst.relative:.2%}.",
+            fix="Look there for a causal mask that is missing, transposed or shifted, a "
+            "bidirectional layer, a mean or normalisation over all places.",
+            site=where.site,
+            phase="forward",
+            where=dict(worst.where),
+            evidence=(Evidence(f"largest change of `{each.output}`", worst.largest, worst.limit),),
+        )
+        return resting_on(finding, [each.guessed] if each.guessed else [])
+
+
+class _Earlier:
+    """Looks at visible places up to the cut; at sites, where they have the key's first axes."""
+
+    def __init__(self, experiment: Experiment, each: Causal, early: Tensor) -> None:
+        self._experiment = experiment
+        self._output = each.output
+        self._lead = tuple(experiment.tensors[each.key].shape[: each.shared])
+        self._early = early.expand(self._lead)
+
+    def __call__(self, site: str, value: Tensor) -> Tensor | None:
+        shape, lead = tuple(value.shape), self._lead
+        if site in self._experiment.outputs and site != self._output:
+            return None
+        if shape[: len(lead)] == lead:
+            look = self._early
+        elif shape[:1] == (prod(lead),):
+            look = self._early.flatten()
+        elif shape[: len(lead)] == (prod(lead[:-1]), lead[-1]):
+            look = self._early.flatten(0, -2)
+        else:
+            return None
+        look = look.reshape(*look.shape, *[1] * (len(shape) - look.ndim))
+        for mask in self._experiment.masks:
+            seen = mask.over(shape, self._experiment.layout.axes.get(site))
+            look = look if seen is None else look & seen
+        return look & torch.ones((), dtype=torch.bool, device=value.device)

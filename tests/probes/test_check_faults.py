@@ -1,0 +1,269 @@
+"""Faults that are not cases of their own: what is said of them, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from probes import Labels, Layout, Reads, Subject
+from probes.checking import check
+from probes.finding import Finding, Verdict
+from probes.seeding import seed_everything
+
+Batch = dict[str, Tensor]
+
+
+def adam(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=1e-3)
+
+
+def said(subject: Subject) -> list[Finding]:
+    return [f for f in check(subject).findings if f.verdict.rank > Verdict.NOTE.rank]
+
+
+def tokens() -> Batch:
+    chance = torch.Generator().manual_seed(0)
+    keep = torch.arange(9) < torch.tensor([9, 8, 7, 5, 4, 3])[:, None]
+    ids = torch.randint(3, 50, (6, 9), generator=chance).masked_fill(~keep, 0)
+    return {"input_ids": ids, "attention_mask": keep.long()}
+
+
+def bert(forget: bool, pool: Callable[[Tensor, Tensor], Tensor]) -> Subject:
+    from transformers import BertConfig, BertModel
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            config = BertConfig(
+                vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+                intermediate_size=32,
+            )  # fmt: skip
+            self.bert = BertModel(config, add_pooling_layer=False)
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+            seen = torch.ones_like(mask) if forget else mask
+            hidden = self.bert(ids, attention_mask=seen).last_hidden_state
+            logits: Tensor = self.head(pool(hidden, mask))
+            return logits
+
+    seed_everything(0)
+    return Subject(
+        Classifier(),
+        [tokens() | {"labels": torch.tensor([0, 1, 2, 0, 1, 2])}],
+        lambda model, b: F.cross_entropy(model(b["input_ids"], b["attention_mask"]), b["labels"]),
+        adam,
+    )
+
+
+def masked(hidden: Tensor, mask: Tensor) -> Tensor:
+    return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def summed(hidden: Tensor, mask: Tensor) -> Tensor:
+    return hidden.sum(1)
+
+
+def largest(hidden: Tensor, mask: Tensor) -> Tensor:
+    return hidden.amax(1)
+
+
+@pytest.mark.parametrize(
+    ("forget", "pool", "site"),
+    [
+        (True, masked, "bert.encoder.layer.0.attention.self"),
+        (False, summed, "model"),
+        (False, largest, "model"),
+    ],
+)
+def test_padding_that_leaks_is_placed(
+    forget: bool, pool: Callable[[Tensor, Tensor], Tensor], site: str
+) -> None:
+    found = said(bert(forget, pool))
+    assert [(f.code, f.site) for f in found] == [("MSK001", site)]
+    assert said(bert(False, masked)) == []
+
+
+class Last(nn.Module):
+    """Reads the state after the padding, or at the true end."""
+
+    def __init__(self, at_end: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 8)
+        self.lstm = nn.LSTM(8, 8, batch_first=True)
+        self.head = nn.Linear(8, 3)
+        self.at_end = at_end
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        out, (state, _) = self.lstm(self.embedding(ids))
+        true = out[torch.arange(len(ids)), lengths - 1]
+        logits: Tensor = self.head(true if self.at_end else state[-1])
+        return logits
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+def test_a_final_state_that_is_read_after_the_padding_is_found(at_end: bool) -> None:
+    seed_everything(0)
+    batch = tokens()
+    lengths = batch["attention_mask"].sum(1)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    subject = Subject(
+        Last(at_end),
+        [{"ids": batch["input_ids"], "lengths": lengths, "labels": labels}],
+        lambda model, b: F.cross_entropy(model(b["ids"], b["lengths"]), b["labels"]),
+        adam,
+    )
+    assert [f.code for f in said(subject)] == ([] if at_end else ["MSK001"])
+
+
+def gpt2(labels: Tensor, batch: Batch) -> Subject:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    seed_everything(0)
+    config = GPT2Config(
+        vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=0,
+        eos_token_id=0,
+    )  # fmt: skip
+    return Subject(
+        GPT2LMHeadModel(config),
+        [batch | {"labels": labels}],
+        lambda model, b: model(**b).loss,
+        adam,
+    )
+
+
+def test_labels_that_are_shifted_twice_are_found_in_a_transformers_model() -> None:
+    chance = torch.Generator().manual_seed(1)
+    text = torch.stack([torch.randperm(50, generator=chance)[:9] for _ in range(6)])
+    whole = {"input_ids": text[:, :8]}
+    assert said(gpt2(text[:, :8], whole)) == []
+    found = said(gpt2(text[:, 1:], whole))
+    assert [(f.code, f.verdict) for f in found] == [("LBL001", Verdict.WARN)]
+    assert "2 ahead instead of the next" in found[0].message
+
+
+def tagger(shift: int) -> Subject:
+    seed_everything(0)
+    model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 3))
+    ids = tokens()["input_ids"]
+
+    def loss(model: nn.Module, b: Batch) -> Tensor:
+        logits = model(b["ids"])
+        return F.cross_entropy(
+            logits[:, : 9 - shift].flatten(0, 1), b["labels"][:, shift:].flatten()
+        )
+
+    declared = Layout(labels=(Labels("labels", "output"),))
+    return Subject(model, [{"ids": ids, "labels": ids % 3}], loss, adam, layout=declared)
+
+
+def test_a_shift_that_is_not_the_declared_one_is_a_fault() -> None:
+    assert said(tagger(0)) == []
+    found = said(tagger(1))
+    assert [(f.code, f.verdict) for f in found] == [("LBL001", Verdict.FAIL)]
+    assert found[0].evidence[0].value == 1
+
+
+@pytest.mark.parametrize("leak", ["bidirectional", "mean"])
+def test_a_declared_order_is_held_to(leak: str) -> None:
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(50, 8)
+            self.lstm = nn.LSTM(8, 8, batch_first=True, bidirectional=leak == "bidirectional")
+            self.head = nn.Linear(16 if leak == "bidirectional" else 8, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            out, _ = self.lstm(self.embedding(ids))
+            if leak == "mean":
+                out = out - out.mean(1, keepdim=True)
+            logits: Tensor = self.head(out)
+            return logits
+
+    ids = tokens()["input_ids"]
+    subject = Subject(
+        Tagger(),
+        [{"ids": ids, "labels": ids % 3}],
+        lambda model, b: F.cross_entropy(model(b["ids"]).flatten(0, 1), b["labels"].flatten()),
+        adam,
+        layout=Layout(reads=(Reads("output", of="ids", rule="causal"),)),
+    )
+    found = said(subject)
+    assert [(f.code, f.verdict) for f in found] == [("MSK003", Verdict.FAIL)]
+    assert found[0].site == ("lstm" if leak == "bidirectional" else "model")
+    assert said(replace(subject, layout=None)) == []
+
+
+def classifier(loss: Callable[[Tensor, Tensor], Tensor]) -> Subject:
+    seed_everything(0)
+    x, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    return Subject(nn.Linear(4, 3), [(x, labels)], lambda model, b: loss(model(b[0]), b[1]), adam)
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda s, y: F.cross_entropy(s.softmax(-1), y), "softmax is applied twice"),
+        (lambda s, y: F.nll_loss(s.softmax(-1), y), "the log is forgotten"),
+        (lambda s, y: F.nll_loss(s, y), "nothing normalises it"),
+        (lambda s, y: F.nll_loss(s.log_softmax(-1), y), None),
+        (lambda s, y: F.cross_entropy(s.log_softmax(-1), y), None),
+        (lambda s, y: F.cross_entropy(s, y, label_smoothing=0.1), None),
+        (lambda s, y: F.cross_entropy(s, y, reduction="sum"), None),
+    ],
+)
+def test_a_loss_of_a_wrong_formula_is_told_by_its_value(loss: Any, words: str | None) -> None:
+    found = said(classifier(loss))
+    assert [f.code for f in found] == ([] if words is None else ["WIR010"])
+    assert words is None or words in found[0].message
+
+
+def test_a_parameter_that_is_held_twice_and_one_that_is_missed_are_told() -> None:
+    whole = classifier(F.cross_entropy)
+    forgotten = replace(whole, optimizer=lambda m: torch.optim.SGD([m.weight], lr=0.1))
+    assert [(f.code, f.verdict) for f in said(forgotten)] == [("WIR003", Verdict.WARN)]
+
+    def twice(model: nn.Module) -> torch.optim.Optimizer:
+        made = torch.optim.SGD(model.parameters(), lr=0.1)
+        made.param_groups[0]["params"].append(model.weight)
+        return made
+
+    found = said(replace(whole, optimizer=twice))
+    assert ["twice" in f.message for f in found] == [True]
+
+
+def test_evaluation_mode_that_is_left_on_is_told() -> None:
+    def loss(model: nn.Module, b: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(model(b[0]), b[1])
+
+    whole = replace(
+        classifier(F.cross_entropy),
+        model=nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)),
+        loss=loss,
+    )
+    assert said(whole) == []
+    whole.model.eval()
+    assert [f.code for f in said(whole)] == ["WIR006"]
+
+
+def test_samples_that_are_mixed_by_a_reshape_are_placed() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.one(x)
+            logits: Tensor = self.two(hidden.T.reshape(len(x), -1))
+            return logits
+
+    whole = replace(classifier(F.cross_entropy), model=Mixed())
+    found = said(whole)
+    assert [(f.code, f.site) for f in found] == [("MSK002", "model")]
+    assert "before it calls `two`" in found[0].message
