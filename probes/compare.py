@@ -20,7 +20,7 @@ BUDGET = 2**30  # bytes of values that a run keeps; sites beyond it are not comp
 NOISES = 10.0  # a difference counts from so many times the noise on
 ROUNDING = {
     torch.float64: 1e-9,
-    torch.float32: 1e-4,
+    torch.float32: 2e-5,
     torch.float16: 2e-2,
     torch.bfloat16: 5e-2,
 }

@@ -48,8 +48,15 @@ class Hidden:
                 return self._widened(self.keep.reshape(flat), len(shape))
         if len(own) == 2 and shape[:2] == own[::-1]:  # (t, n, ...)
             return self._widened(self.keep.T, len(shape))
-        pooled = not shape or (shape[0] == own[0] and own[-1] not in shape[1:])
-        return self._all() if pooled else None
+        return self._all() if self._is_pooled(shape) else None
+
+    def _is_pooled(self, shape: tuple[int, ...]) -> bool:
+        """Whether a value has the mask's axes but for the last, be the first ones flattened."""
+        own = tuple(self.keep.shape)
+        flat = [(prod(own[:k]), *own[k:-1]) for k in range(1, len(own))]
+        return not shape or any(
+            shape[: len(f)] == f and own[-1] not in shape[len(f) :] for f in flat
+        )
 
     def _all(self) -> Tensor:
         return torch.ones((), dtype=torch.bool, device=self.keep.device)

@@ -91,7 +91,7 @@ class BatchDependence:
             rule=self.rule,
             verdict=Verdict.NOTE if norm else Verdict.FAIL,
             message=f"sample {i}'s `{worst.site}` depends on its neighbours, {where.words}: with "
-            f"others beside it, it changes by {worst.relative:.2%}"
+            f"others beside it, it changes by {100 * worst.relative:.2g}%"
             + (", since batch norm without running statistics mixes the batch." if norm else "."),
             fix="Nothing, if that is meant; `track_running_stats=True` does not mix in evaluation."
             if norm

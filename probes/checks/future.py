@@ -76,7 +76,7 @@ class Future:
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=f"`{each.output}` reads the future, {where.words}: other `{each.key}` after "
-            f"place {cut} change it there and before by {worst.relative:.2%}.",
+            f"place {cut} change it there and before by {100 * worst.relative:.2g}%.",
             fix="Look there for a causal mask that is missing, transposed or shifted, a "
             "bidirectional layer, a mean or normalisation over all places.",
             site=where.site,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -62,9 +62,10 @@ class PadLeak:
         if not found.outputs or (each.guessed and _is_target(experiment, each.key, found)):
             return
         worst = max(found.outputs, key=lambda one: one.relative)
-        yield resting_on(
-            self._finding(experiment, each, found, worst), [each.guessed] if each.guessed else []
-        )
+        finding = self._finding(experiment, each, found, worst)
+        if each.guessed and _is_start(experiment, each, found):
+            finding = replace(finding, verdict=Verdict.NOTE)
+        yield resting_on(finding, [each.guessed] if each.guessed else [])
 
     def _finding(
         self, experiment: Experiment, each: Hidden, found: Comparison, worst: Difference
@@ -77,7 +78,7 @@ class PadLeak:
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=f"`{each.key}` leaks through its mask `{each.mask.key}` {where.words}: other "
-            f"content at hidden positions changes {what} by {worst.relative:.2%}.",
+            f"content at hidden positions changes {what} by {100 * worst.relative:.2g}%.",
             fix=f"Apply `{each.mask.key}` there: mask the attention, the pooling, the "
             "normalisation or the loss, or read a recurrent state at the true end.",
             site=where.site,
@@ -95,6 +96,15 @@ class PadLeak:
 def _seen(experiment: Experiment, each: Hidden) -> Tensor:
     """The values that the key holds at visible positions."""
     return experiment.tensors[each.key][each.keep]
+
+
+def _is_start(experiment: Experiment, each: Hidden, found: Comparison) -> bool:
+    """Whether only the loss moves, of rows padded on the left: the last pad may stand for a start.
+
+    A language model that is scored on its first token predicts it there.
+    """
+    scalar = all(not experiment.evaluated.ran.outputs[one.site].ndim for one in found.outputs)
+    return scalar and each.keep.ndim > 1 and bool((~each.keep[..., 0]).any())
 
 
 def _is_target(experiment: Experiment, key: str, found: Comparison) -> bool:
