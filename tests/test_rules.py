@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,14 @@ from probes.seeding import seed_everything
 CASES = Path(__file__).parent / "cases"
 pytestmark = pytest.mark.filterwarnings("ignore:std.*degrees of freedom")  # NAN012's own
 RULES = {rule.code: rule for rule in gather("whynan.rules")}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_compiled() -> None:
+    """What other tests compiled in this process is none of a case's business."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    if dynamo is not None:
+        dynamo.counters.clear()
 
 
 def case(code: str, name: str) -> ModuleType:

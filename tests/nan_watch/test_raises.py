@@ -50,7 +50,7 @@ def batches(closed: int | None = 3) -> list[dict[str, Tensor]]:
 
 def likelihood(model: nn.Module, batch: Any) -> Tensor:
     p = model(batch["x"], batch["alive"])
-    return -torch.distributions.Categorical(p).log_prob(torch.zeros(5)).mean()
+    return -torch.distributions.Categorical(p, validate_args=True).log_prob(torch.zeros(5)).mean()
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
