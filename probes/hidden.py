@@ -51,12 +51,20 @@ class Hidden:
         return self._all() if self._is_pooled(shape) else None
 
     def _is_pooled(self, shape: tuple[int, ...]) -> bool:
-        """Whether a value has the mask's axes but for the last, be the first ones flattened."""
+        """Whether a value has the mask's axes but for the last, be the first ones flattened.
+
+        An axis of a whole number of times the last one's length may hold it, and is not known;
+        nor is what stands between flattened axes and features.
+        """
         own = tuple(self.keep.shape)
-        flat = [(prod(own[:k]), *own[k:-1]) for k in range(1, len(own))]
-        return not shape or any(
-            shape[: len(f)] == f and own[-1] not in shape[len(f) :] for f in flat
-        )
+        for k in range(1, len(own)):
+            flat = (prod(own[:k]), *own[k:-1])
+            rest = shape[len(flat) :]
+            free = own[-1] not in rest and all(n % own[-1] for n in rest[:-1])
+            free = free and (k == 1 or len(rest) < 2)
+            if shape[: len(flat)] == flat and free:
+                return True
+        return not shape
 
     def _all(self) -> Tensor:
         return torch.ones((), dtype=torch.bool, device=self.keep.device)

@@ -64,6 +64,8 @@ def test_a_mask_is_laid_over_values_of_many_shapes() -> None:
     assert seen(6, 7) == 0
     assert seen() == 0
     assert seen(5, 4, 7) is None  # of unknown axes
+    assert seen(6, 13, 7) is None  # (sample * turn, all that came before, feature), perhaps
+    assert seen(2, 3, 8, 7) is None
     flat = Hidden(Mask("m"), "x", KEEP, None, None)
     turned = flat.over((5, 3, 2))
     assert turned is not None
