@@ -9,7 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.compare import NOISES, gap
+from probes.batch import leaves
+from probes.bus import Kind, every_module
+from probes.compare import NOISES, Difference, gap
 from probes.experiment import Experiment, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Mask
@@ -22,7 +24,8 @@ class UnusedInput:
     """A key of the batch is changed, and neither the loss nor any output moves.
 
     Each tensor gets other values out of its own; a mask hides one more position. That no key
-    at all has an effect is a fault; that declared labels, or what an output is declared to read,
+    at all has an effect is a fault, or a note where it is seen inside of the model, as before a
+    head that starts from zero; that declared labels, or what an output is declared to read,
     have none is a warning. Any other unread key is a note, a mask as well, since batches carry
     what no model reads; whether a mask is missed, MSK001 says. A key that holds one value only
     cannot be changed and is left out.
@@ -41,28 +44,33 @@ class UnusedInput:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """One finding a key that is not read, or one for them all."""
-        read = {}
+        effects = {}
         for key in experiment.tensors:
             batch = _changed(experiment, key)
             if batch is not None:
-                read[key] = _has_effect(experiment, batch)
+                effects[key] = _effect(experiment, batch)
         labels = {each.key for each in experiment.layout.labels}
-        inputs = [key for key in read if key not in labels]
-        if inputs and not any(read[key] for key in inputs):
-            yield self._nothing(inputs)
+        unread = [key for key, effect in effects.items() if not effect.any]
+        lost = [key for key in unread if key not in labels]
+        alone = lost and not any(effect.outputs for effect in effects.values())
+        if alone and (_is_handed(experiment, lost) or not effects.keys() - labels - set(lost)):
+            yield self._nothing(lost, _reaches(experiment, lost))
             return
-        for key in [key for key, is_read in read.items() if not is_read]:
+        for key in unread:
             yield self._unread(experiment, key)
 
-    def _nothing(self, keys: list[str]) -> Finding:
+    def _nothing(self, keys: list[str], reached: str | None) -> Finding:
+        until = "" if reached is None else f"; it can be seen up to `{reached}`"
         return Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.FAIL,
+            verdict=Verdict.FAIL if reached is None else Verdict.NOTE,
             message="no input has any effect: loss and outputs are the same whatever "
-            f"{', '.join(f'`{key}`' for key in keys)} hold.",
+            f"{', '.join(f'`{key}`' for key in keys)} hold{until}.",
             fix="Look where the input gets lost: a constant in its place, a multiplication by "
-            "zero, another batch that the code reads.",
+            "zero, another batch that the code reads."
+            if reached is None
+            else "Nothing, if what comes next starts from zero weights on purpose.",
             site="<data>",
             phase="forward",
             evidence=(Evidence("keys with an effect", 0, 1, f"of {len(keys)}"),),
@@ -124,21 +132,52 @@ def _hides_more(mask: Mask, tensor: Tensor) -> Tensor | None:
     return out.view(tensor.shape)
 
 
-def _has_effect(experiment: Experiment, batch: Batch) -> bool:
-    """Whether loss or outputs move; an input that makes the code raise is read, too."""
+@dataclass(frozen=True, slots=True)
+class _Effect:
+    """Whether anything moves, the loss at least; whether an output does."""
+
+    any: bool
+    outputs: bool
+
+
+def _effect(experiment: Experiment, batch: Batch) -> _Effect:
+    """What moves with the batch; an input that makes the code raise is read, too."""
     try:
         ran = experiment.evaluate(batch)
     except ExperimentError:
-        return True
+        return _Effect(True, True)
     before = experiment.evaluated.ran.outputs
     if any(v.shape != before[n].shape for n, v in ran.outputs.items() if n in before):
-        return True
+        return _Effect(True, True)
     limit = NOISES * experiment.evaluated.noise
-    return any(_moves(value, ran.outputs.get(name), limit) for name, value in before.items())
+    moved = [n for n, value in before.items() if _moves(value, ran.outputs.get(n), limit)]
+    return _Effect(bool(moved), any(before[name].ndim for name in moved))
 
 
 def _moves(before: Tensor, after: Tensor | None, limit: float) -> bool:
     return after is None or gap(before, after)[0] > limit
+
+
+def _sites(experiment: Experiment, keys: list[str]) -> list[Difference]:
+    """The sites that move when all these keys are changed."""
+    changed = experiment.batch
+    for key in keys:
+        changed = with_leaf(changed, key, leaves(_changed(experiment, key))[key])
+    return list(experiment.evaluated.against(experiment.evaluate(changed)).sites)
+
+
+def _is_handed(experiment: Experiment, keys: list[str]) -> bool:
+    """Whether the model itself is called with what the keys hold."""
+    root = next(every_module(experiment.subject.model))[0]
+    sites = _sites(experiment, keys)
+    return any(one.module == root and one.kind is Kind.INPUT for one in sites)
+
+
+def _reaches(experiment: Experiment, keys: list[str]) -> str | None:
+    """The last site inside of the model that moves with the keys; None where none does."""
+    root = next(every_module(experiment.subject.model))[0]
+    inside = [one.site for one in _sites(experiment, keys) if one.module != root]
+    return inside[-1] if inside else None
 
 
 def _padded(experiment: Experiment, key: str) -> int:

@@ -267,3 +267,25 @@ def test_samples_that_are_mixed_by_a_reshape_are_placed() -> None:
     found = said(whole)
     assert [(f.code, f.site) for f in found] == [("MSK002", "model")]
     assert "before it calls `two`" in found[0].message
+
+
+def test_an_input_that_is_lost_in_the_model_is_told_of_a_tuple_too() -> None:
+    class Blind(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.head(torch.ones_like(x))
+            return logits
+
+    found = said(replace(classifier(F.cross_entropy), model=Blind()))
+    assert [(f.code, f.verdict) for f in found] == [("WIR007", Verdict.FAIL)]
+
+
+def test_a_head_that_starts_from_zero_is_no_lost_input() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    nn.init.zeros_(model[2].weight)
+    whole = replace(classifier(F.cross_entropy), model=model)
+    assert said(whole) == []
+    assert any("it can be seen up to `2`" in f.message for f in check(whole).findings)
