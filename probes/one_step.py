@@ -195,10 +195,10 @@ def _keep_strangers(subject: Subject, outside: ExitStack) -> None:
 
 def _rates(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, float]:
     return {
-        names[id(p)]: float(group["lr"])
+        names[id(p)]: float(group.get("lr", 1.0))  # an optimizer without one still steps
         for group in optimizer.param_groups
         for p in group["params"]
-        if id(p) in names and "lr" in group
+        if id(p) in names
     }
 
 

@@ -18,7 +18,8 @@ class Held:
 
     None of the model's own is a fault: the optimizer was made for another instance, such as the
     model before `copy.deepcopy`. One that gets a gradient, is not held and does not move is a
-    warning. Parameters that the model does not have, beside its own, are a note.
+    warning; a note where all such stand before all that are held, since to train the end alone
+    is a custom of fine-tuning. Parameters that the model does not have, beside its own, are a note.
 
     Sick: `model.head = nn.Linear(8, 3)` after `Adam(model.parameters())` was made.
     Healthy: the optimizer made last; or `Adam(model.head.parameters())` with all else frozen.
@@ -55,7 +56,11 @@ class Held:
             and not name.startswith(frozen)
         ]
         if lost:
-            yield self._lost(lost)
+            order = list(stepped.grads)
+            begins = bool(stepped.rates) and max(map(order.index, lost)) < min(
+                map(order.index, stepped.rates)
+            )
+            yield self._lost(lost, Verdict.NOTE if begins else Verdict.WARN)
         if stepped.twice:
             yield self._said(
                 Verdict.WARN,
@@ -71,10 +76,10 @@ class Held:
                 stepped.strangers,
             )
 
-    def _lost(self, lost: list[str]) -> Finding:
+    def _lost(self, lost: list[str], verdict: Verdict) -> Finding:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         return self._said(
-            Verdict.WARN,
+            verdict,
             f"`{lost[0]}`{more} gets a gradient, but the optimizer does not hold it: it never "
             "learns.",
             "Add it to the optimizer, or freeze it by `requires_grad_(False)`.",

@@ -228,6 +228,8 @@ def test_a_parameter_that_is_held_twice_and_one_that_is_missed_are_told() -> Non
     whole = classifier(F.cross_entropy)
     forgotten = replace(whole, optimizer=lambda m: torch.optim.SGD([m.weight], lr=0.1))
     assert [(f.code, f.verdict) for f in said(forgotten)] == [("WIR003", Verdict.WARN)]
+    end_alone = replace(whole, optimizer=lambda m: torch.optim.SGD([m.bias], lr=0.1))
+    assert said(end_alone) == []
 
     def twice(model: nn.Module) -> torch.optim.Optimizer:
         made = torch.optim.SGD(model.parameters(), lr=0.1)
