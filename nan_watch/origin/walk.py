@@ -43,6 +43,8 @@ def _of_nan(events: Sequence[Event], birth: Event) -> tuple[Event, Event | None]
     fed = [events[w] for read in birth.reads if read.held.inf for w in read.writers]
     infinite = [e for e in _births(events, fed, _inf) if not (e.meant and _masks(e, birth))]
     if not infinite:
+        if birth.phase == "backward" and (birth.node or "").startswith("Logsumexp"):
+            return birth, None  # the value was meant; its own derivative is not finite
         return _over_nothing(events, fed) or birth, None
     feeder = _earliest(infinite)
     if birth.phase == "backward" and feeder.phase == "forward" and _is_own(feeder, birth):
