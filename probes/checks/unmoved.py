@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -28,6 +29,7 @@ class Unmoved:
     """
 
     most: int = 200  # parameters that are changed one by one
+    rounding: float = 1e-5  # of the largest gradient: what a bias before a normalisation gets
 
     code: ClassVar[str] = "WIR002"
     rule: ClassVar[str] = "parameter-does-not-learn"
@@ -90,12 +92,12 @@ class Unmoved:
 
     def _unwritten(self, experiment: Experiment, names: list[str]) -> Iterator[Finding]:
         stepped = experiment.stepped
+        sizes = {name: _size(stepped.grads[name]) for name in names}
+        least = self.rounding * max(sizes.values(), default=0.0)
         still = [
             name
             for name in names
-            if name not in stepped.moved
-            and stepped.rates.get(name)
-            and _is_live(stepped.grads[name])
+            if name not in stepped.moved and stepped.rates.get(name) and sizes[name] > least
         ]
         if not still:
             return
@@ -115,10 +117,12 @@ class Unmoved:
         )
 
 
-def _is_live(grad: Tensor | None) -> bool:
+def _size(grad: Tensor | None) -> float:
+    """The largest magnitude; 0 of a gradient that is not there, sparse or not finite."""
     if grad is None or grad.layout is not torch.strided or grad.numel() == 0:
-        return False
-    return bool(torch.isfinite(grad).all()) and bool((grad != 0).any())
+        return 0.0
+    largest = float(grad.abs().max())
+    return largest if math.isfinite(largest) else 0.0
 
 
 def _matters(experiment: Experiment, parameter: nn.Parameter) -> bool:
