@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from probes.batch import leaves, sample_count
 from probes.errors import RequestError
 from probes.loop import Loop, scalar
 from probes.raised import asked_of_user
+from probes.replay import with_inner
 from probes.seeding import kept_random_state
 from probes.subject import Batch, Subject
 
@@ -121,7 +121,7 @@ def _step(subject: Subject, batch: Batch) -> Tensor:
 def _check_optimizer(subject: Subject) -> None:
     with asked_of_user("`Subject.optimizer`"):
         made = subject.optimizer(subject.model)
-    if not isinstance(made, torch.optim.Optimizer):
+    if not hasattr(made, "__dict__") or not with_inner([made]):  # a wrapper of the user's will do
         raise RequestError(
             f"`Subject.optimizer` returned a {type(made).__name__}, but a torch.optim.Optimizer "
             "was expected: give a function of the model, such as "

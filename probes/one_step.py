@@ -103,11 +103,18 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
 
 
 def made(subject: Subject) -> Loop:
-    """The loop with a fresh optimizer. Raises ExperimentError where the user's function raises."""
+    """The loop with a fresh optimizer.
+
+    Raises ExperimentError where the user's function raises, or makes no torch Optimizer.
+    """
     try:
-        return Loop(subject)
+        loop = Loop(subject)
     except Exception as error:
         raise ExperimentError(f"`Subject.optimizer` raised {said(error)}{_at(error)}") from error
+    made_of = type(loop.optimizer).__name__
+    if not isinstance(loop.optimizer, Optimizer):
+        raise ExperimentError(f"`Subject.optimizer` made a {made_of}, which is no torch Optimizer")
+    return loop
 
 
 def take_step(loop: Loop, batch: Batch) -> None:
