@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from nan_watch import NanWatch
 from nan_watch.capsule import load
 from nan_watch.capsule.again import SAME, again
-from nan_watch.capsule.pack import pack, unpack
 from nan_watch.capsule.shrink import shrink
 from nan_watch.hunt import hunt
 from probes import Subject
@@ -384,53 +378,6 @@ def test_what_does_not_fail_and_what_cannot_be_cut_is_said() -> None:
     capsule.batch["weight"] = torch.full((3, 1), float("nan"))
     with pytest.raises(RequestError, match="cannot be cut into samples"):
         shrink(capsule, subject_of(batches(1)))
-
-
-# --- packing -------------------------------------------------------------------------------------
-
-Pair = namedtuple("Pair", ["left", "right"])
-
-
-def odd_batch() -> dict[Any, Any]:
-    return {
-        "a": {"b": torch.arange(3)},
-        "a.b": torch.ones(2, requires_grad=True),
-        7: [1, 2.5, float("inf"), None, True, "word"],
-        "pair": Pair(torch.zeros(2, 0), (np.arange(4, dtype=np.int32), [])),
-        "half": torch.ones(2, 2, dtype=torch.bfloat16).t(),
-        "packed": pack_sequence([torch.ones(3), torch.zeros(2)]),
-    }
-
-
-def flat(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        for key, each in value.items():
-            yield key
-            yield from flat(each)
-    elif isinstance(value, (list, tuple)):
-        yield type(value).__name__
-        for each in value:
-            yield from flat(each)
-    elif isinstance(value, (Tensor, np.ndarray)):
-        yield (type(value).__name__, str(value.dtype), tuple(value.shape), value.tolist())
-    else:
-        yield value
-
-
-def test_a_batch_comes_back_as_it_was() -> None:
-    packed = pack(odd_batch())
-    assert packed.left_out == ()
-    back = unpack(json.loads(json.dumps(packed.tree, allow_nan=False)), packed.tensors)
-    assert list(flat(back)) == list(flat(odd_batch()))
-    assert back["a.b"].requires_grad
-    assert isinstance(back["packed"], PackedSequence)
-    assert back["pair"].right[1] == []
-
-
-def test_what_is_neither_tensor_nor_number_is_left_out_by_its_path() -> None:
-    packed = pack({"ids": [torch.ones(1), torch.eye(2).to_sparse()], "graph": os})
-    assert packed.left_out == ("ids.1: torch.Tensor", "graph: builtins.module")
-    assert unpack(packed.tree, packed.tensors)["graph"] is None
 
 
 def test_the_run_of_a_capsule_says_what_it_was(file: Path) -> None:

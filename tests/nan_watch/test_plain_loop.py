@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from nan_watch import NanWatch, PoisonedStep
-from nan_watch.inquest.captured import KEPT, Captured
 from probes.finding import Finding
 
 
@@ -322,48 +321,6 @@ def test_a_replay_leaves_the_models_own_attributes_as_they_were() -> None:
     assert run(True) == run(False)
 
 
-def test_nothing_is_kept_over_a_step_nor_of_an_evaluation_and_of_many_calls_the_newest() -> None:
-    model = nn.Linear(2, 2)
-    optimizer = sgd(model)
-    with NanWatch(model, optimizer) as watch:
-        kept: Captured = watch._replays.captured
-        with torch.no_grad():
-            model(torch.ones(1, 2))
-        assert kept.calls == []
-        with pytest.raises(RuntimeError):
-            model(torch.ones(1, 7))
-        for number in range(KEPT + 3):
-            model(torch.full((1, 2), float(number))).sum().backward()
-        assert [float(call.args[0][0, 0]) for call in kept.calls] == list(range(3, KEPT + 3))
-        assert kept.dropped == 3
-        first = kept.calls[0]
-        optimizer.step()
-        assert kept.calls == []
-        assert (first.args, first.grads) == ((), {})
-        assert (kept.dropped, kept.loss, kept.ends) == (0, None, set())
-        watch.step(lambda: model(torch.ones(1, 2)).sum().backward(), batch=[])
-        assert kept.calls == []
-    assert model._forward_pre_hooks == {}
-
-
-def test_micro_batches_whose_gradients_are_large_are_not_held_on_to(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(
-        "nan_watch.inquest.captured.BUDGET", 3 * (8 + 8) * 4
-    )  # three calls of 2 x 4 floats
-    model = nn.Linear(4, 4)
-    optimizer = sgd(model)
-    with NanWatch(model, optimizer, on_poison="skip") as watch:
-        for part in range(6):
-            x = torch.full((2, 4), float("nan") if part == 1 else 1.0)
-            watch.backward(model(x).sum())
-        assert len(watch._replays.captured.calls) == 4
-        optimizer.step()
-    [finding] = watch.findings
-    assert told(finding, "earlier calls of the step") == 2
-
-
 def test_a_transformers_model_with_its_loss_inside_is_replayed_whole() -> None:
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -430,5 +387,6 @@ def test_nested_watches_both_name_the_birth() -> None:
     ):
         model(*batch(zero=1)).sum().backward()
         optimizer.step()
-    for watch in (outer, inner):
-        assert [each.source for each in watch.findings] in ([line("mean")], [])
+    named = [[each.source for each in watch.findings] for watch in (outer, inner)]
+    assert [line("mean")] in named  # the other may have seen a step that was refused already
+    assert all(each in ([line("mean")], []) for each in named)

@@ -1,0 +1,56 @@
+"""Which of the model's calls are kept in a plain loop, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from nan_watch import NanWatch
+from nan_watch.inquest.captured import KEPT, Captured
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def test_nothing_is_kept_over_a_step_nor_of_an_evaluation_and_of_many_calls_the_newest() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = sgd(model)
+    with NanWatch(model, optimizer) as watch:
+        kept: Captured = watch._replays.captured
+        with torch.no_grad():
+            model(torch.ones(1, 2))
+        assert kept.calls == []
+        with pytest.raises(RuntimeError):
+            model(torch.ones(1, 7))
+        for number in range(KEPT + 3):
+            model(torch.full((1, 2), float(number))).sum().backward()
+        assert [float(call.args[0][0, 0]) for call in kept.calls] == list(range(3, KEPT + 3))
+        assert kept.dropped == 3
+        first = kept.calls[0]
+        optimizer.step()
+        assert kept.calls == []
+        assert (first.args, first.grads) == ((), {})
+        assert (kept.dropped, kept.loss, kept.ends) == (0, None, set())
+        watch.step(lambda: model(torch.ones(1, 2)).sum().backward(), batch=[])
+        assert kept.calls == []
+    assert model._forward_pre_hooks == {}
+
+
+def test_micro_batches_whose_gradients_are_large_are_not_held_on_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    three = 3 * (8 + 8) * 4  # bytes of three calls of 2 x 4 floats
+    monkeypatch.setattr("nan_watch.inquest.captured.BUDGET", three)
+    model = nn.Linear(4, 4)
+    optimizer = sgd(model)
+    with NanWatch(model, optimizer, on_poison="skip") as watch:
+        for part in range(6):
+            x = torch.full((2, 4), float("nan") if part == 1 else 1.0)
+            watch.backward(model(x).sum())
+        assert len(watch._replays.captured.calls) == 4
+        optimizer.step()
+    [finding] = watch.findings
+    said = [each for each in finding.evidence if each.what.startswith("earlier calls of the step")]
+    assert [each.value for each in said] == [2]
