@@ -99,10 +99,9 @@ def hunt(
     """Run a subject until something is not finite; say at which step, where and which way."""
     from nan_watch import hunt as hunting
     from nan_watch.causes import RULES as CAUSES
-    from nan_watch.out_of_memory.exhaustion import if_it_fits
+    from nan_watch.first_step import first_step
     from nan_watch.rules import RULES as HEALTH
     from probes.finding import judge, limits
-    from probes.first_step import check_first_step
     from probes.progress import progress
     from probes.record import Recorder, new_folder
     from probes.run import Run
@@ -115,7 +114,7 @@ def hunt(
         )
     share_cores(jobs)
     ready = prepare(subject, seed, device)
-    if_it_fits(lambda: check_first_step(ready))
+    first_step(ready)
     home = next((str(parameter.device) for parameter in ready.model.parameters()), None)
     settings = {
         "part": "hunt",

@@ -291,7 +291,7 @@ class NanWatch:
         sightings = self._last = self._flags.take(flags)
         before = self._hooked.take(hooked, lambda number: self._bus.sites[number].name)
         rows = self._sampled.rows(few, step, self._readings)
-        self._losses = []
+        self._losses, self._roots = [], []
         rows |= self._readings.sightings(sightings, self._bus.sites)
         rows |= self._readings.norms(taken, self._norms.names)
         rows |= self._readings.one("param_grad", "norm_before_clip", before)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nan_watch.causes import RULES as CAUSES
-from nan_watch.out_of_memory.exhaustion import if_it_fits
+from nan_watch.first_step import first_step
 from nan_watch.rules import RULES as HEALTH
 from overfit.asked import SIZES, STEPS, Asked
 from overfit.bars import Bars
@@ -20,7 +20,6 @@ from overfit.rules import RULES
 from overfit.samples import Samples, draw
 from overfit.story import story
 from probes.finding import limits
-from probes.first_step import check_first_step
 from probes.raised import asked_of_user
 from probes.record import Recorder, new_folder
 from probes.reread import reread
@@ -75,7 +74,7 @@ def examine(subject: Subject | str, asked: Asked, out: Path | None = None) -> Ru
     Raises RequestError where the first step, a metric, a size or the folder will not do.
     """
     loaded = _loaded(subject, asked)
-    first = if_it_fits(lambda: asdict(check_first_step(loaded)))
+    first = first_step(loaded)
     samples = draw(loaded, asked.sizes, asked.seed)[min(asked.sizes)]
     if first is not None:
         _check_metrics(loaded, samples)
@@ -83,7 +82,7 @@ def examine(subject: Subject | str, asked: Asked, out: Path | None = None) -> Ru
         new_folder(out),
         seed=asked.seed,
         device=_device(loaded),
-        settings={**_settings(subject, asked), "first_step": first},
+        settings={**_settings(subject, asked), "first_step": first and asdict(first)},
         limits=limits((*CAUSES, *HEALTH, *RULES)),
     )
     try:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,17 +29,6 @@ ASKED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|[KMGT]iB)", re.IGNORECAS
 SITES = 8  # that are named
 
 Shapes = dict[str, tuple[int, ...]]
-Result = TypeVar("Result")
-
-
-def if_it_fits(run: Callable[[], Result]) -> Result | None:
-    """What it returns; None where it runs out of memory, which a watched step then tells of."""
-    try:
-        return run()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
 
 
 @dataclass(frozen=True, slots=True)

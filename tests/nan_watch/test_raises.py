@@ -129,6 +129,33 @@ def test_a_loss_that_the_step_does_not_return_is_one_too() -> None:
     assert finding.op == "aten.pow"
 
 
+def test_a_first_step_that_raises_after_a_nan_is_hunted(tmp_path: Path, whynan: Any) -> None:
+    code = Path(__file__).read_text().split("class Policy")[1].split("def line")[0]
+    (tmp_path / "train.py").write_text(
+        "import torch\nfrom torch import Tensor, nn\nfrom probes import Subject\n\n\n"
+        f"class Policy{code}"
+        """
+def loss(model, batch):
+    p = model(batch["x"], batch["alive"])
+    return -torch.distributions.Categorical(p).log_prob(torch.zeros(5)).mean()
+
+def subject():
+    batch = {"x": torch.randn(5, 4), "alive": torch.zeros(5, 3)}
+    return Subject(Policy(), [batch], loss, lambda m: torch.optim.SGD(m.parameters(), lr=0.1))
+
+def broken():
+    return Subject(Policy(), [{"x": torch.ones(5, 4)}], loss, subject().optimizer)
+"""
+    )
+    done = whynan("hunt", "train.py:subject", "--out", "run")
+    assert done.returncode == 1, done.stderr
+    assert "NAN004 division-by-nothing" in done.stdout
+    done = whynan("hunt", "train.py:broken", "--out", "other")
+    assert done.returncode == 2
+    assert "`Subject.loss` raised KeyError: 'alive'" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
 class Wrapper:
     """No Optimizer itself, and holds one."""
 
