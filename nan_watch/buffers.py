@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from nan_watch.flags import Doubles, read
+from nan_watch.flags import MEASURED, Doubles, read
 from probes.finding import Evidence, Finding, Verdict
 
 STATISTICS = ("running_mean", "running_var")  # read by every evaluation
@@ -26,7 +26,7 @@ class Buffers:
             (f"{name}.{key}" if name else key, module._buffers, key)
             for name, module in model.named_modules()
             for key, buffer in module._buffers.items()
-            if buffer is not None and buffer.is_floating_point()
+            if buffer is not None and buffer.dtype in MEASURED and not buffer.is_complex()
         ]
         self._looked_at = self._places
         self._seen: dict[str, tuple[int, int]] = {}

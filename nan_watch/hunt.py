@@ -92,7 +92,8 @@ def hunt(
             try:
                 work.run()
             except PoisonedStep as refusal:
-                watch.retell(refusal.finding, settle(refusal.finding, subject, start))
+                found = settle(refusal.finding, subject, start, watch.recorder.folder)
+                watch.retell(refusal.finding, found)
                 raise
     except PoisonedStep:
         stopped = None if stop is None else work.stop(stop)

@@ -48,11 +48,11 @@ def kept_folders(run: Path) -> list[Path]:
     return sorted(path.parent for path in run.glob(f"kept/step-*[0-9]/{JSON}"))
 
 
-def newest_before(run: Path, step: int) -> Start | None:
-    """The newest snapshot that was taken before so many steps, or None where there is none."""
+def oldest_since(run: Path, step: int) -> Start | None:
+    """The oldest snapshot of a run that was taken at that step or later; None where none was."""
     numbers = {int(folder.name.rpartition("-")[2]): folder for folder in kept_folders(run)}
-    earlier = [number for number in numbers if number <= step]
-    return load_start(numbers[max(earlier)]) if earlier else None
+    later = [number for number in numbers if number >= step]
+    return load_start(numbers[min(later)]) if later else None
 
 
 def load_start(folder: Path) -> Start:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 from nan_watch.capsule.start import Start
 from nan_watch.causes.exploding_recurrence import ExplodingRecurrence
 from nan_watch.causes.step_too_large import StepTooLarge
+from nan_watch.rerun.kept import oldest_since
 from nan_watch.rerun.run import rerun
 from nan_watch.rerun.update_birth import with_update
 from probes.finding import Evidence, Finding
@@ -23,21 +25,27 @@ TENTH = 0.1
 Change = Callable[[nn.Module], None]
 
 
-def settle(finding: Finding, subject: Subject, start: Start) -> Finding:
+def settle(finding: Finding, subject: Subject, start: Start, run: Path) -> Finding:
     """The finding, confirmed or not by its steps run again; as it was where that says nothing.
 
     start: what the first step started from; the subject's model may have been trained since.
+    run: the run folder, whose snapshots (`--keep-every`) are taken where that is too far back.
 
     The steps are run once unchanged, which must fail again, and once with the proposed fix. Of an
     update that gave birth the operator is named.
     """
-    if finding.phase == "update" and finding.op is None:
-        return with_update(finding, subject, start)
-    if finding.step is None or finding.code not in (StepTooLarge.code, ExplodingRecurrence.code):
+    of_update = finding.phase == "update" and finding.op is None
+    grown = finding.code in (StepTooLarge.code, ExplodingRecurrence.code)
+    if finding.step is None or not (of_update or grown):
         return finding
     steps = finding.step + 1
-    if not 0 < steps - start.step <= MOST:
-        return _told(finding, None, f"more than {MOST} steps back: not run again")
+    near = start if steps - start.step <= MOST else oldest_since(run, steps - MOST)
+    if near is None or near.step >= steps:
+        said = f"more than {MOST} steps back, and no snapshot since (`--keep-every`): not run again"
+        return _told(finding, None, said)
+    start, since = near, f" from step {near.step}"
+    if of_update:
+        return with_update(finding, subject, start)
     again = partial(rerun, subject, 0, None, steps, start=start)
     if finding.code == StepTooLarge.code:
         words, fixed = "a tenth of the learning rate", partial(again, TENTH)
@@ -47,10 +55,10 @@ def settle(finding: Finding, subject: Subject, start: Start) -> Finding:
             return finding
         words, fixed = "recurrent matrices of norm 1", partial(again, 1.0, change=scaled)
     if again(1.0):
-        return _told(finding, None, "finite: the failure does not repeat")
+        return _told(finding, None, "finite: the failure does not repeat", since)
     confirmed = fixed()
     cured = "finite, and without it not" if confirmed else "not cured"
-    told = _told(finding, confirmed, cured, f" with {words}")
+    told = _told(finding, confirmed, cured, f"{since} with {words}")
     if subject.train_step is not None:  # which clips as it likes
         return told
     clipped = rerun(replace(subject, clip_norm=1.0), 0, None, steps, 1.0, start=start)
@@ -62,7 +70,7 @@ def settle(finding: Finding, subject: Subject, start: Start) -> Finding:
 
 
 def _told(finding: Finding, confirmed: bool | None, what: str, words: str = "") -> Finding:
-    said = Evidence(f"all steps run again from the start{words}", what)
+    said = Evidence(f"the steps run again{words}", what)
     return replace(finding, confirmed=confirmed, evidence=(*finding.evidence, said))
 
 

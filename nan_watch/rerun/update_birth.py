@@ -32,7 +32,7 @@ def with_update(finding: Finding, subject: Subject, start: Start) -> Finding:
     if odd is not None:
         finding = blamed(finding, odd)
     if event is None:
-        said = Evidence("the step run again from the start", "its update is finite")
+        said = Evidence(f"the steps run again from step {start.step}", "its update is finite")
         return replace(finding, evidence=(*finding.evidence, said))
     at = f" at {event.place.source}" if event.place.source else ""
     birth = f"`{event.op}`{at} gives {event.held}"
@@ -45,7 +45,10 @@ def with_update(finding: Finding, subject: Subject, start: Start) -> Finding:
         site=OPTIMIZER,
         op=event.op,
         source=event.place.source,
-        evidence=(Evidence("in the update, run again from the start", birth), *finding.evidence),
+        evidence=(
+            Evidence(f"in the update, run again from step {start.step}", birth),
+            *finding.evidence,
+        ),
     )
 
 

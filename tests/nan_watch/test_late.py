@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nan_watch.hunt import hunt
-from nan_watch.rerun.kept import kept_folders, load_start, newest_before
+from nan_watch.rerun.kept import kept_folders, load_start, oldest_since
 from nan_watch.rerun.resume import resume
 from nan_watch.rerun.run import rerun
 from probes import Subject
@@ -192,10 +192,10 @@ def test_only_the_newest_three_snapshots_stay_and_the_one_before_a_step_is_found
     hunt(late(poison=None), 10, Path("run"), keep_every=2)
     names = [each.name for each in kept_folders(Path("run"))]
     assert names == ["step-000004", "step-000006", "step-000008"]
-    found = newest_before(Path("run"), 7)
+    found = oldest_since(Path("run"), 5)
     assert found is not None
     assert found.step == 6
-    assert newest_before(Path("run"), 3) is None
+    assert oldest_since(Path("run"), 9) is None
     with pytest.raises(RequestError, match="holds no snapshot"):
         load_start(Path("run"))
 

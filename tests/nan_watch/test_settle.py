@@ -56,6 +56,20 @@ def test_a_step_too_large_is_confirmed_by_a_run_with_a_tenth_of_it() -> None:
     assert said(finding, "relief: the same with the gradient norm clipped") == ["finite"]
 
 
+def test_a_late_failure_is_settled_from_a_kept_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nan_watch.rerun.settle.MOST", 3)
+
+    def subject() -> Subject:
+        return Subject(
+            deep(), regression(), squared, lambda m: torch.optim.SGD(m.parameters(), lr=0.7)
+        )
+
+    assert said(found(subject()), "the steps run again")[0].startswith("more than 3 steps back")
+    seed_everything(0)
+    kept = hunt(subject(), 100, Path("kept"), keep_every=1).judgement.findings[0]
+    assert kept.confirmed is not None
+
+
 def test_a_failure_that_does_not_repeat_is_neither_confirmed_nor_refuted() -> None:
     calls = []
 
@@ -69,7 +83,7 @@ def test_a_failure_that_does_not_repeat_is_neither_confirmed_nor_refuted() -> No
     finding = found(subject)
     assert finding.code == "NAN019"
     assert finding.confirmed is None
-    assert said(finding, "all steps run again") == ["finite: the failure does not repeat"]
+    assert said(finding, "the steps run again") == ["finite: the failure does not repeat"]
 
 
 class Reader(nn.Module):
