@@ -24,9 +24,12 @@ def known_checks() -> list[Check[Experiment]]:
 
 
 def chosen(
-    only: Iterable[str] = (), skip: Iterable[str] = (), known: Sequence[Check[Experiment]] = ()
+    only: Iterable[str] = (),
+    skip: Iterable[str] = (),
+    known: Sequence[Check[Experiment]] = (),
+    quick: bool = False,
 ) -> list[Check[Experiment]]:
-    """The checks of these codes or slugs, but for those to be skipped.
+    """The checks of these codes or slugs, but for those to be skipped, and when quick the slow.
 
     Raises RequestError where a code is no check's.
     """
@@ -43,6 +46,7 @@ def chosen(
         for check in checks
         if (not wanted or wanted & {check.code, check.rule.upper()})
         and not left & {check.code, check.rule.upper()}
+        and not (quick and getattr(check, "slow", False))
     ]
 
 
@@ -50,10 +54,12 @@ def check(
     subject: Subject,
     checks: Sequence[Check[Experiment]] | None = None,
     say: Say | None = None,
+    recorder: Recorder | None = None,
 ) -> Judgement:
     """What the checks, all by default, say of the subject, which is as it was afterwards.
 
-    Raises RequestError where the subject has no batch.
+    recorder: takes the arrays that the checks measured. Raises RequestError where the subject has
+    no batch.
     """
     experiment, judgement = Experiment.of(subject), Judgement()
     every = chosen() if checks is None else checks
@@ -63,6 +69,9 @@ def check(
         judgement += judge_one(each, experiment)
     if say is not None:
         say(len(every), len(every), "")
+    if recorder is not None:
+        for name, kept in experiment.arrays.items():
+            recorder.array(name, kept.values, kept.axes, kept.labels, **kept.about)
     return judgement
 
 
@@ -95,6 +104,6 @@ def record(
         def say(done: int, total: int, said: str) -> None:
             shown.update(bar, completed=done, total=total, said=said)
 
-        judgement = check(subject, checks, say)
+        judgement = check(subject, checks, say, recorder)
     recorder.close(judgement)
     return recorder.folder, judgement

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -21,6 +21,7 @@ from probes.hidden import Hidden, hidden
 from probes.layout import Layout
 from probes.one_step import Stepped, one_step
 from probes.raised import said, source_of
+from probes.run import NamedArray
 from probes.seeding import seed_everything
 from probes.subject import Batch, Subject
 
@@ -33,14 +34,16 @@ LOOKED = 4  # batches, among which one with padding is chosen
 class Experiment:
     """A subject, the batch that is experimented with, and what its tensors mean.
 
-    layout: declared and guessed. declared: as the user wrote it. Nothing of the subject is
-    changed by an experiment; what its code counts up outside of the model is not known here.
+    layout: declared and guessed. declared: as the user wrote it. arrays: what the checks measured
+    and the run folder is to keep, by name, each name a check's slug and what it is. Nothing of the
+    subject is changed by an experiment; what its code counts up outside of the model is not known.
     """
 
     subject: Subject
     batch: Batch
     layout: Layout
     declared: Layout
+    arrays: dict[str, NamedArray] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, subject: Subject) -> Experiment:
@@ -80,6 +83,23 @@ class Experiment:
         except ExperimentError:
             return self  # the model knows how large its batches are
         return fewer
+
+    def keep(
+        self,
+        name: str,
+        values: Tensor,
+        axes: Sequence[str],
+        labels: Mapping[str, Sequence[str]] | None = None,
+        **about: Any,
+    ) -> None:
+        """What was measured lies in the run folder as `arrays/NAME.npy` and `NAME.json`.
+
+        axes: names of the values' axes. labels: axis name to how its entries are called. about:
+        strict JSON, whatever else is to be known.
+        """
+        held = values.detach().cpu()
+        wide = held.float() if held.dtype in (torch.bfloat16, torch.float16) else held
+        self.arrays[name] = NamedArray(wide.numpy(), tuple(axes), dict(labels or {}), about)
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:

@@ -198,7 +198,10 @@ class Health(Rule[Material], Protocol[Material]):
 
 
 class Check(Rule[Material], Protocol[Material]):
-    """A check (MSK, IDX, LBL, STA, WIR...) judges a Subject by experiment; `probes/checks/`."""
+    """A check (MSK, IDX, LBL, STA, WIR...) judges a Subject by experiment; `probes/checks/`.
+
+    One with a class variable `slow`, true, is left out by `--quick`.
+    """
 
     family: ClassVar[Literal["check"]]
 
