@@ -1,4 +1,4 @@
-"""The whole diagnosis of a subject: first step, hunt, suites, story, report."""
+"""The whole diagnosis of a subject: first step, checks, hunt, suites, story, report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hunt and the suites of a diagnosis, in this process or side by side in fresh ones."""
+"""The checks, the hunt and the suites of a diagnosis, here or side by side in fresh processes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from overfit.bars import Bars
 from overfit.child import Job
 from overfit.process import SideBySide
 from overfit.suite import run_copy
+from probes.checking import check, chosen, settings
+from probes.finding import limits
 from probes.record import Recorder
-from probes.seeding import seed_everything
+from probes.seeding import kept_random_state, seed_everything
 from probes.subject import Subject
 
 
 def here(subject: Subject, asked: Asked, record: Recorder, bars: Bars) -> None:
-    """Hunt and suites have run one after the other, each on a copy of the model."""
+    """Checks, hunt and suites have run one after the other, each on a copy of the model."""
     if asked.hunted:
+        checked(
+            replace(subject, model=copy.deepcopy(subject.model)), asked, record, bars, lambda: None
+        )
         seed_everything(asked.seed)
         trial = replace(subject, model=copy.deepcopy(subject.model))
         hunted(trial, asked, record, bars, lambda: None)
@@ -35,7 +40,7 @@ def here(subject: Subject, asked: Asked, record: Recorder, bars: Bars) -> None:
 def side_by_side(
     address: str, subject: Subject, asked: Asked, record: Recorder, bars: Bars
 ) -> None:
-    """Hunt and suites have run; the hunt here, while the first suites load in their processes.
+    """All has run; checks and hunt here, while the first suites load in their processes.
 
     Leaving early, by Ctrl-C too, ends all processes.
     """
@@ -52,10 +57,36 @@ def side_by_side(
         if asked.hunted and asked.at_once > 1:
             go_on()
             with threads(asked.threads):
+                checked(subject, asked, record, bars, go_on)
                 hunted(subject, asked, record, bars, go_on)
         elif asked.hunted:
+            checked(subject, asked, record, bars, lambda: None)
             hunted(subject, asked, record, bars, lambda: None)
         suites.wait(bars.look)
+
+
+def checked(
+    subject: Subject, asked: Asked, record: Recorder, bars: Bars, meanwhile: Callable[[], None]
+) -> None:
+    """The checks have run, all but the slow ones where it is to be quick; they are `check`.
+
+    The subject and the random state are as they were.
+    """
+    checks = chosen(quick=asked.quick)
+    part = record.part(
+        "check",
+        seed=asked.seed,
+        device=record.facts["device"],
+        settings=settings(record.facts["settings"].get("subject"), checks),
+        limits=limits(checks),
+    )
+
+    def say(done: int, total: int, said: str) -> None:
+        bars.tell("check", total, done, said)
+        meanwhile()
+
+    with kept_random_state():
+        part.close(check(subject, checks, say, part))
 
 
 def hunted(

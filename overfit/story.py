@@ -2,38 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
+from nan_watch.causes import RULES as CAUSES
 from nan_watch.rules import RULES as HEALTH
 from overfit.curves import read_curves
 from overfit.rules import RULES
 from probes import strict_json
-from probes.finding import Finding, Judgement, judge
+from probes.finding import Finding, Judgement, Verdict, judge
 from probes.run import Run
 
 
 def story(folder: Path) -> Judgement:
-    """What hunt and suites found, each part's own findings written into it as well.
+    """What checks, hunt and suites found, each part's own findings written into it as well.
 
-    What the watch saw stands before the verdicts that it explains, and once only, however many
-    suites ran into it. A step that is too large is itself the culprit of what was not finite.
+    What is not finite stands first, since nothing trains until it is mended; then what the checks
+    found by experiment, what the watch saw, and the verdicts that all of it explains. Whatever
+    several suites ran into is told once. A step that is too large is itself the culprit of what was
+    not finite. A suite that failed, for which the checks have no more than a warning, names it.
     """
-    seen, outcomes = Judgement(), Judgement()
+    seen, checked, outcomes = Judgement(), Judgement(), Judgement()
     suites = []
     for name, part in Run(folder).parts:
-        if part.facts["settings"].get("part") == "suite":
-            suites.append((part.facts["settings"]["size"], name, part))
-        else:
-            seen += part.judgement
+        match part.facts["settings"].get("part"):
+            case "suite":
+                suites.append((part.facts["settings"]["size"], name, part))
+            case "check":
+                checked += part.judgement
+            case _:
+                seen += part.judgement
     for _, _, part in sorted(suites, key=lambda each: each[:2]):
         watched, outcome = _of_watch(part.judgement), judge(RULES, read_curves(part))
         whole = watched + outcome
         strict_json.write(part.folder / "findings.json", whole.as_json(part.folder.name))
         seen, outcomes = seen + watched, outcomes + outcome
-    seen += judge(HEALTH, Run(folder))
+    seen = _once(seen + judge(HEALTH, Run(folder)))
+    outcomes = _explained(outcomes, checked)
     grown = any(each.site == "<optimizer>" for each in outcomes.findings)
-    return outcomes + _once(seen) if grown else _once(seen) + outcomes
+    said, failed = _split(outcomes, _is_note)  # of mere notes, the verdicts lead
+    born, others = _split(seen, _is_birth)
+    parts = (checked, failed, seen) if grown else (born, checked, others, failed)
+    return sum(parts, start=said)
+
+
+def _explained(outcomes: Judgement, checked: Judgement) -> Judgement:
+    """The verdicts, of which a failure names the first warning of the checks, if that is all.
+
+    A warning stands below a failure, but it is likely to be the failure's cause.
+    """
+    causes = [each for each in checked.findings if each.verdict.rank > Verdict.NOTE.rank]
+    if not causes or causes[0].verdict is not Verdict.WARN:
+        return outcomes
+    cause = causes[0]
+    told = tuple(
+        replace(
+            each,
+            message=f"{each.message} The likely cause ({cause.code}): {cause.message}",
+            fix=cause.fix,
+            site=cause.site,
+            source=cause.source,
+            where=cause.where,
+        )
+        if each.verdict is Verdict.FAIL
+        else each
+        for each in outcomes.findings
+    )
+    return Judgement(told, outcomes.not_judged, outcomes.passed)
+
+
+def _split(judgement: Judgement, first: Callable[[Finding], bool]) -> tuple[Judgement, Judgement]:
+    """The findings of which that is so; and the others, with all else that was judged."""
+    so = tuple(each for each in judgement.findings if first(each))
+    others = tuple(each for each in judgement.findings if not first(each))
+    return Judgement(so), replace(judgement, findings=others)
+
+
+def _is_birth(finding: Finding) -> bool:
+    return finding.code in {cause.code for cause in CAUSES}
+
+
+def _is_note(finding: Finding) -> bool:
+    return finding.verdict is Verdict.NOTE
 
 
 def notes(run: Run) -> tuple[str, ...]:

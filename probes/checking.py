@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from probes.errors import RequestError
 from probes.experiment import Experiment
@@ -58,8 +59,8 @@ def check(
 ) -> Judgement:
     """What the checks, all by default, say of the subject, which is as it was afterwards.
 
-    recorder: takes the arrays that the checks measured. Raises RequestError where the subject has
-    no batch.
+    recorder: takes what was found after every check, so that Ctrl-C loses nothing of it, and the
+    arrays that were measured. Raises RequestError where the subject has no batch.
     """
     experiment, judgement = Experiment.of(subject), Judgement()
     every = chosen() if checks is None else checks
@@ -67,12 +68,24 @@ def check(
         if say is not None:
             say(done, len(every), each.rule)
         judgement += judge_one(each, experiment)
+        if recorder is not None:
+            _write(recorder, judgement, experiment)
     if say is not None:
         say(len(every), len(every), "")
-    if recorder is not None:
-        for name, kept in experiment.arrays.items():
-            recorder.array(name, kept.values, kept.axes, kept.labels, **kept.about)
     return judgement
+
+
+def _write(recorder: Recorder, judgement: Judgement, experiment: Experiment) -> None:
+    """All that was found, and what was measured since the last time."""
+    recorder.findings(judgement)
+    for name in list(experiment.arrays):
+        kept = experiment.arrays.pop(name)
+        recorder.array(name, kept.values, kept.axes, kept.labels, **kept.about)
+
+
+def settings(address: str | None, checks: Sequence[Check[Experiment]]) -> dict[str, Any]:
+    """What the record of the checks says of them."""
+    return {"part": "check", "subject": address, "checks": [each.code for each in checks]}
 
 
 def record(
@@ -95,7 +108,7 @@ def record(
         new_folder(out),
         seed=seed,
         device=next((str(p.device) for p in subject.model.parameters()), "cpu"),
-        settings={"part": "check", "subject": address, "checks": [each.code for each in checks]},
+        settings=settings(address, checks),
         limits=limits(checks),
     )
     with progress() as shown, recorder.unless_refused():

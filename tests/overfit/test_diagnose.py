@@ -53,7 +53,12 @@ def test_an_object_is_diagnosed_on_copies_and_that_is_said(
     record = diagnose(subject, sizes=(20, 5), quick=True, out=tmp_path / "run")
     assert record.complete
     assert record.judgement.verdict is Verdict.NOTE
-    assert [name for name, _ in record.parts] == ["hunt", "overfit-20-seed0", "overfit-5-seed0"]
+    assert [name for name, _ in record.parts] == [
+        "check",
+        "hunt",
+        "overfit-20-seed0",
+        "overfit-5-seed0",
+    ]
     assert [each.message.split()[0] for each in record.judgement.findings] == ["5", "20"]
     assert (tmp_path / "run" / "report.html").is_file()
     assert record.facts["limits"]["FIT001"] == {"loss_left": 0.05}

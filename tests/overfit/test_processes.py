@@ -98,7 +98,7 @@ def test_suites_run_side_by_side_and_their_prints_stay_out_of_the_answer(
     record = Run(tmp_path / "run")
     parts = dict(record.parts)
     assert record.complete
-    assert sorted(parts) == ["hunt", "overfit-20-seed1", "overfit-5-seed1"]
+    assert sorted(parts) == ["check", "hunt", "overfit-20-seed1", "overfit-5-seed1"]
     assert record.facts["settings"]["first_step"]["samples"] == 8
     assert [each.code for each in record.judgement.findings] == ["FIT001", "FIT001"]
     assert "NAN000" in record.judgement.passed

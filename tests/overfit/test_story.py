@@ -1,0 +1,99 @@
+"""The findings of checks, hunt and suites as one story."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from overfit.asked import Asked
+from overfit.diagnose import examine
+from overfit.story import story
+from probes import Finding, Ratio, Subject, Verdict
+from probes.finding import Judgement
+from probes.record import Recorder
+from probes.run import Run
+
+torch.manual_seed(0)
+BATCHES = [{"x": torch.randn(8, 6), "y": torch.randint(0, 3, (8,))} for _ in range(3)]
+WARNED = Finding(
+    "WIR099",
+    "odd-wire",
+    Verdict.WARN,
+    "the wire is cut in `a`.",
+    "Mend it.",
+    site="a",
+    source="b:1",
+)
+
+
+def right(model: nn.Module, batch: dict[str, Tensor]) -> Ratio:
+    return Ratio((model(batch["x"]).argmax(-1) == batch["y"]).sum(), len(batch["y"]))
+
+
+def detached(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    hidden = torch.relu(model[0](batch["x"])).detach()
+    return nn.functional.cross_entropy(model[2](hidden) * 0.1, batch["y"])
+
+
+def test_a_cut_gradient_is_named_by_the_suite_that_it_stops(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+    sgd = lambda model: torch.optim.SGD(model.parameters(), 1e-3)  # noqa: E731
+    subject = Subject(model, BATCHES, detached, sgd, metrics={"class": right})
+    record = examine(subject, Asked((5,), quick=True, steps=20), tmp_path / "run")
+    lead = record.judgement.findings[0]
+    assert (lead.code, lead.verdict) == ("FIT004", Verdict.FAIL)
+    assert "The likely cause (WIR002): " in lead.message
+    assert "WIR002" in [each.code for each in record.judgement.findings]
+    assert dict(record.parts)["check"].complete
+    assert "WIR001" in dict(record.parts)["check"].facts["settings"]["checks"]
+
+
+def test_a_suite_that_failed_names_the_warning_of_the_checks(tmp_path: Path) -> None:
+    recorder = parts(tmp_path, ended="steps", losses=[1.0] * 8, checked=WARNED)
+    lead, second = story(recorder.folder).findings
+    assert (lead.code, lead.verdict, lead.site, lead.source) == ("FIT004", Verdict.FAIL, "a", "b:1")
+    assert lead.message.endswith("The likely cause (WIR099): the wire is cut in `a`.")
+    assert lead.fix == "Mend it."
+    assert second == WARNED
+
+
+def test_what_a_check_found_leads_the_suite_that_it_explains(tmp_path: Path) -> None:
+    failed = replace(WARNED, verdict=Verdict.FAIL)
+    recorder = parts(tmp_path, ended="steps", losses=[1.0] * 8, checked=failed)
+    assert [each.code for each in story(recorder.folder).findings] == ["WIR099", "FIT004"]
+
+
+def test_of_mere_notes_the_verdict_leads(tmp_path: Path) -> None:
+    note = Finding("MSK099", "odd-mask", Verdict.NOTE, "the mask is idle.", "Leave it.")
+    recorder = parts(tmp_path, ended="memorised", losses=[1.0, 0.5, *[0.001] * 6], checked=note)
+    assert [each.code for each in story(recorder.folder).findings] == ["FIT001", "MSK099"]
+
+
+def parts(tmp_path: Path, *, ended: str, losses: list[float], checked: Finding) -> Recorder:
+    recorder = Recorder(tmp_path / "run")
+    check = recorder.part("check", settings={"part": "check"})
+    check.close(Judgement((checked,)))
+    plan = {"part": "suite", "size": 5, "seed": 0, "steps": len(losses), "batches": 1}
+    suite = recorder.part("overfit-5-seed0", settings={**plan, "unit": "samples", "ended": ended})
+    for step, loss in enumerate(losses):
+        suite.values(step, "loss", "value", {"<loss>": loss})
+    suite.close()
+    return recorder
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_quick_leaves_out_slow_checks(tmp_path: Path, quick: bool) -> None:
+    model = nn.Linear(6, 3)
+    adam = lambda model: torch.optim.Adam(model.parameters(), 0.05)  # noqa: E731
+    subject = Subject(
+        model, BATCHES, lambda m, b: nn.functional.cross_entropy(m(b["x"]), b["y"]), adam
+    )
+    examine(subject, Asked((5,), quick=quick, steps=2), tmp_path / "run")
+    from probes.checking import chosen
+
+    ran = dict(Run(tmp_path / "run").parts)["check"].facts["settings"]["checks"]
+    assert ran == [each.code for each in chosen(quick=quick)]
