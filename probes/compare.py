@@ -2,63 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
-from probes.bus import Bus, Kind, See, every_module
-from probes.replay import Snapshot, replay
+from probes.bus import Kind
+from probes.execution import Event, Ran, glance
+from probes.replay import Snapshot
 
-BUDGET = 2**30  # bytes of values that a run keeps; sites beyond it are not compared
 NOISES = 10.0  # a difference counts from so many times the noise on
-ROUNDING = {
-    torch.float64: 1e-9,
-    torch.float32: 2e-5,
-    torch.float16: 2e-2,
-    torch.bfloat16: 5e-2,
-}
-"""What rounding alone may do, as a share of the largest value, by the coarsest dtype in a run."""
 
 Look = Callable[[str, Tensor], Tensor | None]
 """Of a site or output and its value: true where to compare, None where that cannot be told."""
 
 Axes = Callable[[str, tuple[int, ...]], Sequence[str]]
 """Of a site or output and its shape: how its axes are called."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A tensor that a run showed: what it was to its site, in which of the site's calls.
-
-    site: with its part, such as `cell[0]`; module: without. value: None where the budget was spent.
-    """
-
-    site: str
-    module: str
-    kind: Kind
-    call: int
-    value: Tensor | None
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a call gave: outputs by name, and all that was shown on the way, in forward order."""
-
-    outputs: Mapping[str, Tensor]
-    events: tuple[Event, ...]
-
-    @property
-    def rounding(self) -> float:
-        """What rounding may do in the coarsest number format that the run used."""
-        values = [each.value for each in self.events] + list(self.outputs.values())
-        return max((ROUNDING.get(v.dtype, 0.0) for v in values if v is not None), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +44,31 @@ class Difference:
     where: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Comparison:
     """Where the changed run parts from the unchanged one.
 
-    sites: the sites that differ, in forward order. outputs: the outputs that do.
-    noise: the largest difference of two unchanged runs, over all outputs; 0 where they repeat.
-    parted: the site from which the runs call other modules, or at other shapes; None if nowhere.
+    outputs: the outputs that differ. noise: the largest difference of two unchanged runs, over
+    all outputs; 0 where they repeat. look: gives the sites and where the runs part.
     """
 
-    sites: tuple[Difference, ...]
     outputs: tuple[Difference, ...]
     noise: float
-    parted: str | None
+    look: Callable[[], tuple[tuple[Difference, ...], str | None]] = field(repr=False)
+
+    @cached_property
+    def _looked(self) -> tuple[tuple[Difference, ...], str | None]:
+        return self.look()
+
+    @property
+    def sites(self) -> tuple[Difference, ...]:
+        """The sites that differ, in forward order."""
+        return self._looked[0]
+
+    @property
+    def parted(self) -> str | None:
+        """The site from which the runs call other modules, or at other shapes; None if nowhere."""
+        return self._looked[1]
 
     @property
     def first(self) -> Difference | None:
@@ -104,113 +79,6 @@ class Comparison:
     def deterministic(self) -> bool:
         """Whether two unchanged runs gave the same outputs to the bit."""
         return self.noise == 0
-
-
-class _Copies:
-    """Keeps a copy of every tensor that it is shown, up to a budget."""
-
-    def __init__(self, budget: int) -> None:
-        self.sees: Mapping[Kind, See] = {Kind.INPUT: self.see, Kind.OUTPUT: self.see}
-        self.kept: list[tuple[int, Tensor | None]] = []
-        self._left = budget
-        self._last: tuple[Tensor, int, Tensor | None] | None = None  # one's output, other's input
-
-    def see(self, number: int, tensor: Tensor) -> None:
-        last = self._last
-        if last is not None and last[0] is tensor and last[1] == tensor._version:
-            self.kept.append((number, last[2]))
-            return
-        copy = self._copy(tensor.detach())
-        self.kept.append((number, copy))
-        self._last = None if tensor.is_inference() else (tensor, tensor._version, copy)
-
-    def _copy(self, tensor: Tensor) -> Tensor | None:
-        self._left -= tensor.numel() * tensor.element_size()
-        if self._left < 0 or tensor.layout is not torch.strided or tensor.is_nested:
-            return None
-        return tensor.clone()
-
-
-def run(
-    call: Callable[[], Any],
-    model: nn.Module,
-    snapshot: Snapshot,
-    *,
-    under: Sequence[AbstractContextManager[Any]] = (),
-    budget: int = BUDGET,
-    own: bool = False,
-) -> Ran:
-    """The call has run from the snapshot and was looked at; nothing outside has changed.
-
-    Outputs are the call's result: a tensor (`output`), or the tensors of a mapping, tuple or
-    dataclass by name. The call need not go through the model's own forward; own: what the
-    model's last forward pass gave counts among the outputs.
-    """
-    outputs: dict[str, Tensor] = {}
-    copies = _Copies(budget)
-
-    def step() -> Tensor:
-        for name, tensor in named(call()):
-            outputs[name] = tensor.detach().clone()
-        return torch.zeros(())
-
-    with Bus(model, [copies], whole=True) as bus:
-        replay(step, model, snapshot, under=under)
-    modules = {name for name, _ in every_module(model)}
-    events = tuple(_events(bus, copies, modules))
-    root = next(name for name, _ in every_module(model))
-    return Ran({**(_own(events, root) if own else {}), **outputs}, events)
-
-
-def _own(events: Sequence[Event], root: str) -> dict[str, Tensor]:
-    """What the last call of the model itself gave."""
-    whole = [each for each in events if each.module == root and each.kind is Kind.OUTPUT]
-    calls = max((each.call for each in whole), default=0)
-    return {
-        each.site.removeprefix(root).replace("[", ".").replace("]", "").strip(".") or "output": (
-            each.value
-        )
-        for each in whole
-        if each.value is not None and each.call == calls
-    }
-
-
-def named(value: Any, name: str = "output") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a result by name: `output`, `logits`, `hidden.0`."""
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, PackedSequence):
-        yield name, value.data
-    else:
-        for key, child in _children(value):
-            yield from named(child, str(key) if name == "output" else f"{name}.{key}")
-
-
-def _children(value: Any) -> list[tuple[Any, Any]]:
-    if isinstance(value, Mapping):
-        return list(value.items())
-    if hasattr(value, "_fields"):
-        return list(zip(value._fields, value, strict=True))
-    if isinstance(value, (tuple, list)):
-        return list(enumerate(value))
-    if is_dataclass(value) and not isinstance(value, type):
-        return [(each.name, getattr(value, each.name)) for each in fields(value)]
-    return []
-
-
-def _events(bus: Bus, copies: _Copies, modules: set[str]) -> Iterator[Event]:
-    calls: Counter[int] = Counter()
-    for number, value in copies.kept:
-        site = bus.sites[number]
-        yield Event(site.name, _module(site.name, modules), site.kind, calls[number], value)
-        calls[number] += 1
-
-
-def _module(site: str, modules: set[str]) -> str:
-    """The module whose part the site is."""
-    while site not in modules:
-        site = site[: max(site.rfind("."), site.rfind("["))]
-    return site
 
 
 class Baseline:
@@ -240,7 +108,7 @@ class Baseline:
                 before()
             return self._call(given)
 
-        return run(call, self._model, self._snapshot, own=self._own)
+        return glance(call, self._model, self._snapshot, own=self._own)
 
     @property
     def moving(self) -> Difference | None:
@@ -254,6 +122,11 @@ class Baseline:
         """
         rounding = max(self.ran.rounding, other.rounding)
         judge = _Judge(rounding, look or everywhere, axes or unnamed)
+        outputs = tuple(self._outputs(other, judge))
+        return Comparison(outputs, self.noise, lambda: self._sites(other, judge))
+
+    def _sites(self, other: Ran, judge: _Judge) -> tuple[tuple[Difference, ...], str | None]:
+        """The sites that differ, and the one from which the runs cannot be paired."""
         sites, parted = [], None
         for before, again, after in zip_longest(self.ran.events, self._again.events, other.events):
             if before is None or after is None or _key(before) != _key(after):
@@ -268,7 +141,7 @@ class Baseline:
             found = judge.difference(before, again.value if same else None, after.value)
             if found is not None:
                 sites.append(found)
-        return Comparison(tuple(sites), tuple(self._outputs(other, judge)), self.noise, parted)
+        return tuple(sites), parted
 
     def _outputs(self, other: Ran, judge: _Judge) -> Iterator[Difference]:
         for name, value in self.ran.outputs.items():

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from probes.batch import leaves, map_leaves, sample_axes, sample_count, take
-from probes.compare import Baseline, Ran, named
+from probes.compare import Baseline
+from probes.execution import Ran, named
 from probes.finding import ExperimentError, Finding, Verdict
 from probes.first_step import first_batch
 from probes.guess import complete

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from probes.batch import take
-from probes.compare import NOISES, Comparison, Ran, gap, scale
+from probes.compare import NOISES, Comparison, gap, scale
+from probes.execution import Ran
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.hidden import Hidden

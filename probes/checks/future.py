@@ -60,7 +60,7 @@ class Future:
         later = (order > cut).expand(tensor.shape[: each.shared])
         changed = vary(tensor, later)
         if changed is None:
-            return Comparison((), (), 0.0, None)
+            return Comparison((), 0.0, lambda: ((), None))
         ran = experiment.evaluate(with_leaf(experiment.batch, each.key, changed))
         return experiment.evaluated.against(
             ran, _Earlier(experiment, each, order <= cut + each.ahead), experiment.axes

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from probes.bus import Kind
-from probes.compare import Baseline, compare, run
+from probes.compare import Baseline, compare
+from probes.execution import run
 from probes.replay import Snapshot
 
 
