@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
@@ -100,7 +101,12 @@ class Baseline:
         pairs = [(value, self._again.outputs.get(name)) for name, value in self.ran.outputs.items()]
         self.noise = max((gap(a, b)[0] for a, b in pairs if b is not None), default=0.0)
 
-    def run(self, given: Any, before: Callable[[], None] | None = None) -> Ran:
+    def run(
+        self,
+        given: Any,
+        before: Callable[[], None] | None = None,
+        under: Sequence[AbstractContextManager[Any]] = (),
+    ) -> Ran:
         """The call has run with this, from the same state; `before` was called just before it."""
 
         def call() -> Any:
@@ -108,7 +114,7 @@ class Baseline:
                 before()
             return self._call(given)
 
-        return glance(call, self._model, self._snapshot, own=self._own)
+        return glance(call, self._model, self._snapshot, under=under, own=self._own)
 
     @property
     def moving(self) -> Difference | None:

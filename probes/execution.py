@@ -118,10 +118,15 @@ def run(
 
 
 def glance(
-    call: Callable[[], Any], model: nn.Module, snapshot: Snapshot, *, own: bool = False
+    call: Callable[[], Any],
+    model: nn.Module,
+    snapshot: Snapshot,
+    *,
+    under: Sequence[AbstractContextManager[Any]] = (),
+    own: bool = False,
 ) -> Ran:
     """As `run`, but the events are had by a second run, if anybody asks for them."""
-    return _run(call, model, snapshot, (), BUDGET, own, every=False)
+    return _run(call, model, snapshot, under, BUDGET, own, every=False)
 
 
 def _run(
@@ -151,7 +156,7 @@ def _run(
     rounding = max((ROUNDING.get(each, 0.0) for each in formats), default=0.0)
     if every:
         return Ran(found, rounding, lambda: events)
-    return Ran(found, rounding, lambda: run(call, model, snapshot).events)
+    return Ran(found, rounding, lambda: run(call, model, snapshot, under=under).events)
 
 
 def _own(events: Sequence[Event], root: str) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -36,8 +36,9 @@ class Experiment:
     """A subject, the batch that is experimented with, and what its tensors mean.
 
     layout: declared and guessed. declared: as the user wrote it. arrays: what the checks measured
-    and the run folder is to keep, by name, each name a check's slug and what it is. Nothing of the
-    subject is changed by an experiment; what its code counts up outside of the model is not known.
+    and the run folder is to keep, by name, each name a check's slug and what it is. memo: what
+    several checks want to know, by name. Nothing of the subject is changed by an experiment; what
+    its code counts up outside of the model is not known.
     """
 
     subject: Subject
@@ -45,6 +46,7 @@ class Experiment:
     layout: Layout
     declared: Layout
     arrays: dict[str, NamedArray] = field(default_factory=dict, compare=False)
+    memo: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, subject: Subject) -> Experiment:
@@ -123,9 +125,9 @@ class Experiment:
         own = self.subject.predict is None
         return Baseline(self._evaluate, self.batch, self.subject.model, own)
 
-    def evaluate(self, batch: Batch) -> Ran:
+    def evaluate(self, batch: Batch, under: Sequence[AbstractContextManager[Any]] = ()) -> Ran:
         """The same of another batch, from the same state. Raises ExperimentError if it raises."""
-        return self.evaluated.run(batch)
+        return self.evaluated.run(batch, under=under)
 
     def _evaluate(self, batch: Batch) -> Mapping[str, Tensor]:
         model, fresh = self.subject.model.eval(), copied(batch)

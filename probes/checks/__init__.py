@@ -10,6 +10,7 @@ from probes.checks.idle_rate import IdleRate
 from probes.checks.label_shift import LabelShift
 from probes.checks.loss_formula import LossFormula
 from probes.checks.modes import Modes
+from probes.checks.more_padding import MorePadding
 from probes.checks.pad_leak import PadLeak
 from probes.checks.repeats import Repeats
 from probes.checks.thawed import Thawed
@@ -31,6 +32,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Broadcast(),
     LossFormula(),
     PadLeak(),
+    MorePadding(),
     BatchDependence(),
     Future(),
     LabelShift(),

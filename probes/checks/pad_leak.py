@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from probes.compare import Comparison, Difference
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
@@ -15,6 +14,7 @@ from probes.finding import Evidence, Finding, Verdict
 from probes.hidden import Hidden
 from probes.place import place
 from probes.vary import vary
+from probes.visible import leaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +47,10 @@ class PadLeak:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a mask and key."""
-        labels = {each.key for each in experiment.layout.labels}
-        for each in experiment.masks:
-            if each.mask.means == "id" or each.key in labels:
-                continue  # there the content is the mask, or is not read
-            changed = vary(experiment.tensors[each.key], ~each.keep, _seen(experiment, each))
-            if changed is not None:
-                yield from self._of(experiment, each, changed)
+        for each, found in leaks(experiment):
+            yield from self._of(experiment, each, found)
 
-    def _of(self, experiment: Experiment, each: Hidden, changed: Tensor) -> Iterator[Finding]:
-        look = _Look(experiment, each)
-        other = experiment.evaluate(with_leaf(experiment.batch, each.key, changed))
-        found = experiment.evaluated.against(other, look, experiment.axes)
+    def _of(self, experiment: Experiment, each: Hidden, found: Comparison) -> Iterator[Finding]:
         if not found.outputs or (each.guessed and _is_target(experiment, each.key, found)):
             return
         worst = max(found.outputs, key=lambda one: one.relative)
@@ -93,11 +85,6 @@ class PadLeak:
         )
 
 
-def _seen(experiment: Experiment, each: Hidden) -> Tensor:
-    """The values that the key holds at visible positions."""
-    return experiment.tensors[each.key][each.keep]
-
-
 def _is_start(experiment: Experiment, each: Hidden, found: Comparison) -> bool:
     """Whether only the loss moves, of rows padded on the left: the last pad may stand for a start.
 
@@ -118,37 +105,3 @@ def _is_target(experiment: Experiment, key: str, found: Comparison) -> bool:
     ran = experiment.evaluate(with_leaf(experiment.batch, key, other))
     moved = experiment.evaluated.against(ran).outputs
     return all(one.site == LOSS or not experiment.outputs[one.site].ndim for one in moved)
-
-
-class _Look:
-    """Looks where all masks let see; where the mask in question cannot be laid over, nowhere."""
-
-    def __init__(self, experiment: Experiment, each: Hidden) -> None:
-        self._layout = experiment.layout
-        self._each = each
-        self._others = [
-            one for one in experiment.masks if one.mask.key != each.mask.key and one.keep.ndim > 1
-        ]
-        self._unscored = dict(_unscored(experiment))
-
-    def __call__(self, site: str, value: Tensor) -> Tensor | None:
-        shape = tuple(value.shape)
-        axes = self._layout.axes.get(site)
-        look = self._each.over(shape, axes)
-        if look is None:
-            return None
-        for one in self._others:
-            seen = one.over(shape, axes)
-            look = look if seen is None else look & seen
-        scored = self._unscored.get(shape[:-1])
-        return look if scored is None else look & scored[..., None]
-
-
-def _unscored(experiment: Experiment) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """By the labels' shape: true where the label is not ignored."""
-    for labels in experiment.layout.labels:
-        values = experiment.tensors.get(labels.key)
-        if values is None or labels.shift or labels.ignore is None:
-            continue
-        if values.ndim > 1 and not values.is_floating_point():
-            yield tuple(values.shape), torch.ne(values, labels.ignore)

@@ -1,0 +1,146 @@
+"""MSK004: more padding changes what is visible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from probes.bus import Kind
+from probes.compare import Comparison
+from probes.experiment import LOSS, Experiment, resting_on
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.longer import Longer, everywhere_longer, longer
+from probes.place import place
+from probes.visible import Visible, leaks
+
+POINTWISE = (nn.Embedding, nn.Dropout, nn.LayerNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True, slots=True)
+class MorePadding:
+    """A batch padded to a greater length has another loss, or another output where visible.
+
+    Every key along the masked axis grows by some positions like those of a padded row, on the
+    side where the padding stands, in evaluation mode. What must not change: a mean that is taken
+    over the padded length, a normalisation over it, zeros that take their share of a softmax, a
+    position counted from the padded end, a loss divided by all positions. A batch that the model
+    cannot take any longer is not judged. Rows padded on the left move the positions of a model
+    that counts them from the left end: a note.
+
+    Sick: `(out * mask).sum(1) / out.shape[1]`.
+    Healthy: `(out * mask).sum(1) / mask.sum(1)`.
+    """
+
+    by: int = 3  # positions that are added
+
+    code: ClassVar[str] = "MSK004"
+    rule: ClassVar[str] = "more-padding"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """A padded batch whose keys can grow."""
+        if not experiment.masks:
+            return "no padding mask is declared and none was recognised"
+        if not any(True for _ in longer(experiment, self.by)):
+            return "no mask hides an end of a row, or it cannot be told which axes would grow"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding an axis that is padded."""
+        if self._all_at_once(experiment):
+            return
+        why, done = "", 0
+        for each in longer(experiment, self.by):
+            try:
+                found = _compared(experiment, each)
+            except ExperimentError as error:
+                why = str(error)
+                continue
+            done += 1
+            if found.outputs and not _is_leak(experiment, each, found):
+                yield self._finding(experiment, each, found)
+        if not done:
+            raise ExperimentError(f"no batch with more padding can be run: {why}")
+
+    def _all_at_once(self, experiment: Experiment) -> bool:
+        """Whether nothing changes with more of all padding, which settles it."""
+        each = everywhere_longer(experiment, self.by)
+        try:
+            return each is not None and not _compared(experiment, each).outputs
+        except ExperimentError:
+            return False
+
+    def _finding(self, experiment: Experiment, each: Longer, found: Comparison) -> Finding:
+        where = place(found, experiment.subject.model)
+        worst = max(found.outputs, key=lambda one: one.relative)
+        what = "the loss" if worst.site == LOSS else f"`{worst.site}` at visible positions"
+        mask = each.each
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"more padding under `{mask.mask.key}` changes {what} by "
+            f"{100 * worst.relative:.2g}% {where.words}: with {each.by} more positions of "
+            f"{', '.join(f'`{key}`' for key in each.keys)} that are hidden.",
+            fix="Look there for a mean, normalisation or softmax over the padded length, a "
+            "position counted from the padded end, a state read after the padding, a loss that "
+            "is divided by all positions.",
+            site=where.site,
+            phase="forward",
+            where=dict(worst.where),
+            evidence=(
+                Evidence(f"largest change of {what}", worst.largest, worst.limit),
+                Evidence("noise of an unchanged run", found.noise),
+                Evidence("positions added", each.by, None, mask.mask.key),
+            ),
+        )
+        if each.left and _counts_places(experiment, found):
+            finding = replace(
+                finding,
+                verdict=Verdict.NOTE,
+                fix="Nothing, if positions are meant to count the padding on the left; else give "
+                "position ids that start at the first visible token.",
+            )
+        return resting_on(finding, [mask.guessed] if mask.guessed else [])
+
+
+def _compared(experiment: Experiment, each: Longer) -> Comparison:
+    before = experiment.evaluated.ran
+    try:
+        ran = experiment.evaluate(each.batch)
+    except ExperimentError:
+        # outputs that end with the longest row, as packed ones do, want labels that do
+        labels = [one.key for one in experiment.layout.labels if one.key in each.keys]
+        if not labels:
+            raise
+        ran = experiment.evaluate(each.with_old(labels, experiment.batch))
+    look = Visible(experiment, each.each)
+    return experiment.evaluated.against(each.aligned(ran, before), look, experiment.axes)
+
+
+def _is_leak(experiment: Experiment, each: Longer, found: Comparison) -> bool:
+    """Whether MSK001 says already that the same mask leaks at the same place."""
+    model = experiment.subject.model
+    with suppress(ExperimentError):
+        return any(
+            one.mask.key == each.each.mask.key and place(leak, model) == place(found, model)
+            for one, leak in leaks(experiment)
+        )
+    return False
+
+
+def _counts_places(experiment: Experiment, found: Comparison) -> bool:
+    """Whether nothing but tables, norms and dropouts was at work before the first difference."""
+    modules = dict(experiment.subject.model.named_modules())
+    for event in experiment.evaluated.ran.events:
+        module = modules.get(event.module)
+        if found.sites and (event.site, event.kind) == (found.sites[0].site, found.sites[0].kind):
+            return event.kind is Kind.INPUT or isinstance(module, POINTWISE)
+        leaf = module is not None and not any(True for _ in module.children())
+        if leaf and not isinstance(module, POINTWISE):
+            return False
+    return True
