@@ -32,6 +32,8 @@ AXES = {
     "turn_mask": ("sample", "turn"),
     "scores": ("sample", "turn", "time", "feature"),
     "log_probs": ("sample", "turn", "time", "feature"),
+    "schema": ("sample", "turn", "unit", "feature"),
+    "schema.pool": ("sample", "turn", "unit", "feature"),
 }
 """Of batch keys and outputs."""
 
@@ -72,7 +74,7 @@ def layout(collate: Collate) -> Layout:
         axes={key: axes for key, axes in (AXES | ATTENTION).items() if _there(key, collate)},
         masks=tuple(mask for mask in MASKS if _there(mask.key, collate)),
         labels=(Labels("labels", output="scores", ignore=IGNORED, mask="step_mask"),),
-        reads=(Reads("scores", of="inputs", rule="causal"),),
+        reads=reads(collate),
         states=STATES[config.model],
         names={
             "ids": collate.vocabulary.name,
@@ -82,6 +84,18 @@ def layout(collate: Collate) -> Layout:
             "step_ids": [*KEYWORDS, *collate.unit_names],
         },
         frozen=("encoder.",) if config.bert_frozen else (),
+    )
+
+
+def reads(collate: Collate) -> tuple[Reads, ...]:
+    """What steps read of steps, units of word pieces, and merged units of units."""
+    layers = collate.config.transformer_layers
+    last = f"schema.layers.{layers - 1}" if layers else "schema.pool"
+    pieces = ("unit_pieces", "unit_piece_mask")
+    return (
+        Reads("scores", of="inputs", rule="causal"),
+        Reads("schema.pool", of="ids", rule="span", keys=pieces),
+        Reads("schema", of=last, rule="same"),
     )
 
 

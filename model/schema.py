@@ -23,6 +23,7 @@ class Schema(nn.Module):
         self.faults = faults
         inner = config.width if config.pre_transform else bert_width
         self.transform = nn.Linear(bert_width, inner) if config.pre_transform else nn.Identity()
+        self.pool = Pool(config, faults)
         self.kind = nn.Embedding(COLUMN + 1, inner)  # token type; 0 is the utterance
         self.distance = nn.Embedding(config.merge_turns, inner)  # turn distance
         self.layers = nn.ModuleList(
@@ -52,18 +53,6 @@ class Schema(nn.Module):
             seen = layer(seen, mask[:, None])
         return self.merge(seen * mask[:, None, :, None]) * mask[:, None, :, None]
 
-    def pool(self, hidden: Tensor, places: Tensor, there: Tensor) -> Tensor:
-        """Each unit's own word pieces as one vector: (n, t, s * l, inner) -> (n, t, u, inner)."""
-        n, t, u, p = places.shape
-        places = (places + self.faults.misaligned).clamp(0, hidden.shape[2] - 1)
-        found = _at(hidden, places.view(n * t, u * p))  # (n * t, u * p, inner)
-        found = found.view(n, t, u, p, -1)
-        count = there.sum(-1, keepdim=True).clamp(min=1)  # (n, t, u, 1)
-        if not self.faults.sum_over_padding:
-            found = found * there[..., None]
-        summed = found.sum(3)  # (n, t, u, p, inner) -> (n, t, u, inner)
-        return summed / count if self.config.pooling == "mean" else summed
-
     def merge(self, seen: Tensor) -> Tensor:
         """What the units were under this turn and earlier ones: (n, t, u, inner) -> (n, t, u, d).
 
@@ -87,6 +76,27 @@ class Schema(nn.Module):
             return self.join(merged.sum(2))  # type: ignore[no-any-return]
         # (n, t, k, u, inner) -> (n, t, u, k * inner)
         return self.join(merged.transpose(2, 3).flatten(3))  # type: ignore[no-any-return]
+
+
+class Pool(nn.Module):
+    """Each unit's own word pieces as one vector."""
+
+    def __init__(self, config: Config, faults: Faults) -> None:
+        super().__init__()
+        self.config = config
+        self.faults = faults
+
+    def forward(self, hidden: Tensor, places: Tensor, there: Tensor) -> Tensor:
+        """(n, t, s * l, inner) at (n, t, u, p) -> (n, t, u, inner)."""
+        n, t, u, p = places.shape
+        places = (places + self.faults.misaligned).clamp(0, hidden.shape[2] - 1)
+        found = _at(hidden, places.view(n * t, u * p))  # (n * t, u * p, inner)
+        found = found.view(n, t, u, p, -1)
+        count = there.sum(-1, keepdim=True).clamp(min=1)  # (n, t, u, 1)
+        if not self.faults.sum_over_padding:
+            found = found * there[..., None]
+        summed = found.sum(3)  # (n, t, u, p, inner) -> (n, t, u, inner)
+        return summed / count if self.config.pooling == "mean" else summed
 
 
 def _at(hidden: Tensor, places: Tensor) -> Tensor:

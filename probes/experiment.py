@@ -25,6 +25,7 @@ from probes.raised import said, source_of
 from probes.run import NamedArray
 from probes.seeding import seed_everything
 from probes.subject import Batch, Subject
+from probes.targets import targets
 
 LOSS = "<loss>"
 SIZES = (7, 5, 8, 6, 4, 3)  # samples that are experimented with: first what few axes are long
@@ -166,6 +167,11 @@ class Experiment:
             if len(axes) == 1:
                 found[name] = axes[0]
         return found
+
+    @cached_property
+    def targets(self) -> tuple[str, ...]:
+        """The keys that hold what the outputs should be."""
+        return tuple(targets(self))
 
     @cached_property
     def is_random(self) -> bool:

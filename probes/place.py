@@ -29,18 +29,23 @@ def place(found: Comparison, model: nn.Module) -> Place:
 
 def place_of(first: Difference, model: nn.Module) -> Place:
     """Where one difference enters."""
+    return came_about(first.kind, first.module, model)
+
+
+def came_about(kind: Kind, module: str, model: nn.Module) -> Place:
+    """Where what a module takes, or gives, came about."""
     root, modules = next(iter(every_module(model)))[0], dict(every_module(model))
-    if first.kind is Kind.OUTPUT:
-        leaf = not any(True for _ in modules[first.module].children())
+    if kind is Kind.OUTPUT:
+        leaf = not any(True for _ in modules[module].children())
         after = "" if leaf else ", after the last module that it calls"
-        return Place(first.module, f"in `{first.module}`{after}")
-    if first.module == root:
+        return Place(module, f"in `{module}`{after}")
+    if module == root:
         return Place(CODE, "in the subject's own code, before the model")
-    parent = first.module.rpartition(".")[0]
+    parent = module.rpartition(".")[0]
     while parent and not _has_forward(modules.get(parent)):
         parent = parent.rpartition(".")[0]
     site = parent or root
-    return Place(site, f"in the code of `{site}`, before it calls `{first.module}`")
+    return Place(site, f"in the code of `{site}`, before it calls `{module}`")
 
 
 def _has_forward(module: nn.Module | None) -> bool:

@@ -7,6 +7,7 @@ from probes.checks.broadcast import Broadcast
 from probes.checks.future import Future
 from probes.checks.held import Held
 from probes.checks.idle_rate import IdleRate
+from probes.checks.index_alignment import IndexAlignment
 from probes.checks.label_shift import LabelShift
 from probes.checks.loss_formula import LossFormula
 from probes.checks.modes import Modes
@@ -36,4 +37,5 @@ RULES: tuple[Check[Experiment], ...] = (
     BatchDependence(),
     Future(),
     LabelShift(),
+    IndexAlignment(),
 )

@@ -1,0 +1,275 @@
+"""IDX001: a unit's vector reads other tokens than those of its span."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from probes.alive import Alive, alive, last_pick, place_at
+from probes.batch import map_leaves
+from probes.bus import every_module
+from probes.cut import Read, Shape, cuts, read, units_shown
+from probes.experiment import Experiment, resting_on
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.layout import Reads
+from probes.offsets import Misread, Pairs, first, last, misread
+from probes.spans import Spans, spans
+from probes.subject import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class IndexAlignment:
+    """The tokens that a unit's vector depends on are not those that its span names.
+
+    What an encoder gives depends on all that it reads, so the question is asked at a cut: the
+    last tensor that still has a row for each token. The gradient of a unit's vector with respect
+    to it is not zero where the unit reads. Spans are declared by `Reads(rule="span")` or `"at"`,
+    or taken from index tensors (`starts` and `ends`, `spans`, `positions`) that are found to steer
+    what is read; then the offset that a special token in front explains is none. The pattern is
+    named: constant, growing by one a unit, a jump, the next unit, another sample.
+
+    Sick: `vectors[rows, starts + 1]` where the starts count `[CLS]` already.
+    Healthy: `vectors[rows, starts]`.
+    """
+
+    units: int = 3  # which must be wrong where nothing is declared
+
+    code: ClassVar[str] = "IDX001"
+    rule: ClassVar[str] = "index-alignment"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """Spans or places, declared or told by their names."""
+        same = any(each.rule == "same" for each in experiment.declared.reads)
+        if not same and not any(True for _ in spans(experiment)):
+            return (
+                "no key is declared or called as positions of tokens are: declare it by "
+                "`Layout(reads=(Reads('units', of='ids', rule='span', keys=('starts', 'ends')),))`"
+            )
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding for each declared reading."""
+        seen, kept, why = alive(experiment), 0, ""
+        for each in (*spans(experiment), *_same(experiment)):
+            found = _measured(experiment, seen, each)
+            if found is None:
+                why = why or _absent(each)
+                continue
+            pairs = _pairs(each, found)
+            if len(pairs.places) == 0 or (each.guessed and not _steers(experiment, each, found)):
+                continue
+            _keep(experiment, each, found, kept)
+            kept += 1
+            yield from self._judge(experiment, seen, each, found, pairs)
+        if why and not kept:
+            raise ExperimentError(why)
+
+    def _judge(
+        self, experiment: Experiment, seen: Alive, each: Spans, found: Read, pairs: Pairs
+    ) -> Iterator[Finding]:
+        strangers = [i for i, others in enumerate(found.foreign) if others]
+        missing = ~found.tokens.flatten(1).any(1)
+        if strangers and bool(missing[strangers].any()):
+            yield self._foreign(experiment, seen, each, found, strangers)
+            return
+        wrong = misread(pairs, "token" if each.reads.keys else "unit")
+        if wrong is None or (each.guessed and not self._sure(experiment, each, wrong)):
+            return
+        yield self._finding(experiment, seen, each, found, pairs, wrong)
+
+    def _sure(self, experiment: Experiment, each: Spans, wrong: Misread) -> bool:
+        """Whether a reading that nobody declared can be called wrong."""
+        if len(wrong.wrong) < min(self.units, wrong.looked) or wrong.pattern.startswith("by no"):
+            return False
+        if wrong.by is None:
+            return "and" not in wrong.pattern and "all units" not in wrong.pattern
+        fits = "every unit reads" in wrong.pattern
+        return fits and wrong.by != _special(experiment, each)
+
+    def _finding(
+        self,
+        experiment: Experiment,
+        seen: Alive,
+        each: Spans,
+        found: Read,
+        pairs: Pairs,
+        wrong: Misread,
+    ) -> Finding:
+        row = int(wrong.wrong[0])
+        at = pairs.places[row].tolist()
+        declared, actual = pairs.declared[row], pairs.read[row]
+        pick = last_pick(seen.picks, found.unit, found.cut.order)
+        where = place_at(experiment, found.unit)
+        names = _lead(experiment, each)
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"units do not read what {_keys(each.reads)} name, {where.words}: "
+            f"{wrong.pattern}; {_said(names, at)} is to read {_range(declared)} and reads "
+            f"{_range(actual)}.",
+            fix="Let positions and vectors count the same tokens, `[CLS]` and separators "
+            "included, at that index; or put right what is declared.",
+            site=where.site,
+            op=None if pick is None else pick.op,
+            phase="forward",
+            source=None if pick is None else pick.line,
+            samples=(int(at[0]),),
+            where=dict(zip(names, map(int, at), strict=True)),
+            evidence=(
+                Evidence("units that read other tokens", len(wrong.wrong), 0, f"of {wrong.looked}"),
+                Evidence("first token read", int(first(actual)), int(first(declared))),
+                Evidence("last token read", int(last(actual)), int(last(declared))),
+            ),
+        )
+        return resting_on(finding, [each.guessed] if each.guessed else [])
+
+    def _foreign(
+        self, experiment: Experiment, seen: Alive, each: Spans, found: Read, strangers: list[int]
+    ) -> Finding:
+        where = place_at(experiment, found.unit)
+        pick = last_pick(seen.picks, found.unit, found.cut.order)
+        sample, others = strangers[0], found.foreign[strangers[0]]
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"units read the tokens of another sample, {where.words}: those of sample "
+            f"{sample} read sample {', '.join(map(str, others))} and not their own.",
+            fix="Index along the token axis within each sample, or add where each sample begins.",
+            site=where.site,
+            op=None if pick is None else pick.op,
+            phase="forward",
+            source=None if pick is None else pick.line,
+            samples=(sample,),
+            where={"sample": sample},
+            evidence=(Evidence("samples whose units read another", len(strangers), 0),),
+        )
+        return resting_on(finding, [each.guessed] if each.guessed else [])
+
+
+def _same(experiment: Experiment) -> Iterator[Spans]:
+    """What is declared to read the same place of a site: every unit a span of its own."""
+    for each in experiment.declared.reads:
+        axes = experiment.layout.axes.get(each.output, ())
+        if each.rule != "same" or each.of in experiment.tensors or not axes[1:-1]:
+            continue
+        for seen in experiment.evaluated.ran.events:
+            if seen.site == each.of and seen.value is not None and seen.value.ndim == len(axes):
+                lead = seen.value.shape[: len(axes) - 1]
+                own = torch.eye(lead[-1], dtype=torch.bool, device=seen.value.device)
+                yield Spans(each, len(lead) - 1, own.expand(*lead, lead[-1]))
+                break
+
+
+def _measured(experiment: Experiment, seen: Alive, each: Spans) -> Read | None:
+    """What is read at the cut that agrees best with what is to be read."""
+    shape = Shape(each.lead, each.shared, each.tokens.shape[-1])
+    modules = dict(every_module(experiment.subject.model))
+    is_site = each.reads.output.partition("[")[0] in modules
+    site = each.reads.output if is_site and not each.guessed else None
+    of = each.reads.of if each.reads.of not in experiment.tensors else None
+    for unit in units_shown(seen, shape, site):
+        best: Read | None = None
+        for cut in cuts(seen, shape, unit, of):
+            found = read(shape, unit, cut)
+            if best is None or _errors(each, found) < _errors(each, best):
+                best = found
+            if not _errors(each, best):
+                break
+        if best is not None:
+            return best
+    return None
+
+
+def _errors(each: Spans, found: Read) -> int:
+    asked = found.asked[..., None]
+    return int(((found.tokens ^ each.tokens) & asked).sum())
+
+
+def _absent(each: Spans) -> str:
+    return (
+        f"no tensor of `{each.reads.output}` with the units' axes {each.lead} was seen to depend "
+        f"on one with a row for each token of `{each.reads.of}`"
+    )
+
+
+def _pairs(each: Spans, found: Read) -> Pairs:
+    """The units that have a span and read anything; ends as they fit best where unsaid."""
+    declared = each.tokens
+    if each.other is not None:
+        fits = int(((found.tokens ^ each.other) & found.asked[..., None]).sum())
+        if fits < _errors(each, found):
+            declared = each.other
+    keep = declared.any(-1) & found.tokens.any(-1) & found.asked
+    return Pairs(keep.nonzero(), declared[keep], found.tokens[keep])
+
+
+def _steers(experiment: Experiment, each: Spans, found: Read) -> bool:
+    """Whether what is read changes when units exchange their positions."""
+    keys = set(each.reads.keys)
+
+    def turned(path: str, leaf: object) -> object:
+        if path not in keys or not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.flip(1) if leaf.ndim > 1 and len(each.lead) > 1 else leaf.roll(1, 0)
+
+    batch: Batch = map_leaves(experiment.batch, turned)
+    try:
+        again = _measured(experiment, alive(experiment, batch), each)
+    except ExperimentError:
+        return False
+    return again is not None and not torch.equal(again.tokens, found.tokens)
+
+
+def _special(experiment: Experiment, each: Spans) -> int:
+    """1 where positions leave out a special token that every sample begins with."""
+    tokens = experiment.tensors[each.reads.of]
+    if tokens.is_floating_point() or tokens.ndim != 2:
+        return 0
+    same = bool((tokens[:, 0] == tokens[0, 0]).all()) and len(tokens) > 1
+    return int(same and bool(each.tokens[..., 0].any()))
+
+
+def _keep(experiment: Experiment, each: Spans, found: Read, number: int) -> None:
+    """Arrays (lead, 2): first and last token, -1 where there is none."""
+    names = _lead(experiment, each)
+    suffix = f"-{number + 1}" if number else ""
+    for what, tokens in (("declared", each.tokens), ("read", found.tokens)):
+        ends = torch.stack([first(tokens), last(tokens)], -1)
+        ends = ends.masked_fill(~tokens.any(-1, keepdim=True), -1)
+        experiment.keep(
+            f"index-alignment-{what}{suffix}",
+            ends,
+            (*names, "end"),
+            {"end": ["first", "last"]},
+            of=each.reads.of,
+            keys=list(each.reads.keys),
+            unit=found.unit.site,
+            cut=found.cut.site,
+        )
+
+
+def _lead(experiment: Experiment, each: Spans) -> list[str]:
+    key = each.reads.keys[0] if each.reads.keys else each.reads.output
+    axes = list(experiment.declared.axes.get(key, ()))[: len(each.lead)]
+    plain = ["sample", "turn", "unit"] if len(each.lead) == 3 else ["sample", "unit"]
+    return axes if len(axes) == len(each.lead) else plain[: len(each.lead)]
+
+
+def _keys(reads: Reads) -> str:
+    return " and ".join(f"`{key}`" for key in reads.keys) or f"their own places in `{reads.of}`"
+
+
+def _said(names: list[str], at: list[int]) -> str:
+    return ", ".join(f"{name} {place}" for name, place in zip(names, at, strict=True))
+
+
+def _range(tokens: Tensor) -> str:
+    low, high = int(first(tokens)), int(last(tokens))
+    return f"{low}" if low == high else f"{low} to {high}"

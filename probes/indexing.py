@@ -1,0 +1,125 @@
+"""Sees where code picks by index or changes shapes, with the line that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from probes.raised import source_here
+
+GATHERS = {
+    "gather": "aten.gather",
+    "take_along_dim": "aten.gather",
+    "index_select": "aten.index_select",
+}
+VIEWS = ("view", "reshape", "_unsafe_view", "view_as", "reshape_as", "unflatten")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pick:
+    """Something taken by index along one axis.
+
+    op: `aten.gather`, `aten.index_select`, `aten.index` or `aten.select`. source: what was picked
+    from. index: integers along `axis`; for `gather`, of the picked shape. rows: the indices of the
+    axes before, where they were given as well. out: what was picked. line: of the user's code.
+    """
+
+    op: str
+    order: int
+    source: Tensor
+    axis: int
+    index: Tensor
+    rows: tuple[Tensor, ...]
+    out: Tensor
+    line: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reshaped:
+    """A tensor that was given another shape without moving its numbers."""
+
+    op: str
+    order: int
+    before: tuple[int, ...]
+    out: Tensor
+    line: str | None
+
+
+class Indexing(TorchFunctionMode):
+    """While it is entered, every pick from floating numbers and every change of shape is noted."""
+
+    def __init__(self, clock: Iterator[int]) -> None:
+        super().__init__()
+        self.picks: list[Pick] = []
+        self.views: list[Reshaped] = []
+        self._clock = clock
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The function has run as it would have, and was looked at."""
+        given = kwargs or {}
+        out = func(*args, **given)
+        name = getattr(func, "__name__", "")
+        if not isinstance(out, Tensor) or not out.is_floating_point() or not args:
+            return out
+        if name in GATHERS or name == "__getitem__":
+            self._pick(name, args, given, out)
+        elif name in VIEWS and isinstance(args[0], Tensor):
+            before = tuple(args[0].shape)
+            if before != tuple(out.shape) and out.ndim > 1:
+                self.views.append(Reshaped(name, next(self._clock), before, out, source_here()))
+        return out
+
+    def _pick(self, name: str, args: Sequence[Any], given: Mapping[str, Any], out: Tensor) -> None:
+        source = args[0]
+        if not isinstance(source, Tensor):
+            return
+        found = _subscripts(args[1], source) if name == "__getitem__" else _named(name, args, given)
+        if found is not None:
+            axis, index, rows = found
+            order, line = next(self._clock), source_here()
+            op = GATHERS.get(name, "aten.index" if index.ndim else "aten.select")
+            self.picks.append(Pick(op, order, source, axis, index, rows, out, line))
+
+
+Found = tuple[int, Tensor, tuple[Tensor, ...]]
+
+
+def _named(name: str, args: Sequence[Any], given: Mapping[str, Any]) -> Found | None:
+    rest = list(args[1:])
+    words = ("indices", "dim") if name == "take_along_dim" else ("dim", "index")
+    values = {word: given.get(word) for word in words}
+    for word in words:
+        if values[word] is None and rest:
+            values[word] = rest.pop(0)
+    axis, index = values["dim"], values[words[0] if words[0] != "dim" else "index"]
+    if not isinstance(axis, int) or not isinstance(index, Tensor):
+        return None
+    return axis % max(1, args[0].ndim), index.detach(), ()
+
+
+def _subscripts(index: Any, source: Tensor) -> Found | None:
+    """Of integers and whole slices the last integers: `x[rows, at]`, `x[:, at]`, `x[:, -1]`."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if any(part is None or part is Ellipsis or _is_boolean(part) for part in parts):
+        return None
+    picked = [i for i, part in enumerate(parts) if isinstance(part, (int, Tensor, list))]
+    whole = all(part == slice(None) for part in parts if isinstance(part, slice))
+    if not picked or not whole or len(parts) > source.ndim:
+        return None
+    axis = picked[-1]
+    numbers = [torch.as_tensor(parts[i]).detach() for i in picked]
+    last = numbers[-1]
+    if last.is_floating_point():
+        return None
+    last = torch.where(last < 0, last + source.shape[axis], last)
+    before = tuple(numbers[:-1]) if picked == list(range(axis + 1)) else ()
+    return axis, last, before
+
+
+def _is_boolean(part: Any) -> bool:
+    return isinstance(part, bool) or (isinstance(part, Tensor) and part.dtype is torch.bool)
