@@ -22,6 +22,7 @@ from probes.hidden import Hidden, hidden
 from probes.layout import Layout
 from probes.one_step import Stepped, one_step
 from probes.raised import said, source_of
+from probes.recurrence import Recurrent
 from probes.run import NamedArray
 from probes.seeding import seed_everything
 from probes.subject import Batch, Subject
@@ -124,13 +125,14 @@ class Experiment:
     def evaluated(self) -> Baseline:
         """The batch in evaluation mode: outputs by name, and the loss as `<loss>`."""
         own = self.subject.predict is None
-        return Baseline(self._evaluate, self.batch, self.subject.model, own)
+        return Baseline(self.once, self.batch, self.subject.model, own)
 
     def evaluate(self, batch: Batch, under: Sequence[AbstractContextManager[Any]] = ()) -> Ran:
         """The same of another batch, from the same state. Raises ExperimentError if it raises."""
         return self.evaluated.run(batch, under=under)
 
-    def _evaluate(self, batch: Batch) -> Mapping[str, Tensor]:
+    def once(self, batch: Batch) -> Mapping[str, Tensor]:
+        """What the model gives in evaluation mode as it is now; nothing is put back."""
         model, fresh = self.subject.model.eval(), copied(batch)
         found: dict[str, Tensor] = {}
         if self.subject.predict is not None:
@@ -192,6 +194,13 @@ class Experiment:
         known = sample_axes(self.batch, self.layout)
         key = next((path for path in self.tensors if path in known), "")
         return (f"axes={{{key!r}: {self.layout.axes.get(key, ('sample',))!r}}}",)
+
+    @cached_property
+    def recurrent(self) -> list[Recurrent]:
+        """The calls of recurrent modules in a training forward pass of a copy of the model."""
+        from probes.life import Life
+
+        return Life(self).recurrent(self.batch)
 
     @cached_property
     def stepped(self) -> Stepped:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from probes.checks.batch_dependence import BatchDependence
 from probes.checks.broadcast import Broadcast
+from probes.checks.cut_state import CutState
 from probes.checks.future import Future
 from probes.checks.held import Held
 from probes.checks.idle_rate import IdleRate
 from probes.checks.index_alignment import IndexAlignment
 from probes.checks.label_shift import LabelShift
+from probes.checks.left_over import LeftOver
 from probes.checks.loss_formula import LossFormula
 from probes.checks.modes import Modes
 from probes.checks.more_padding import MorePadding
 from probes.checks.pad_leak import PadLeak
 from probes.checks.repeats import Repeats
+from probes.checks.still_state import StillState
 from probes.checks.thawed import Thawed
 from probes.checks.uncleared import Uncleared
 from probes.checks.unmoved import Unmoved
@@ -38,4 +41,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Future(),
     LabelShift(),
     IndexAlignment(),
+    LeftOver(),
+    StillState(),
+    CutState(),
 )

@@ -1,0 +1,340 @@
+"""STA001: the result of a batch depends on the batch before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from probes.attributes import Attribute, Leaves, changed, same, written_at
+from probes.batch import take
+from probes.experiment import LOSS, Experiment
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.layout import State
+from probes.life import Life, Outputs, differs, noise_of, other_batches
+from probes.stream import is_stream
+from probes.subject import Batch
+
+Act = Callable[[Life, Batch], Outputs]
+ERROR = "error: "
+ACTS: dict[str, Act] = {"evaluation": Life.evaluate, "training": Life.train}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A batch alone, and after another: the largest effect, and what carried it.
+
+    before: the batch that came first. culprits: attributes; emptied, the effect is gone.
+    """
+
+    act: Act
+    how: str
+    before: Batch
+    name: str
+    share: float
+    limit: float
+    culprits: tuple[Attribute, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOver:
+    """A batch gives other numbers when another batch came before it, at the same weights.
+
+    Copies of the model are given the batch alone, and another batch first; in evaluation mode,
+    and in training without an optimizer step. What was carried is found by emptying one
+    attribute after the other: a hidden state that is not reset, an encoding that is kept and
+    read again. Samples that read what other samples left are a warning; where they read the first
+    batch ever since, a fault; where batches continue each other row by row, or
+    `State(..., over="batch")` declares it, it is meant. What has no entry for each sample may be
+    running statistics, a queue or a counter: nothing is said of training then.
+
+    Sick: `out, self.hidden = self.lstm(x, self.hidden)`, for sequences that do not continue.
+    Healthy: `out, _ = self.lstm(x)`; or `model.reset()` before every sequence.
+    """
+
+    most: int = 12  # attributes that are emptied one by one
+
+    code: ClassVar[str] = "STA001"
+    rule: ClassVar[str] = "state-left-over"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """Another batch, or samples to make one of."""
+        if next(other_batches(experiment), None) is None:
+            return "there is one batch only, which cannot be cut into samples"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding."""
+        seen, reason = None, None
+        for how, act in ACTS.items():
+            try:
+                seen = self._seen(experiment, how, act)
+            except ExperimentError as error:
+                if how == "evaluation" or experiment.subject.train_step is None:
+                    reason = error  # else the loss may be out of use
+                continue
+            if seen is not None:
+                yield from self._findings(experiment, seen)
+                return
+        if reason is not None:
+            raise reason
+        yield from self._missing(experiment)
+
+    def _seen(self, experiment: Experiment, how: str, act: Act) -> _Seen | None:
+        batch, fresh = experiment.batch, Life(experiment)
+        alone = act(Life(experiment), batch)
+        noise = noise_of(alone, act(Life(experiment), batch))
+        if noise:
+            return self._outside_of(experiment, how, act)
+        raised: ExperimentError | None = None
+        for other in other_batches(experiment):
+            life = Life(experiment)
+            try:
+                act(life, other)
+            except ExperimentError as error:
+                raised = error
+                continue
+            effect = self._effect(life, batch, act, alone)
+            if effect is None:
+                return None
+            culprits = self._culprits(experiment, act, other, alone, fresh)
+            return _Seen(act, how, other, *effect, culprits)
+        assert raised is not None
+        raise raised
+
+    def _outside_of(self, experiment: Experiment, how: str, act: Act) -> _Seen | None:
+        """Where no two copies agree, what both remember may stand outside of them."""
+        one, *rest = islice(other_batches(experiment), 2)
+        pasts = [(one, one), (one, one), (rest[0] if rest else experiment.batch,) * 2]
+        given = []
+        for past in pasts:
+            life = Life(experiment)
+            for before in past:
+                act(life, before)
+            given.append(act(life, experiment.batch))
+        effect = differs(given[0], given[2], noise_of(given[0], given[1]))
+        return None if effect is None else _Seen(act, how, one, *effect, ())
+
+    def _effect(
+        self, life: Life, batch: Batch, act: Act, alone: Outputs
+    ) -> tuple[str, float, float] | None:
+        """What differs now; in evaluation, an error that was none before does."""
+        try:
+            return differs(alone, act(life, batch))
+        except ExperimentError as error:
+            if act is not Life.evaluate:
+                raise
+            return f"{ERROR}{error}", float("inf"), 0.0
+
+    def _culprits(
+        self,
+        experiment: Experiment,
+        act: Act,
+        other: Batch,
+        alone: Outputs,
+        fresh: Life,
+    ) -> tuple[Attribute, ...]:
+        """The fewest attributes that, emptied after the other batch, take the effect away."""
+        life = Life(experiment)
+        act(life, other)
+        moved = changed(fresh.contents, life.contents)
+
+        def cured(emptied: Sequence[Attribute]) -> bool:
+            trial = Life(experiment)
+            act(trial, other)
+            for each in emptied:
+                trial.forget(each, fresh)
+            try:
+                return differs(alone, act(trial, experiment.batch)) is None
+            except ExperimentError:
+                return False
+
+        for each in moved[: self.most]:
+            if cured([each]):
+                return (each,)
+        if not cured(moved):
+            return ()
+        needed = list(moved)
+        for each in moved[: self.most]:
+            rest = [one for one in needed if one != each]
+            if cured(rest):
+                needed = rest
+        return tuple(needed)
+
+    def _findings(self, experiment: Experiment, seen: _Seen) -> Iterator[Finding]:
+        declared = [each for each in experiment.declared.states if each.over == "batch"]
+        if any(each.carried for each in declared):
+            return
+        kept = [each for each in seen.culprits if _has_samples(experiment, seen, each)]
+        if kept:
+            yield self._carried(experiment, seen, kept, declared)
+        elif seen.culprits:
+            yield from self._other(experiment, seen)
+        else:
+            yield self._outside(seen)
+
+    def _carried(
+        self, experiment: Experiment, seen: _Seen, kept: list[Attribute], declared: list[State]
+    ) -> Finding:
+        first, renewed = kept[0], _is_renewed(experiment, seen, kept[0])
+        stream = renewed and not declared and is_stream(experiment)
+        verdict = Verdict.WARN if renewed and not declared else Verdict.FAIL
+        line = f"states=({State(first.site, over='batch')!r},)"
+        told = (
+            "still holds what the samples of the batch before it left"
+            if renewed
+            else "was made from an earlier batch and is read again instead of being made anew"
+        )
+        finding = _said(self, experiment, seen, Verdict.NOTE if stream else verdict, told, first)
+        fix = (
+            f"Reset `{first.site}` before every sequence that does not continue the last one."
+            if renewed
+            else f"Make `{first.site}` anew for every batch, or key it by what it is made from."
+        )
+        if stream:
+            fix = f"Nothing, since batches continue each other; `Layout({line})` would say so."
+        elif renewed and not declared:
+            fix += f" If it is carried on purpose, `Layout({line})` declares it."
+        return replace(finding, fix=fix)
+
+    def _other(self, experiment: Experiment, seen: _Seen) -> Iterator[Finding]:
+        """What holds no sample of its own; in training that is a matter of course."""
+        if seen.how == "training":
+            return
+        first = seen.culprits[0]
+        numbers = any(_is_content(leaf) for _, leaf in _held(experiment, seen, first))
+        only_loss = seen.name == LOSS and bool(experiment.outputs)
+        yield replace(
+            _said(
+                self,
+                experiment,
+                seen,
+                Verdict.WARN if numbers and not only_loss else Verdict.NOTE,
+                "is written in evaluation mode, and read by the next batch",
+                first,
+            ),
+            fix=f"Write `{first.site}` in training only (`if self.training:`), or not at all.",
+        )
+
+    def _outside(self, seen: _Seen) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"the result of a batch depends on the batch before it, in {seen.how}: "
+            f"its {_what(seen)}; no attribute or buffer of the model "
+            "carries it, so the subject's own code does.",
+            fix="Look for a global, a closure or a cached function that keeps a state or a result.",
+            site="<loss>",
+            phase="forward",
+            evidence=(Evidence(f"largest change of {_called(seen)}", seen.share, seen.limit),),
+        )
+
+    def _missing(self, experiment: Experiment) -> Iterator[Finding]:
+        """A state that is declared to be carried over batches, of which nothing is seen."""
+        for each in experiment.declared.states:
+            if each.over == "batch" and each.carried:
+                yield Finding(
+                    code=self.code,
+                    rule=self.rule,
+                    verdict=Verdict.FAIL,
+                    message=f"`{each.site}` is declared to be carried from batch to batch, and no "
+                    "result depends on the batch before.",
+                    fix="Keep the final state and start the next batch from it; or declare "
+                    f"`State({each.site!r}, over='batch', carried=False)`.",
+                    site=each.site,
+                    phase="forward",
+                    evidence=(Evidence("effect of the batch before", 0.0),),
+                )
+
+
+def _said(
+    check: LeftOver,
+    experiment: Experiment,
+    seen: _Seen,
+    verdict: Verdict,
+    told: str,
+    first: Attribute,
+) -> Finding:
+    others = [f"`{each.site}`" for each in seen.culprits if each != first]
+    also = f" (with {', '.join(others)})" if others else ""
+    return Finding(
+        code=check.code,
+        rule=check.rule,
+        verdict=verdict,
+        message=f"`{first.site}`{also} {told}: with another batch before it, in {seen.how}, the "
+        f"same batch's {_what(seen)}.",
+        fix="",
+        site=first.site,
+        phase="forward",
+        source=written_at(experiment.subject.model, first),
+        evidence=(Evidence(f"largest change of {_called(seen)}", seen.share, seen.limit),),
+    )
+
+
+def _called(seen: _Seen) -> str:
+    return "the loss" if seen.name == LOSS else f"`{seen.name}`"
+
+
+def _what(seen: _Seen) -> str:
+    """The end of a sentence that begins with the batch's."""
+    if seen.name.startswith(ERROR):
+        return f"result is an error: {seen.name.removeprefix(ERROR)}"
+    name = "loss" if seen.name == LOSS else f"`{seen.name}`"
+    return f"{name} changes by {100 * seen.share:.2g}%"
+
+
+def _held(experiment: Experiment, seen: _Seen, attribute: Attribute) -> Leaves:
+    life = Life(experiment)
+    seen.act(life, seen.before)
+    return life.contents.get(attribute, ())
+
+
+def _is_content(leaf: object) -> bool:
+    return isinstance(leaf, Tensor) and leaf.numel() > 1 and leaf.is_floating_point()
+
+
+def _is_renewed(experiment: Experiment, seen: _Seen, attribute: Attribute) -> bool:
+    """Whether the second batch writes the attribute too."""
+    life = Life(experiment)
+    seen.act(life, seen.before)
+    before = life.contents[attribute]
+    seen.act(life, experiment.batch)
+    return not same(before, life.contents.get(attribute))
+
+
+def _has_samples(experiment: Experiment, seen: _Seen, attribute: Attribute) -> bool:
+    """Whether it holds an entry a sample: an axis that shrinks with the batch, or follows it."""
+    size = experiment.size
+    if size < 2:
+        return any(_is_content(leaf) for _, leaf in _held(experiment, seen, attribute))
+    whole = _held(experiment, seen, attribute)
+    for order in (range(size - 1), [*range(size - 1), 0], [*range(size - 1), 1]):
+        fewer = replace(seen, before=take(seen.before, order, experiment.layout))
+        try:
+            other = _held(experiment, fewer, attribute)
+        except ExperimentError:
+            continue
+        if len(other) == len(whole) and any(
+            _follows(one, two, size) for (_, one), (_, two) in zip(whole, other, strict=True)
+        ):
+            return True
+    return False
+
+
+def _follows(one: object, two: object, size: int) -> bool:
+    """Whether one axis of `size` lost an entry, or changed in its last entry alone."""
+    if not isinstance(one, Tensor) or not isinstance(two, Tensor) or one.ndim != two.ndim:
+        return False
+    if one.shape != two.shape:
+        pairs = [(a, b) for a, b in zip(one.shape, two.shape, strict=True) if a != b]
+        return pairs == [(size, size - 1)]
+    moved = one != two
+    return bool(moved.any()) and any(
+        n == size and not bool(moved.narrow(axis, 0, n - 1).any())
+        for axis, n in enumerate(one.shape)
+    )

@@ -1,0 +1,207 @@
+"""STA002: every step of a recurrence starts from the same state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from probes.experiment import Experiment, resting_on
+from probes.finding import Evidence, Finding, Verdict
+from probes.layout import State
+from probes.recurrence import Call, Recurrent, equal
+
+
+@dataclass(frozen=True)
+class _Still:
+    """Parts of a state that stand still: calls that start from the state of the call before."""
+
+    parts: tuple[int, ...]
+    repeats: int
+    calls: int
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StillState:
+    """What a recurrent module gives is never the state that its next step starts from.
+
+    The calls of cells, and of layers that are given one step at a time, are compared in one
+    forward pass: each starts from the same state as the call before, and none from what the call
+    before gave. Of an LSTM, h or c alone may stand still. A layer that is given every step as a
+    sequence of its own is found by its rows. Where the layout declares the state to be carried
+    over time or turns it is a fault, else a warning. A module that is called once, or whose calls
+    are sequences of their own, is not recurrent over them.
+
+    Sick: `for x in inputs: h = cell(x, start)`.
+    Healthy: `for x in inputs: h = cell(x, h)`.
+    """
+
+    fewest: int = 2  # calls that start where the one before started
+
+    code: ClassVar[str] = "STA002"
+    rule: ClassVar[str] = "state-stands-still"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """A recurrent module that is called."""
+        return None if experiment.recurrent else "no recurrent module is called"
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding a module."""
+        for each in experiment.recurrent:
+            state = declared(experiment, each.site)
+            if state is not None and not state.carried:
+                yield from self._carried(each, state)
+                continue
+            still = self._still(each)
+            if still is not None:
+                yield self._standing(each, still, state)
+            elif (rows := _as_rows(experiment, each)) is not None:
+                yield self._split(each, rows, state)
+
+    def _still(self, each: Recurrent) -> _Still | None:
+        if not each.is_step or each.parts == 0:
+            return None
+        for calls in each.groups():
+            pairs = [(a, b) for a, b in pairwise(calls) if _are_steps(a, b)]
+            counts = [_repeats(pairs, i, each.parts) for i in range(each.parts)]
+            parts = [i for i, n in enumerate(counts) if n >= max(self.fewest, len(pairs) / 2)]
+            if parts:
+                source = next((call.source for call in calls[1:] if call.source), calls[0].source)
+                return _Still(tuple(parts), counts[parts[0]], len(calls), source)
+        return None
+
+    def _standing(self, each: Recurrent, still: _Still, state: State | None) -> Finding:
+        whole = len(still.parts) == each.parts
+        what = "state" if whole else each.part(still.parts[0])
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL if state is not None else Verdict.WARN,
+            message=f"the {what} of `{each.site}` never advances: of its {still.calls} calls in a "
+            f"forward pass {still.repeats} start from the {what} that the call before started "
+            "from, and none from what the call before gave.",
+            fix=f"Give `{each.site}` the {what} that its last call returned.",
+            site=each.site,
+            phase="forward",
+            source=still.source,
+            where={"time": 1},
+            evidence=(Evidence("calls that start as the call before", still.repeats, 0),),
+        )
+        return _guessed(finding, each.site, state)
+
+    def _split(self, each: Recurrent, steps: int, state: State | None) -> Finding:
+        call = each.calls[0]
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL if state is not None else Verdict.WARN,
+            message=f"`{each.site}` is given every step as a sequence of its own: "
+            f"{tuple(call.x.shape)} holds {steps} steps of each sequence as rows, all of which "
+            "start from the same state, which never advances.",
+            fix=f"Give `{each.site}` the steps along its time axis.",
+            site=each.site,
+            phase="forward",
+            source=call.source,
+            where={"time": 1},
+            evidence=(Evidence("steps in a sequence that the module is given", 1, steps),),
+        )
+        return _guessed(finding, each.site, state)
+
+    def _carried(self, each: Recurrent, state: State) -> Iterator[Finding]:
+        """A state that is declared not to be carried, and is."""
+        for calls in each.groups():
+            for t, (one, two) in enumerate(pairwise(calls), 1):
+                given = two.before[: each.parts]
+                if given and all(map(_is_from, given, one.after(each.parts))):
+                    yield Finding(
+                        code=self.code,
+                        rule=self.rule,
+                        verdict=Verdict.FAIL,
+                        message=f"`{each.site}` is declared not to carry its state over "
+                        f"{state.over}, and call {t} starts from what call {t - 1} gave.",
+                        fix="Start it afresh; or declare "
+                        f"`State({each.site!r}, over={state.over!r})`.",
+                        site=each.site,
+                        phase="forward",
+                        source=two.source,
+                        where={"time": t},
+                        evidence=(Evidence("calls with a carried state", 1, 0),),
+                    )
+                    return
+
+
+def declared(experiment: Experiment, site: str) -> State | None:
+    """What the layout says of the module's state within a batch."""
+    states = [s for s in experiment.declared.states if s.site == site and s.over != "batch"]
+    return states[0] if states else None
+
+
+def _guessed(finding: Finding, site: str, state: State | None) -> Finding:
+    line = f"states=({State(site, carried=False)!r},)"
+    return resting_on(finding, [] if state is not None else [line])
+
+
+def _is_from(given: object, gave: object) -> bool:
+    return equal(given.value, gave.value)  # type: ignore[attr-defined]
+
+
+def _are_steps(one: Call, two: Call) -> bool:
+    """Whether both read as many rows, and not the same ones."""
+    return one.x.shape == two.x.shape and not equal(one.x, two.x)
+
+
+def _repeats(pairs: Sequence[tuple[Call, Call]], part: int, parts: int) -> int:
+    """How many start from the state of the call before; 0 if one starts from what that gave."""
+    found = 0
+    for one, two in pairs:
+        if not one.before and not two.before:
+            found += 1
+        elif len(one.before) > part and len(two.before) > part:
+            gave = one.after(parts)[part].value
+            if equal(two.before[part].value, gave):
+                return 0
+            found += equal(two.before[part].value, one.before[part].value)
+    return found
+
+
+def _as_rows(experiment: Experiment, each: Recurrent) -> int | None:
+    """How many steps of a sequence a layer is given as rows; None where it is not so."""
+    if not isinstance(each.module, nn.RNNBase) or not each.is_step or experiment.size < 2:
+        return None
+    for calls in each.groups():
+        if len(calls) > 1:
+            return None
+    call = each.calls[0]
+    count = call.x.shape[0 if each.module.batch_first else 1]
+    for steps in sorted(_lengths(experiment), reverse=True):
+        if count % (steps * experiment.size) == 0 and all(
+            _is_repeated(part.value, steps) for part in call.before
+        ):
+            return steps
+    return None
+
+
+def _lengths(experiment: Experiment) -> set[int]:
+    """Of the axes of the batch that may be time."""
+    ordered = ("time", "token", "turn", "unit")
+    found = set()
+    for key, tensor in experiment.tensors.items():
+        names = experiment.layout.axes.get(key, ())
+        known = len(names) == tensor.ndim
+        found |= {
+            n
+            for i, n in enumerate(tensor.shape)
+            if i and n > 2 and (names[i] in ordered if known else i < max(2, tensor.ndim - 1))
+        }
+    return found
+
+
+def _is_repeated(state: Tensor, steps: int) -> bool:
+    """Whether as many rows in turn are one and the same, as by `repeat_interleave`."""
+    rows = state.reshape(state.shape[0], -1, steps, state.shape[-1])
+    return bool((rows == rows[:, :, :1]).all())
