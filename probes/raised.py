@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
@@ -87,3 +88,14 @@ def source_here() -> str | None:
     """`file.py:line` of the innermost frame of the user's own code that is at work now."""
     frames = reversed(traceback.extract_stack())
     return next((_place(frame) for frame in frames if _is_own(frame.filename)), None)
+
+
+def source_of_code(function: Callable[..., object]) -> str | None:
+    """`file.py:line` where a function of the user's own begins; None where it is not theirs."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None or not _is_own(code.co_filename):
+        return None
+    lines, first = inspect.getsourcelines(code)
+    after = next((i for i, line in enumerate(lines) if line.lstrip().startswith("def ")), 0)
+    frame = traceback.FrameSummary(code.co_filename, first + after, code.co_name)  # past decorators
+    return _place(frame)

@@ -6,6 +6,7 @@ from probes.checks.batch_dependence import BatchDependence
 from probes.checks.broadcast import Broadcast
 from probes.checks.cut_state import CutState
 from probes.checks.future import Future
+from probes.checks.gradient import Gradient
 from probes.checks.held import Held
 from probes.checks.idle_rate import IdleRate
 from probes.checks.index_alignment import IndexAlignment
@@ -35,6 +36,7 @@ RULES: tuple[Check[Experiment], ...] = (
     IdleRate(),
     Broadcast(),
     LossFormula(),
+    Gradient(),
     PadLeak(),
     MorePadding(),
     BatchDependence(),

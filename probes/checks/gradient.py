@@ -1,0 +1,227 @@
+"""WIR011: the gradient is not the derivative of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from probes.drawn import drawn_from_parameters
+from probes.enters import Entered, enters
+from probes.experiment import LOSS, Experiment, attempted
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.functions import Wrong, applied, own_functions, wrong
+from probes.slopes import Direction, Exact, Slope, direction, dot
+from probes.uncut import Cut, Cuts
+
+JUMPS = "is constant between jumps, its gradient made up, as by a straight-through estimator"
+WAYS = 2  # directions, all of which must disagree
+
+
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    """A top-level module whose slope is not what the backward pass says."""
+
+    name: str
+    way: Direction
+    slope: Slope
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """What the backward pass gives is not the slope of the loss, in float64.
+
+    The parameters of each top-level module move along a random direction, and the loss with them;
+    differences, trusted where two step sizes agree, are compared with what the gradient says. What
+    disagrees is followed inwards, module by module. A wrong backward of the user's own is a fault;
+    what no gradient passes, or `.data` cuts, a warning. A `detach` or `no_grad` that leaves
+    other ways back, a forward that is constant between jumps (a straight-through estimator), the
+    identity with another backward (a reversal) and what is drawn from parameters are notes.
+
+    Sick: `backward` of x ** 3 that returns `grad * 2 * x`; `x / x.data.norm()`.
+    Healthy: `F.gumbel_softmax(x, hard=True)`; `x + (quantised - x).detach()`.
+    """
+
+    code: ClassVar[str] = "WIR011"
+    rule: ClassVar[str] = "gradient-is-not-the-loss's"
+    family: ClassVar[Literal["check"]] = "check"
+    slow: ClassVar[bool] = True
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """A loss, and parameters that are to learn."""
+        if LOSS not in experiment.evaluated.ran.outputs:
+            return "the loss could not be had: `Subject.loss` raises"
+        return None if _groups(experiment) else "no parameter is to learn"
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """One finding for each function that is wrong, or one for where it goes wrong."""
+        exact = Exact(experiment)
+        with exact.float64(), attempted("in float64 the loss"):
+            bad = self._bad(experiment, exact)
+            if bad:
+                yield from self._why(exact, bad)
+
+    def _bad(self, experiment: Experiment, exact: Exact) -> list[_Bad]:
+        gradient, groups = exact.gradient(), _groups(experiment)
+        found, kept = [], []
+        for name, parameters in groups.items():
+            way = direction(parameters, 0)
+            slope = exact.along(way, dot(gradient, way))
+            kept.append([slope.back, float("nan") if slope.real is None else slope.real])
+            if not slope.agree and _disagrees_again(exact, gradient, parameters):
+                found.append(_Bad(name, way, slope))
+        experiment.keep(
+            f"{self.rule.removesuffix('s').replace(chr(39), '')}",
+            torch.tensor(kept, dtype=torch.float64),
+            ("module", "slope"),
+            {"module": list(groups), "slope": ["backward", "differences"]},
+        )
+        if all(row[1] != row[1] for row in kept):
+            raise ExperimentError("differences of the loss do not settle at any step size")
+        return found
+
+    def _why(self, exact: Exact, bad: list[_Bad]) -> Iterator[Finding]:
+        functions = _wrong_functions(exact)
+        if functions:
+            yield from (self._function(each, bad) for each in functions)
+            return
+        cuts = [each for each in bad if each.slope.back == 0]
+        worst = max(cuts or bad, key=lambda each: abs(each.slope.real or 0.0))
+        if all(each.slope.flat for each in bad):
+            yield self._said(Verdict.NOTE, worst, None, None, f"the loss {JUMPS}")
+            return
+        place = enters(exact)
+        explicit = _explicit(exact, worst)
+        if explicit is None and drawn_from_parameters(exact):
+            yield self._said(Verdict.NOTE, worst, place, None, "numbers are drawn from it")
+            return
+        yield self._cut(worst, place, explicit)
+
+    def _cut(self, bad: _Bad, place: Entered | None, cut: Cut | None) -> Finding:
+        if cut is not None:
+            how = {"detach": "`detach`", "data": "`.data`", "no_grad": "`no_grad`"}[cut.kind]
+            meant = cut.kind != "data" and bad.slope.back != 0
+            return self._said(
+                Verdict.NOTE if meant else Verdict.WARN, bad, place, cut.source,
+                f"{how} cuts {'one of its ways' if bad.slope.back else 'the way'} back",
+            )  # fmt: skip
+        if place is not None and place.slope.flat:
+            return self._said(Verdict.NOTE, bad, place, None, f"what follows {JUMPS}")
+        nothing = place is not None and place.slope.back == 0
+        return self._said(
+            Verdict.WARN, bad, place, None,
+            "no gradient comes back from there, though the loss depends on it"
+            if nothing or bad.slope.back == 0
+            else "what comes back from there is not the derivative",
+        )  # fmt: skip
+
+    def _said(
+        self, verdict: Verdict, bad: _Bad, place: Entered | None, source: str | None, why: str
+    ) -> Finding:
+        where = f", {place.words}" if place is not None else ""
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=verdict,
+            message=f"the gradient of `{bad.name}` is not the loss's{where}: {why}.",
+            fix="Nothing, if that is meant."
+            if verdict is Verdict.NOTE
+            else "Look there for `.detach()`, `.data`, `.item()`, `torch.tensor(...)`, `numpy()`, "
+            "`argmax`, or a hook that changes gradients, and compute with the tensor itself.",
+            site=place.site if place is not None else bad.name,
+            phase="backward",
+            source=source,
+            evidence=_evidence(bad),
+        )
+
+    def _function(self, found: Wrong, bad: list[_Bad]) -> Finding:
+        meant = found.flat or (found.identity and found.factor is not None)
+        what = (
+            "its forward is constant between jumps: a straight-through estimator"
+            if found.flat
+            else f"it passes its input on, and {_times(found.factor)}"
+            if meant
+            else f"it gives {_times(found.factor)}"
+        )
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.NOTE if meant else Verdict.FAIL,
+            message=f"the backward of `{found.name}` is not the derivative of its forward: {what}.",
+            fix="Nothing, if that is meant."
+            if meant
+            else f"Derive `{found.name}.backward` anew, and try `torch.autograd.gradcheck` on it.",
+            site=found.site or bad[0].name,
+            phase="backward",
+            source=found.source,
+            evidence=(
+                Evidence(f"slope by `{found.name}.backward`", found.back[0], found.real[0]),
+                *_evidence(bad[0]),
+            ),
+        )
+
+
+def _times(factor: float | None) -> str:
+    if factor is None:
+        return "another vector than the derivative"
+    return f"{factor:.3g} times the derivative" + (", a reversal" if factor < 0 else "")
+
+
+def _evidence(bad: _Bad) -> tuple[Evidence, ...]:
+    real = bad.slope.real
+    return (
+        Evidence(f"slope of the loss along `{bad.name}`, by the backward pass", bad.slope.back),
+        Evidence("the same by differences", real if real is not None else "unsettled"),
+        Evidence("how far off the differences may be", bad.slope.error),
+    )
+
+
+def _groups(experiment: Experiment) -> dict[str, dict[str, Tensor]]:
+    """The parameters that are to learn, by top-level module; the model's own each by itself."""
+    frozen = experiment.declared.frozen or ("\0",)
+    found: dict[str, dict[str, Tensor]] = {}
+    held = experiment.stepped.rates
+    for name, parameter in experiment.subject.model.named_parameters():
+        learns = parameter.requires_grad and not name.startswith(frozen) and parameter.numel()
+        if learns and name in held:
+            found.setdefault(name.partition(".")[0], {})[name] = parameter
+    return found
+
+
+def _disagrees_again(
+    exact: Exact, gradient: Mapping[str, Tensor | None], parameters: Mapping[str, Tensor]
+) -> bool:
+    ways = [direction(parameters, seed) for seed in range(1, WAYS)]
+    return not any(exact.along(way, dot(gradient, way)).agree for way in ways)
+
+
+def _wrong_functions(exact: Exact) -> list[Wrong]:
+    own: list[type[torch.autograd.Function]] = []
+    exact.gradient(look=lambda loss: own.extend(own_functions(loss)))
+    if not own:
+        return []
+    with applied(exact.model, own) as calls:
+        exact.value()
+    return wrong(calls)
+
+
+def _explicit(exact: Exact, bad: _Bad) -> Cut | None:
+    """The cut without which the gradient is the loss's; None where there is none."""
+    seen = Cuts()
+    exact.gradient(around_loss=seen)
+
+    def cured(*undone: Cut) -> bool:
+        try:
+            gradient = exact.gradient(around_loss=Cuts(lambda cut: cut in undone))
+        except Exception:
+            return False  # it cannot be done without
+        slope = bad.slope
+        return Slope(dot(gradient, bad.way), slope.real, slope.error, False).agree
+
+    if not seen.seen or not cured(*seen.seen):
+        return None
+    alone = (cut for cut in seen.seen if cured(cut))
+    return next(alone, next(iter(seen.seen)))
