@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,13 @@ from model.metrics import METRICS
 from model.network import build
 from model.optimise import clipped, optimizer, schedule
 from model.order import cut
+from model.parser import Parser
 from model.read import Corpus, Interaction, embedded
 from probes import Subject
 from probes.batch import take
+
+if TYPE_CHECKING:
+    from overfit.notebook import Notebook
 
 AT_ONCE = 20
 """Interactions in a batch."""
@@ -42,6 +47,12 @@ def subject(config: Config, corpus: Corpus, faults: Faults = Faults()) -> Subjec
     All batches have one shape but for their last, so that any samples can be joined.
     """
     model = build(config, corpus, faults)
+    return around(model, batches(model.collate, cut(config, corpus.interactions)))
+
+
+def around(model: Parser, batches: Iterable[Batch]) -> Subject:
+    """The model, trained on these batches as its configuration says."""
+    config = model.config
     whole = clipped(config, model)
 
     def step(model: nn.Module, batch: Batch, over: Optimizer) -> Tensor:
@@ -54,7 +65,7 @@ def subject(config: Config, corpus: Corpus, faults: Faults = Faults()) -> Subjec
 
     return Subject(
         model,
-        batches(model.collate, cut(config, corpus.interactions)),
+        batches,
         loss,
         lambda model: optimizer(config, model),
         predict=lambda model, batch: model(batch),
@@ -73,16 +84,32 @@ def _moves(config: Config) -> bool:
     return config.warmup > 0 or config.schedule != "constant"
 
 
+def log() -> Notebook:
+    """The log as a notebook: `whynan notebook model.subject:log`."""
+    from model.log import log
+
+    return log()
+
+
+def faults() -> Notebook:
+    """Each planted bug by itself: `whynan notebook model.subject:faults`."""
+    from model.log import faults
+
+    return faults()
+
+
 def describe(batch: Batch, index: int) -> str:
     """The database and the first utterance of a sample."""
     return f"{batch['database'][index]}: {batch['utterance'][index]}"
 
 
-def batches(collate: Collate, interactions: Sequence[Interaction]) -> list[Batch]:
-    """The interactions, `AT_ONCE` a batch, padded as if they were one, with ids for their names."""
+def batches(
+    collate: Collate, interactions: Sequence[Interaction], at_once: int = AT_ONCE
+) -> list[Batch]:
+    """The interactions, so many a batch, padded as if they were one, with ids for their names."""
     whole = named(collate(interactions))
-    starts = range(0, len(interactions), AT_ONCE)
-    return [take(whole, range(start, min(start + AT_ONCE, len(interactions)))) for start in starts]
+    starts = range(0, len(interactions), at_once)
+    return [take(whole, range(start, min(start + at_once, len(interactions)))) for start in starts]
 
 
 def named(batch: Batch) -> Batch:

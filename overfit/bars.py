@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from overfit.child import Job
 from overfit.process import Process
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Bars:
         if words:
             self.shown.update(self.tasks[name], said=words)
 
-    def look(self, processes: Sequence[Process]) -> None:
+    def look(self, processes: Sequence[Process[Job]]) -> None:
         """The bars of these processes stand where they do."""
         for each in processes:
             plan = each.job.plan

@@ -1,4 +1,4 @@
-"""A suite in a process of its own: what runs in the child.
+"""A job in a process of its own: what runs in the child, and the job that is a suite.
 
 The parent writes one line, the job, to standard input and keeps it open: its end, be it that the
 parent closes it or dies, ends the child. The child writes lines of JSON to standard output.
@@ -12,10 +12,12 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
+from overfit.death import write_death
 from overfit.plan import Plan
 
 INTERRUPTED = 130
@@ -25,13 +27,24 @@ PAUSE = 0.1  # seconds between two words about the same suite
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a child is asked to do: nothing but an address and plain settings."""
+    """A suite that a child is asked to run: nothing but an address and plain settings."""
+
+    module: ClassVar[str] = "overfit.child"
 
     address: str
     device: str | None
     threads: int
     folder: Path
     plan: Plan
+
+    @property
+    def name(self) -> str:
+        """The name of its part in the run folder."""
+        return self.plan.name
+
+    def died(self, said: str) -> None:
+        """The record tells how the child ended before its time."""
+        write_death(self.folder, self.plan, said)
 
     def line(self) -> str:
         """The job as one line of JSON."""
@@ -46,13 +59,18 @@ class Job:
 
 def main() -> None:
     """The suite has run; ends with the status that says how."""
+    serve(lambda row, mouth: _run(Job.read(row), mouth))
+
+
+def serve(run: Callable[[dict[str, Any], TextIO], int]) -> None:
+    """`run` has done the job that the parent wrote; ends with the status that it returned."""
     row = json.loads(_line())
     sys.argv = row["argv"]
     mouth = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what the user's code prints goes where its errors go
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        raise SystemExit(_run(Job.read(row), mouth))
+        raise SystemExit(run(row, mouth))
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 
@@ -87,7 +105,7 @@ def _run(job: Job, mouth: TextIO) -> int:
 
 
 class Mouth:
-    """Tells the parent where the suite stands, not more often than one can read."""
+    """Tells the parent where its job stands, not more often than one can read."""
 
     def __init__(self, out: TextIO) -> None:
         self.out = out

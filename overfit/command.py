@@ -1,4 +1,4 @@
-"""`whynan diagnose` and `whynan overfit`."""
+"""`whynan diagnose`, `whynan overfit` and `whynan notebook`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,29 @@ Jobs = Annotated[
         min=1, help="Suites side by side; as many as there are cores.", show_default=False
     ),
 ]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        min=1,
+        help="Experiments side by side; as many as there are cores.",
+        show_default=False,
+    ),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="Run these experiments alone.", metavar="NAME..."),
+]
+Names = Annotated[  # what follows the first name after `--only`
+    list[str] | None, typer.Argument(metavar="", hidden=True, show_default=False)
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the run in --out: what is complete there is kept, the rest runs again.",
+    ),
+]
 
 
 def diagnose(
@@ -38,12 +61,13 @@ def diagnose(
     device: Device = None,
     jobs: Jobs = None,
     out: Out = None,
+    resume: Resume = False,
 ) -> None:
     """Say why a subject does not train: first step, NaN hunt, overfit suites, report."""
     from overfit.asked import Asked
 
     asked = Asked(parse_sizes(sizes), steps, seed, True, quick, dropout, device, jobs)
-    _examine(subject, asked, out)
+    _examine(subject, asked, out, resume)
 
 
 def overfit(
@@ -55,24 +79,55 @@ def overfit(
     device: Device = None,
     jobs: Jobs = None,
     out: Out = None,
+    resume: Resume = False,
 ) -> None:
     """Train on a few samples under the watch, and say whether they were memorised."""
     from overfit.asked import Asked
 
     asked = Asked(parse_sizes(sizes), steps, seed, False, False, dropout, device, jobs)
-    _examine(subject, asked, out)
+    _examine(subject, asked, out, resume)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (diagnose, overfit)
+def notebook(
+    address: Annotated[
+        str, typer.Argument(metavar="NOTEBOOK", help="FILE.py:NAME or package.module:NAME.")
+    ],
+    names: Names = None,
+    only: Only = None,
+    quick: Quick = False,
+    seed: Seed = 0,
+    jobs: AtOnce = None,
+    out: Out = None,
+    resume: Resume = False,
+) -> None:
+    """Run a list of named experiments side by side, and write one page of what they came to."""
+    from overfit.run_notebook import run_notebook
+    from overfit.table import say_found, say_results
+    from probes.command import done
+    from reports import render
+
+    chosen = [name for words in (only or []) + (names or []) for name in words.split(",") if name]
+    ran = run_notebook(address, chosen, quick=quick, seed=seed, jobs=jobs, out=out, resume=resume)
+    if ran.found:
+        say_found(ran.found)
+        print()
+    say_results(ran.results)
+    if ran.interrupted:
+        print(f"ended by Ctrl-C: `--out {ran.folder} --resume` goes on with it")
+    print(f"report: {render(ran.folder)}")
+    done(ran.folder)
 
 
-def _examine(subject: str, asked: Asked, out: Path | None) -> NoReturn:
+COMMANDS: tuple[Callable[..., None], ...] = (diagnose, overfit, notebook)
+
+
+def _examine(subject: str, asked: Asked, out: Path | None, resume: bool) -> NoReturn:
     from overfit.diagnose import examine
     from overfit.story import notes
     from probes.command import finish
     from reports import render
 
-    run = examine(subject, asked, out)
+    run = examine(subject, asked, out, resume)
     if not run.complete:
         print("ended by Ctrl-C: suites that were cut off are not judged")
     for note in notes(run):

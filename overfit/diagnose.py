@@ -16,12 +16,13 @@ from overfit.bars import Bars
 from overfit.heads import Heads
 from overfit.moves import here, side_by_side
 from overfit.plan import check_sizes
+from overfit.resume import open_folder
 from overfit.rules import RULES
 from overfit.samples import Samples, draw
 from overfit.story import story
 from probes.finding import limits
 from probes.raised import asked_of_user
-from probes.record import Recorder, new_folder
+from probes.record import Recorder
 from probes.reread import reread
 from probes.run import Run
 from probes.seeding import kept_random_state, seed_everything
@@ -44,11 +45,13 @@ def diagnose(
     device: str | None = None,
     jobs: int | None = None,
     out: Path | None = None,
+    resume: bool = False,
 ) -> Run:
     """The whole diagnosis has run; its record holds `judgement`, its folder `report.html`.
 
     subject: an address, whose suites run side by side in fresh processes, or a Subject, whose
     suites run here one after the other on copies of its model.
+    resume: the run in `out` is gone on with, as `open_folder` does.
     Raises RequestError where the first step, a size or the folder will not do.
     """
     asked = Asked(
@@ -62,15 +65,18 @@ def diagnose(
     )
     from reports import render
 
-    run = examine(subject, asked, out)
+    run = examine(subject, asked, out, resume)
     render(run.folder)
     return run
 
 
-def examine(subject: Subject | str, asked: Asked, out: Path | None = None) -> Run:
+def examine(
+    subject: Subject | str, asked: Asked, out: Path | None = None, resume: bool = False
+) -> Run:
     """The subject went through what was asked; the run folder tells of it, without a page yet.
 
     Ctrl-C ends all processes; what is done is judged, and the record says that it is incomplete.
+    When resuming, the parts that are complete in `out` are kept, and all others run again.
     Raises RequestError where the first step, a metric, a size or the folder will not do.
     """
     loaded = _loaded(subject, asked)
@@ -78,11 +84,12 @@ def examine(subject: Subject | str, asked: Asked, out: Path | None = None) -> Ru
     samples = draw(loaded, asked.sizes, asked.seed)[min(asked.sizes)]
     if first is not None:
         _check_metrics(loaded, samples)
+    settings = _settings(subject, asked)
     record = Recorder(
-        new_folder(out),
+        open_folder(out, resume, {k: v for k, v in settings.items() if k not in ("jobs", "notes")}),
         seed=asked.seed,
         device=_device(loaded),
-        settings={**_settings(subject, asked), "first_step": first and asdict(first)},
+        settings={**settings, "first_step": first and asdict(first)},
         limits=limits((*CAUSES, *HEALTH, *RULES)),
     )
     try:

@@ -24,17 +24,17 @@ from probes.subject import Subject
 
 
 def here(subject: Subject, asked: Asked, record: Recorder, bars: Bars) -> None:
-    """Checks, hunt and suites have run one after the other, each on a copy of the model."""
-    if asked.hunted:
-        checked(
-            replace(subject, model=copy.deepcopy(subject.model)), asked, record, bars, lambda: None
-        )
-        seed_everything(asked.seed)
-        trial = replace(subject, model=copy.deepcopy(subject.model))
-        hunted(trial, asked, record, bars, lambda: None)
+    """Checks, hunt and suites have run one after the other, each on a copy of the model.
+
+    What the record holds as a part already is left as it is.
+    """
+    parts = record.folder / "parts"
+    trial = replace(subject, model=copy.deepcopy(subject.model))
+    checked_and_hunted(trial, asked, record, bars, lambda: None)
     for plan in asked.plans():
-        tell = partial(bars.tell, plan.name, plan.steps)
-        run_copy(subject, plan, record.folder / "parts" / plan.name, tell)
+        if not (parts / plan.name).exists():
+            tell = partial(bars.tell, plan.name, plan.steps)
+            run_copy(subject, plan, parts / plan.name, tell)
 
 
 def side_by_side(
@@ -42,11 +42,14 @@ def side_by_side(
 ) -> None:
     """All has run; checks and hunt here, while the first suites load in their processes.
 
-    Leaving early, by Ctrl-C too, ends all processes.
+    What the record holds as a part already is left as it is. Leaving early, by Ctrl-C too, ends
+    all processes.
     """
     parts = record.folder / "parts"
     jobs = [
-        Job(address, asked.device, asked.threads, parts / plan.name, plan) for plan in asked.plans()
+        Job(address, asked.device, asked.threads, parts / plan.name, plan)
+        for plan in asked.plans()
+        if not (parts / plan.name).exists()
     ]
 
     def go_on() -> None:
@@ -54,15 +57,25 @@ def side_by_side(
         bars.look(suites.all)
 
     with SideBySide(jobs, asked.at_once) as suites:
-        if asked.hunted and asked.at_once > 1:
+        if asked.at_once > 1:
             go_on()
             with threads(asked.threads):
-                checked(subject, asked, record, bars, go_on)
-                hunted(subject, asked, record, bars, go_on)
-        elif asked.hunted:
-            checked(subject, asked, record, bars, lambda: None)
-            hunted(subject, asked, record, bars, lambda: None)
+                checked_and_hunted(subject, asked, record, bars, go_on)
+        else:
+            checked_and_hunted(subject, asked, record, bars, lambda: None)
         suites.wait(bars.look)
+
+
+def checked_and_hunted(
+    subject: Subject, asked: Asked, record: Recorder, bars: Bars, meanwhile: Callable[[], None]
+) -> None:
+    """Checks and hunt have run, where they are asked for and the record does not hold them yet."""
+    parts = record.folder / "parts"
+    if asked.hunted and not (parts / "check").exists():
+        checked(subject, asked, record, bars, meanwhile)
+    if asked.hunted and not (parts / "hunt").exists():
+        seed_everything(asked.seed)
+        hunted(subject, asked, record, bars, meanwhile)
 
 
 def checked(

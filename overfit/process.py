@@ -1,4 +1,4 @@
-"""Suites side by side, each in a fresh process: what runs in the parent."""
+"""Jobs side by side, each in a fresh process: what runs in the parent."""
 
 from __future__ import annotations
 
@@ -11,21 +11,43 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
+from typing import ClassVar, Generic, Protocol, TypeVar
 
-from overfit.child import WRONG_REQUEST, Job
-from overfit.death import write_death
+from overfit.child import WRONG_REQUEST
 from probes.errors import RequestError
 
-START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import overfit.child as c; c.main()"
-)
+START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import {0} as c; c.main()"
 POLL = 0.05  # seconds
 PATIENCE = 10.0  # seconds that an ended child may take to close its record
 
 
-class Process:
-    """One suite in a process; `step` and `words` say where it stands."""
+class Work(Protocol):
+    """What a child does: its module's `main` reads `line` and writes into `folder`."""
+
+    module: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """The name of its part in the run folder."""
+
+    @property
+    def folder(self) -> Path:
+        """Its part of the run folder, `RUN/parts/NAME`."""
+
+    def line(self) -> str:
+        """The job as one line of JSON."""
+
+    def died(self, said: str) -> None:
+        """The record tells how the child ended before its time."""
+
+
+Job = TypeVar("Job", bound=Work)
+
+
+class Process(Generic[Job]):
+    """One job in a process; `step` and `words` say where it stands."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -34,10 +56,10 @@ class Process:
         self.wrong: str | None = None
         output = job.folder.parent.parent / "output"
         output.mkdir(exist_ok=True)
-        self.output = output / f"{job.plan.name}.txt"
+        self.output = output / f"{job.name}.txt"
         with self.output.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START, json.dumps(sys.path)],
+                [sys.executable, "-P", "-c", START.format(job.module), json.dumps(sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -78,7 +100,7 @@ class Process:
         if status == WRONG_REQUEST and self.wrong is not None:
             raise RequestError(self.wrong)
         if status:
-            write_death(self.job.folder, self.job.plan, self._last_words(status))
+            self.job.died(self._last_words(status))
 
     def end(self) -> None:
         """The process was asked to end, and has; its record is readable."""
@@ -116,16 +138,16 @@ class Process:
         return how if last is None else f"{how}; its last words: {last}"
 
 
-class SideBySide:
+class SideBySide(Generic[Job]):
     """Runs jobs, so many at a time; leaving the block ends those that still run."""
 
     def __init__(self, jobs: Sequence[Job], at_once: int) -> None:
         self.waiting = list(jobs)
         self.at_once = at_once
-        self.running: list[Process] = []
-        self.all: list[Process] = []
+        self.running: list[Process[Job]] = []
+        self.all: list[Process[Job]] = []
 
-    def __enter__(self) -> SideBySide:
+    def __enter__(self) -> SideBySide[Job]:
         return self
 
     def __exit__(
@@ -149,7 +171,7 @@ class SideBySide:
             self.running.append(process)
             self.all.append(process)
 
-    def wait(self, look: Callable[[Sequence[Process]], None]) -> None:
+    def wait(self, look: Callable[[Sequence[Process[Job]]], None]) -> None:
         """Every job has ended; `look` is called again and again with what was started."""
         self.start()
         while self.running:

@@ -79,12 +79,9 @@ def load_subject(address: str, seed: int | None = None) -> Subject:
     Raises RequestError where there is no such file, module or name, or where what is there is
     neither a Subject nor a function that returns one, or raises.
     """
-    place, name = split_address(address)
     if seed is not None:
         seed_everything(seed)
-    with asked_of_user(f"`{place}`"):
-        module = _from_file(Path(place)) if place.endswith(".py") else _from_module(place, address)
-    found = _attribute(module, name, address)
+    found = load(address)
     if callable(found) and not isinstance(found, Subject):
         with asked_of_user(f"`{address}`, called without arguments,"):
             found = found()
@@ -94,6 +91,17 @@ def load_subject(address: str, seed: int | None = None) -> Subject:
             "one, was expected: write `subject = Subject(model, batches, loss, optimizer)`."
         )
     return found
+
+
+def load(address: str) -> object:
+    """What stands at `FILE.py:NAME` or `package.module:NAME`.
+
+    Raises RequestError where there is no such file, module or name, or where importing it raises.
+    """
+    place, name = split_address(address)
+    with asked_of_user(f"`{place}`"):
+        module = _from_file(Path(place)) if place.endswith(".py") else _from_module(place, address)
+    return _attribute(module, name, address)
 
 
 def split_address(address: str) -> tuple[str, str]:

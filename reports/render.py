@@ -16,6 +16,7 @@ from probes.run import Run
 from reports.figures import attention, curves, gradients
 from reports.figures.attention import Attention
 from reports.figures.figure import Figure, identifier
+from reports.notebook_page import NotebookPage, is_notebook, read_notebook
 from reports.page import Page, read_page
 
 ATTENTION = 350_000  # characters of a page that attention maps may take
@@ -36,9 +37,20 @@ def render(folder: Path) -> Path:
     """
     report = folder / "report.html"
     fresh = report.with_name("report.html.new")
-    fresh.write_text(html(read_page(Run(folder))), encoding="utf-8")
+    fresh.write_text(_laid_out(Run(folder)), encoding="utf-8")
     fresh.replace(report)
     return report
+
+
+def _laid_out(run: Run) -> str:
+    return notebook_html(read_notebook(run)) if is_notebook(run) else html(read_page(run))
+
+
+def notebook_html(page: NotebookPage) -> str:
+    """The page of a notebook as one file that needs no other."""
+    template = _environment().get_template("notebook.html")
+    css = _beside("page.css") + _beside("notebook.css")
+    return template.render(page=page, css=css, js=_beside("page.js"))
 
 
 def html(page: Page) -> str:

@@ -137,6 +137,35 @@ def test_ctrl_c_ends_the_children_and_keeps_what_is_done(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_run_that_was_interrupted_is_gone_on_with(tmp_path: Path, whynan: Whynan) -> None:
+    write(
+        tmp_path, during="time.sleep(0.02 if Path('slow').exists() and len(batch['y']) > 5 else 0)"
+    )
+    (tmp_path / "slow").touch()
+    asked = ("overfit", "train.py:subject", "--out", "run")
+    process = start(tmp_path, *asked, "--jobs", "2")
+    five, twenty = (tmp_path / "run" / "parts" / f"overfit-{n}-seed0" for n in (5, 20))
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (five.exists() and Run(five).complete):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert not Run(twenty).complete
+    kept = (five / "run.json").stat().st_mtime_ns
+    (tmp_path / "slow").unlink()
+    other = whynan(*asked, "--resume", "--steps", "7")
+    assert other.returncode == 2
+    assert "`--resume` goes on with `run`, whose `steps` was 400, not 7" in other.stderr
+    assert whynan("overfit", "train.py:subject", "--resume").returncode == 2
+    done = whynan(*asked, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("FIT001 memorised") == 2
+    assert (five / "run.json").stat().st_mtime_ns == kept
+    assert Run(tmp_path / "run").complete
+    assert Run(twenty).complete
+
+
+@pytest.mark.slow
 def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     write(tmp_path, during="time.sleep(0.02); Path(str(os.getpid())).touch()", lr=1e-9)
     process = start(
