@@ -12,6 +12,7 @@ import sys
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,7 @@ from probes import strict_json
 from probes.chunks import NOT_SEEN, Floats, Stream, measured
 from probes.errors import RequestError
 from probes.finding import Judgement
+from probes.source import source_lines
 
 SCHEMA = 1
 BUDGET = 256 * 2**20  # bytes of readings
@@ -170,14 +172,24 @@ class Recorder:
         facts = {"axes": list(axes), "labels": dict(labels or {}), **about}
         strict_json.write(folder / f"{name}.json", facts)
 
+    def graph(self, name: str, content: Mapping[str, Any]) -> None:
+        """An autograd graph lies beside the readings, as `graphs/NAME.json`."""
+        folder = self.folder / "graphs"
+        folder.mkdir(exist_ok=True)
+        strict_json.write(folder / f"{name}.json", content)
+
     def part(self, name: str, **facts: Any) -> Recorder:
         """A recorder of a part of this run, such as one suite, in `parts/NAME`."""
         budget = facts.pop("budget", self.budget)
         return Recorder(self.folder / "parts" / name, budget=budget, **facts)
 
     def findings(self, judgement: Judgement) -> None:
-        """`findings.json` holds the judgement."""
+        """`findings.json` holds the judgement, `sources.json` the lines around its culprits."""
         strict_json.write(self.folder / "findings.json", judgement.as_json(self.folder.name))
+        lines = {each.source: source_lines(each.source) for each in judgement.findings}
+        known = {source: list(map(asdict, found)) for source, found in lines.items() if found}
+        if known:
+            strict_json.write(self.folder / "sources.json", known)
 
     def note(self, **settings: Any) -> None:
         """What became known during the run stands among its settings."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,14 +16,28 @@ def noted_roots(note: Callable[[Tensor], None]) -> Iterator[None]:
 
     `Tensor.backward` and `torch.autograd.backward` are the same call; it is passed on unchanged.
     """
+
+    def looked(roots: Sequence[Tensor], given: Any) -> None:
+        if given is None:  # else it is a part of one, as in checkpointing
+            for root in roots:
+                if root.numel() == 1:
+                    note(root.detach().reshape(()))
+
+    with noted_starts(looked):
+        yield
+
+
+@contextmanager
+def noted_starts(note: Callable[[Sequence[Tensor], Any], None]) -> Iterator[None]:
+    """Inside, `note` is called with what each backward pass starts from, and the gradients given.
+
+    The tensors are the loop's own, with their graph, before the pass has run.
+    """
     before = torch.autograd.backward
 
     def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
         roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-        if grad_tensors is None:  # else it is a part of one, as in checkpointing
-            for root in roots:
-                if root.numel() == 1:
-                    note(root.detach().reshape(()))
+        note(roots, grad_tensors)
         before(roots if not isinstance(tensors, Tensor) else tensors, grad_tensors, *args, **kwargs)
 
     torch.autograd.backward = backward

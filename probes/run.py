@@ -15,6 +15,7 @@ from probes.chunks import NOT_SEEN, Floats, seen, stored
 from probes.errors import RequestError
 from probes.finding import Judgement
 from probes.record import SCHEMA
+from probes.source import SourceLine
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,6 +125,17 @@ class Run:
         return Judgement.from_json(json.loads(path.read_text(encoding="utf-8")))
 
     @property
+    def sources(self) -> dict[str, tuple[SourceLine, ...]]:
+        """The user's lines around what findings name, as they were then, by `file.py:line`."""
+        path = self.folder / "sources.json"
+        if not path.is_file():
+            return {}
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            source: tuple(SourceLine(**line) for line in lines) for source, lines in found.items()
+        }
+
+    @property
     def arrays(self) -> list[str]:
         """Names of the arrays beside the readings."""
         return sorted(path.stem for path in (self.folder / "arrays").glob("*.json"))
@@ -134,6 +146,12 @@ class Run:
         about = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         values = np.load(folder / f"{name}.npy", allow_pickle=False)
         return NamedArray(values, tuple(about.pop("axes")), about.pop("labels"), about)
+
+    @property
+    def graphs(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What the record holds of autograd graphs, by name."""
+        for path in sorted((self.folder / "graphs").glob("*.json")):
+            yield path.stem, json.loads(path.read_text(encoding="utf-8"))
 
     @property
     def parts(self) -> Iterator[tuple[str, Run]]:

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from probes.run import Run
-from reports.figures import attention, curves, gradients
-from reports.figures.attention import Attention
-from reports.figures.figure import Figure, identifier
+from reports.figures.figure import identifier
+from reports.gallery import ALONE, ROOM, gallery
 from reports.notebook_page import NotebookPage, is_notebook, read_notebook
-from reports.page import Page, read_page
+from reports.page import Fact, Page, read_page
+from reports.reading.cards import Card
+from reports.sections import LARGEST, later, sections
+from reports.sections import ROOM as OF_A_SECTION
 
-ATTENTION = 350_000  # characters of a page that attention maps may take
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Figures under one heading."""
-
-    title: str
-    figures: tuple[Figure, ...]
+CARDS, ROWS, WORDS = 150, 400, 4000  # findings, rows of a table, characters of a fact
+SMALL = (1.0, 0.25, 0.05)  # shares of the rooms that are tried in turn
 
 
 def render(folder: Path) -> Path:
@@ -37,12 +31,12 @@ def render(folder: Path) -> Path:
     """
     report = folder / "report.html"
     fresh = report.with_name("report.html.new")
-    fresh.write_text(_laid_out(Run(folder)), encoding="utf-8")
+    fresh.write_text(_text(Run(folder)), encoding="utf-8")
     fresh.replace(report)
     return report
 
 
-def _laid_out(run: Run) -> str:
+def _text(run: Run) -> str:
     return notebook_html(read_notebook(run)) if is_notebook(run) else html(read_page(run))
 
 
@@ -54,66 +48,80 @@ def notebook_html(page: NotebookPage) -> str:
 
 
 def html(page: Page) -> str:
-    """The page as one file that needs no other."""
-    maps, left_out = chosen(page.attention)
-    courses = tuple(curves.draw(course) for course in page.courses)
-    norms = tuple(gradients.draw(each.matrix, each.part, each.stat) for each in page.gradients)
-    sections = {
-        "overfit": courses,
-        "grad": norms,
-        "attention": [f for s in maps for f in s.figures],
-    }
-    ids = {figure.id for figures in sections.values() for figure in figures}
-    ids |= {card.id for card in page.cards} | {"verdict", "findings", *sections}
+    """The page as one file that needs no other; smaller and smaller rooms until it is small."""
+    page, said = _bounded(page)
+    text = ""
+    for share in SMALL:
+        cut = () if share == SMALL[0] else (*said, _said(len(text.encode())))
+        text = _laid_out(replace(page, banners=(*page.banners, *(cut or said))), share)
+        if len(text.encode()) <= LARGEST:
+            break
+    return text
+
+
+def _said(size: int) -> str:
+    return (
+        f"The whole page would be of {size:,} bytes: of every kind of figure the first, the last "
+        "and the worst are kept, and others while there is room; all numbers are in the run folder."
+    )
+
+
+def _bounded(page: Page) -> tuple[Page, tuple[str, ...]]:
+    """The page with no list longer than a person reads, and what was left out."""
+    said = []
+    if len(page.cards) > CARDS:
+        said.append(
+            f"{CARDS} of {len(page.cards)} findings stand here, worst first; all of them are in "
+            "findings.json."
+        )
+    parts = tuple((name, _few(facts)) for name, facts in page.parts[:ROWS])
+    bounded = replace(
+        page,
+        cards=tuple(map(_short_card, page.cards[:CARDS])),
+        passed=page.passed[:ROWS],
+        not_judged=_few(page.not_judged),
+        facts=_few(page.facts),
+        parts=parts,
+        environment=_few(page.environment),
+        limits=_few(page.limits),
+    )
+    return bounded, tuple(said)
+
+
+def _few(facts: Sequence[Fact]) -> tuple[Fact, ...]:
+    """So many of them, none too long."""
+    return tuple(
+        fact
+        if len(fact.value) <= WORDS
+        else replace(fact, value=f"{fact.value[:WORDS]} … ({len(fact.value)} characters)")
+        for fact in facts[:ROWS]
+    )
+
+
+def _short_card(card: Card) -> Card:
+    return replace(card, evidence=card.evidence[:ROWS], story=card.story[:ROWS])
+
+
+def _laid_out(page: Page, share: float) -> str:
+    before, behind = (tuple(which(page, int(OF_A_SECTION * share))) for which in (sections, later))
+    maps = gallery(page.attention, int((ROOM if page.whole else ALONE) * share))
+    figures = [f for s in (*before, *behind) for f in s.figures]
+    figures += [figure for group in maps.groups for figure in group.figures]
+    ids = {figure.id for figure in figures} | {card.id for card in page.cards}
+    ids |= {"verdict", "findings", *(s.id for s in (*before, *behind) if s.figures)}
     return (
         _environment()
         .get_template("report.html")
         .render(
             page=page,
-            courses=courses,
-            norms=norms,
+            before=before,
+            behind=behind,
             maps=maps,
-            left_out=left_out,
             address=lambda anchor: anchor is not None and identifier(anchor) in ids,
             css=_beside("page.css"),
             js=_beside("page.js"),
         )
     )
-
-
-def chosen(
-    maps: Sequence[Attention], room: int = ATTENTION
-) -> tuple[tuple[Section, ...], str | None]:
-    """The maps that fit the page by sample, and what is said of the others.
-
-    Those that look from one kind of thing at another stand before the others of their sample.
-    The worst is drawn first, then the first and the last, then such maps, then all in order,
-    until the room, in characters, is used up.
-    """
-    samples = list(dict.fromkeys(map_.sample for map_ in maps))
-    maps = sorted(maps, key=lambda map_: (samples.index(map_.sample), not map_.crosses))
-    worst = max(range(len(maps)), key=lambda place: maps[place].badness, default=0)
-    crossing = [place for place, map_ in enumerate(maps) if map_.crosses]
-    order = dict.fromkeys([worst, 0, len(maps) - 1, *crossing, *range(len(maps))] if maps else [])
-    drawn: dict[int, Figure] = {}
-    size = 0
-    for place in order:
-        figure = attention.draw(maps[place])
-        if size + figure.size > room and drawn:
-            break
-        drawn[place], size = figure, size + figure.size
-    places = sorted(drawn)
-    sections = tuple(
-        Section(sample, tuple(drawn[place] for place in group))
-        for sample, group in groupby(places, key=lambda place: maps[place].sample)
-    )
-    said = None
-    if len(drawn) < len(maps):
-        said = (
-            f"{len(drawn)} of {len(maps)} maps are drawn, the worst, the first and the last among "
-            "them; all of them are arrays in the run folder."
-        )
-    return sections, said
 
 
 @cache
@@ -125,6 +133,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}
     made.filters |= {"identifier": identifier, "ticked": ticked}
     return made
 

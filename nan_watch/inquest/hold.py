@@ -43,11 +43,15 @@ class Repeatable:
 
 
 class Inquest:
-    """Replays refused steps of one model; its optimizer is held back meanwhile."""
+    """Replays refused steps of one model; its optimizer is held back meanwhile.
+
+    `found` is the newest step whose origin was found, with it.
+    """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
         self.model = model
         self.optimizer = optimizer
+        self.found: tuple[Repeatable, Origin] | None = None
 
     def hold(self, symptom: Symptom, finding: Finding, step: Repeatable) -> Finding:
         """The finding with the cause that the step's replay shows.
@@ -55,10 +59,12 @@ class Inquest:
         It stays as it was where the replay raises, which is then among its evidence: the refusal
         itself must not be lost.
         """
+        self.found = None
         try:
             case = self._case(symptom, step)
             if case.origin is None:
                 return finding
+            self.found = step, case.origin
             told = name_cause(case)
             proofs = 0 if told.confirmed is None else 1  # which stays first
             first, rest = told.evidence[:proofs], told.evidence[proofs:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import nn
 from torch.optim import Optimizer
@@ -11,10 +12,11 @@ from torch.optim import Optimizer
 from nan_watch.capsule.keep import Keeper
 from nan_watch.case.symptom import Symptom
 from nan_watch.inquest.captured import Captured
+from nan_watch.inquest.chart import chart, write_chart
 from nan_watch.inquest.hold import Inquest, Repeatable
 from nan_watch.inquest.models_part import explain, lacks
 from probes.bus import Bus
-from probes.finding import Finding, Verdict
+from probes.finding import Evidence, Finding, Verdict
 from probes.record import Recorder
 
 
@@ -49,8 +51,23 @@ class Replays:
                 told = self._inquest.hold(symptom, finding, self.step)
             else:
                 told = explain(self.captured, self._inquest, symptom, finding)
+            told = self._charted(told, recorder)
             failed = finding.verdict is Verdict.FAIL
             return self._kept(symptom, told, recorder) if failed else told
+
+    def _charted(self, told: Finding, recorder: Recorder) -> Finding:
+        """The graph of the step lies in the record, or the finding says why it does not."""
+        if self._inquest.found is None:
+            return told
+        step, origin = self._inquest.found
+        try:
+            graph = chart(self._inquest.model, step, origin, [self._inquest.optimizer])
+            if graph is not None:
+                write_chart(recorder, told, graph)
+        except Exception as error:  # the refusal itself must not be lost
+            what = f"{type(error).__name__}: {error}"
+            return replace(told, evidence=(*told.evidence, Evidence("no graph", what)))
+        return told
 
     @contextmanager
     def at_work(self, bus: Bus) -> Iterator[None]:

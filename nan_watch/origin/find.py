@@ -56,7 +56,7 @@ class Origin:
     growth: where it was born in a recurrence, its state's sizes over time.
     closeup: the operator with what it read, from another replay; None of what was there before
         the step, or where that replay did not come by it.
-    events: the whole ledger.
+    events: the whole ledger. begin: the number of the first autograd node of the replay.
     """
 
     op: str | None
@@ -82,6 +82,7 @@ class Origin:
     closeup: Closeup | None = field(repr=False)
     culprit: Event = field(repr=False)
     events: tuple[Event, ...] = field(repr=False)
+    begin: int = field(repr=False)
 
     @property
     def count(self) -> int:
@@ -305,6 +306,7 @@ def _origin(
         closeup=closeup,
         culprit=birth,
         events=tuple(ledger.events),
+        begin=ledger.begin,
     )
 
 

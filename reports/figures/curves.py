@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal
+
+from markupsafe import Markup
 
 from reports.figures.figure import Figure, identifier, number, thinned
-from reports.figures.svg import INK, LINES, SETTINGS, from_matplotlib, short
+from reports.figures.svg import INK, LINES, from_matplotlib, log_scale, mathless, panels, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 DRAWN = 8  # lines of a panel
+BOUNDS = 8  # floors and ceilings of a panel
 POINTS = 1500  # of a line; beyond it the largest of neighbours stands for them
+Z = 1.959964  # of a 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,25 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """A level that a line is to be held against: what needs no learning, or what caps it.
+
+    head: the accuracy's or the loss's name; None of all.
+    """
+
+    kind: Literal["floor", "ceiling"]
+    name: str
+    head: str | None
+    accuracy: float | None
+    loss: float | None
+
+    @property
+    def words(self) -> str:
+        """Such as `floor, key: majority`."""
+        return f"{self.kind}{', ' + self.head if self.head else ''}: {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Course:
     """A suite or another stretch of training: its losses first `<loss>`, then its parts."""
 
@@ -47,6 +71,7 @@ class Course:
     losses: tuple[Curve, ...]
     accuracies: tuple[Curve, ...]
     ended: str | None = None
+    bounds: tuple[Bound, ...] = ()
 
 
 def draw(course: Course) -> Figure:
@@ -55,9 +80,13 @@ def draw(course: Course) -> Figure:
     notes = [] if log else ["The loss is not above zero throughout, so its scale is linear."]
     if any(len(curve.steps) > POINTS for curve in course.losses):
         notes.append(f"Lines of more than {POINTS} steps are drawn by the maximum of neighbours.")
+    if course.accuracies:
+        notes.append("Shaded: the 95 % interval (Wilson) of each share, by what was counted.")
     most = max(len(course.losses), len(course.accuracies))
     if most > DRAWN:
         notes.append(f"{DRAWN} of {most} lines are drawn; the table holds all of them.")
+    if len(course.bounds) > BOUNDS:
+        notes.append(f"{BOUNDS} floors and ceilings at most are drawn on a panel.")
     return Figure(
         id=identifier(course.part),
         title=course.title,
@@ -65,32 +94,29 @@ def draw(course: Course) -> Figure:
         svg=_plot(course, log),
         table=thinned(*_numbers(course)),
         notes=tuple(notes),
+        badness=sum(not _finite(value) for curve in course.losses for value in curve.values),
     )
 
 
-def _plot(course: Course, log: bool) -> Any:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure as Canvas
-    from matplotlib.ticker import MaxNLocator
-
-    with rc_context(cast(Any, SETTINGS)):
-        panels = [kind for kind in (course.losses, course.accuracies) if kind]
-        canvas = Canvas(figsize=(9.6, 3.3), layout="constrained")
-        axes = canvas.subplots(1, len(panels), squeeze=False)[0]
-        for panel, lines in zip(axes, panels, strict=True):
+def _plot(course: Course, log: bool) -> Markup:
+    kinds = [kind for kind in (course.losses, course.accuracies) if kind]
+    with panels(len(kinds), 3.3) as (canvas, axes):
+        for panel, lines in zip(axes, kinds, strict=True):
             if lines is course.losses:
                 _losses(panel, lines[:DRAWN], log)
+                levels = [(each, each.loss) for each in course.bounds]
+                _levels(
+                    panel, [(b, at) for b, at in levels if at is not None and (at > 0 or not log)]
+                )
             else:
                 _accuracies(panel, lines[:DRAWN])
-            panel.set_xlabel("step")
-            panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+                levels = [(each, each.accuracy) for each in course.bounds]
+                _levels(panel, [(bound, at) for bound, at in levels if at is not None])
         return from_matplotlib(canvas, identifier(course.part))
 
 
 def _losses(panel: Axes, curves: tuple[Curve, ...], log: bool) -> None:
     panel.set_title("loss, log scale" if log else "loss")
-    if log and any(_finite(value) for curve in curves for value in curve.values):
-        panel.set_yscale("log")
     for place, curve in enumerate(curves):
         steps, values = _drawn(curve)
         _line(panel, place, steps, values, curve.name)
@@ -99,6 +125,8 @@ def _losses(panel: Axes, curves: tuple[Curve, ...], log: bool) -> None:
             high = panel.get_xaxis_transform()  # x in steps, y in the panel's own height
             odd = odd[:: math.ceil(len(odd) / 60)]
             panel.plot(odd, [0.97] * len(odd), "x", color=INK, transform=high, label="not finite")
+    if log and any(_finite(value) for curve in curves for value in curve.values):
+        log_scale(panel)
     if len(curves) > 1 or panel.get_legend_handles_labels()[1][1:]:
         panel.legend(loc="best", fontsize=9)
 
@@ -109,7 +137,45 @@ def _accuracies(panel: Axes, curves: tuple[Curve, ...]) -> None:
     panel.axhline(1, color=INK, linewidth=0.5, alpha=0.5)
     for place, curve in enumerate(curves):
         _line(panel, place, curve.steps, curve.values, f"{short(curve.name, 18)}: {curve.words}")
+        low, high = zip(*_intervals(curve), strict=True)
+        colour = LINES[place % len(LINES)]
+        panel.fill_between(curve.steps, low, high, color=colour, alpha=0.13, linewidth=0)
     panel.legend(loc="best", fontsize=9)
+
+
+def wilson(hits: float, count: float) -> tuple[float, float]:
+    """The 95 % interval of a share, after Wilson (1927); all of 0 to 1 where nothing is known."""
+    if not (_finite(hits) and _finite(count) and 0 <= hits <= count and count > 0):
+        return 0.0, 1.0
+    share, weight = hits / count, Z * Z / count
+    middle = (share + weight / 2) / (1 + weight)
+    half = Z * math.sqrt(share * (1 - share) / count + weight / (4 * count)) / (1 + weight)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _intervals(curve: Curve) -> Iterator[tuple[float, float]]:
+    for hits, count in zip(curve.hits, curve.counts, strict=True):
+        yield wilson(hits, count)
+
+
+def _levels(panel: Axes, bounds: Sequence[tuple[Bound, float]]) -> None:
+    """Dotted floors, dashed ceilings, each named on its line; names of one level share a line."""
+    by_level: dict[tuple[str, float], list[str]] = {}
+    for bound, level in bounds[:BOUNDS]:
+        by_level.setdefault((bound.kind, round(level, 4)), []).append(bound.words)
+    for place, ((kind, level), names) in enumerate(by_level.items()):
+        style = (0, (1, 2)) if kind == "floor" else (0, (6, 3))
+        panel.axhline(level, color=INK, linewidth=0.9, linestyle=style, alpha=0.75)
+        left = place % 2 == 0
+        panel.annotate(
+            mathless(short(f"{' = '.join(names)} ({number(level)})", 46)),
+            xy=(0.01 if left else 0.99, level),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="left" if left else "right",
+            fontsize=8,
+        )
 
 
 def _line(panel: Axes, place: int, steps: Any, values: Any, name: str) -> None:
@@ -120,7 +186,7 @@ def _line(panel: Axes, place: int, steps: Any, values: Any, name: str) -> None:
         linestyle=STYLES[place % len(STYLES)],
         color=LINES[place % len(LINES)],
         marker=only,
-        label=short(name, 30).replace("$", r"\$").lstrip("_"),
+        label=mathless(short(name, 30)).lstrip("_"),
     )
 
 
@@ -143,18 +209,40 @@ def _said(course: Course) -> str:
     if course.accuracies:
         last = ", ".join(f"{curve.name} {curve.words}" for curve in course.accuracies)
         words.append(f"Right at the last evaluation: {last}.")
+    words += _bounded(course)
     if course.ended:
         words.append(course.ended)
     return " ".join(words)
 
 
+def _bounded(course: Course) -> Iterator[str]:
+    """Where the last value of a head lies beside its floors and ceilings."""
+    last = {curve.name: curve.values[-1] for curve in course.accuracies}
+    for bound in course.bounds[:BOUNDS]:
+        value = last.get(bound.head or "")
+        if bound.accuracy is None or value is None or not _finite(value):
+            continue
+        level = f"the {bound.kind} {bound.name} ({number(bound.accuracy)})"
+        if bound.kind == "floor" and value <= bound.accuracy:
+            yield f"`{bound.head}` ends at or below {level}."
+        if bound.kind == "ceiling" and value >= bound.accuracy:
+            yield f"`{bound.head}` ends at {level}."
+
+
 def _numbers(course: Course) -> tuple[list[str], list[tuple[str, ...]]]:
-    """One row a step at which anything was measured."""
+    """One row a step at which anything was measured, then the levels that they are held against."""
     curves = course.losses + course.accuracies
     told = [dict(zip(curve.steps, _cells(curve), strict=True)) for curve in curves]
     steps = sorted({step for curve in curves for step in curve.steps})
     rows = [(str(step), *(cell.get(step, "") for cell in told)) for step in steps]
+    rows += [(bound.words, *(_level(bound, curve) for curve in curves)) for bound in course.bounds]
     return ["step", *(curve.name for curve in curves)], rows
+
+
+def _level(bound: Bound, curve: Curve) -> str:
+    level = bound.accuracy if curve.counts else bound.loss
+    of_all = bound.head is None and (curve.counts or curve.name == "loss")
+    return number(level) if level is not None and (of_all or bound.head == curve.name) else ""
 
 
 def _cells(curve: Curve) -> list[str]:

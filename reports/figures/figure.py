@@ -14,11 +14,15 @@ ROWS = 120  # of a table under a figure
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Numbers under a figure. said: what was left out, None where nothing was."""
+    """Numbers under a figure. said: what was left out, None where nothing was.
+
+    sortable: whether a click on a column's name puts its rows in order.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     said: str | None = None
+    sortable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,8 @@ class Figure:
     """A picture in a report.
 
     id: its address. title: what it shows. alt: what it says, in words, for who cannot see it.
-    svg: markup that we made. notes: how to read it, and what was left out.
+    svg: markup that we made; prose where it is text, which reads itself. notes: how to read it,
+    and what was left out. badness: how much it deserves a look, beside its like.
     """
 
     id: str
@@ -35,6 +40,8 @@ class Figure:
     svg: Markup
     table: Table
     notes: tuple[str, ...] = ()
+    prose: bool = False
+    badness: float = 0.0
 
     @property
     def size(self) -> int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK = "#010203"  # becomes the page's own text colour
@@ -33,6 +35,49 @@ SETTINGS: dict[str, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
 }
+
+
+WIDE, LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 9.6, 0.72, 0.12, 0.32, 0.5, 0.75  # inches
+
+
+@contextmanager
+def panels(count: int, high: float) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of so many panels side by side, over steps, in ink that becomes the page's own.
+
+    The margins are fixed: to measure every label takes longer than to draw all else.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with rc_context(cast(Any, SETTINGS)):
+        figure = Figure(figsize=(WIDE, high))
+        axes = list(figure.subplots(1, count, squeeze=False)[0])
+        panel = (WIDE - LEFT - RIGHT - (count - 1) * BETWEEN) / count
+        figure.subplots_adjust(
+            left=LEFT / WIDE,
+            right=1 - RIGHT / WIDE,
+            top=1 - TOP / high,
+            bottom=BOTTOM / high,
+            wspace=BETWEEN / panel,
+        )
+        for each in axes:
+            each.set_xlabel("step")
+            each.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        yield figure, axes
+
+
+def log_scale(panel: Axes) -> None:
+    """The vertical axis is logarithmic, its labels plain numbers: formulas are slow to set."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    panel.set_yscale("log")
+    low, high = panel.dataLim.y0, panel.dataLim.y1
+    narrow = low > 0 and high / low < 30
+    plain = FuncFormatter(lambda value, _: f"{value:.4g}")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=8))
+    panel.yaxis.set_major_formatter(plain)
+    panel.yaxis.set_minor_formatter(NullFormatter())
 
 
 def from_matplotlib(figure: Figure, prefix: str) -> Markup:
@@ -98,6 +143,11 @@ def _runs(line: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], line.astype(np.int8), [0]])))
     for start, end in edges.reshape(-1, 2).tolist():  # (run, start and end)
         yield start, end - start
+
+
+def mathless(words: str) -> str:
+    """The words as matplotlib takes them to the letter: a dollar begins no formula."""
+    return words.replace("$", r"\$")
 
 
 def short(words: str, most: int = 34) -> str:

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from probes.run import Matrix
-from reports.figures import attention, curves, gradients
-from reports.figures.attention import Attention
+from reports.figures import attention_map, curves, gradients, heatmap
+from reports.figures.attention import Attention, heads
 from reports.figures.curves import Course, Curve
 from reports.figures.figure import identifier, number, thinned
 from reports.figures.png import data_uri
 from reports.figures.svg import blocks, short
-from reports.render import chosen
+from reports.gallery import gallery
 
 
 def matrix(values: np.ndarray, seen: np.ndarray | None = None) -> Matrix:
@@ -72,15 +72,15 @@ def test_alike_rows_are_one_block() -> None:
 
 def test_norms_have_their_own_colours_for_odd_ones() -> None:
     cells = np.array([[np.nan, np.inf, -1.0, 0.0, 1e-9, 1e-4, 1.0]])
-    found = gradients._indices(cells, -4.0, 0.0)[0].tolist()
-    assert found == [gradients.ODD] * 2 + [gradients.NOT_SEEN, gradients.ZERO] + [3, 3, 255]
+    found = heatmap._indices(cells, -4.0, 0.0)[0].tolist()
+    assert found == [heatmap.ODD] * 2 + [heatmap.NOT_SEEN, heatmap.ZERO] + [3, 3, 255]
 
 
 def test_bins_keep_the_largest_and_every_nan() -> None:
     values = np.random.default_rng(0).random((3, 5000))
     values[1, 4321] = np.nan
     values[2, 7] = 9.0
-    binned, notes = gradients._binned(values)
+    binned, notes = heatmap._binned(values)
     assert binned.shape == (3, 1000)
     assert np.isnan(binned[1]).sum() == 1
     assert binned[2].max() == 9
@@ -107,7 +107,7 @@ def test_the_worst_parameters_stay_in_a_large_table() -> None:
     values = np.full((2, 500), 0.1)
     values[1, 499] = np.nan
     table = gradients.draw(matrix(values), "run", "norm").table
-    assert len(table.rows) == gradients.TABLE
+    assert len(table.rows) == heatmap.TABLE
     assert table.rows[-1][0] == "p499"
     assert table.said is not None
 
@@ -148,24 +148,26 @@ def test_ids_of_two_curves_do_not_clash() -> None:
 def test_an_attention_figure_says_where_it_looks() -> None:
     weights = np.full((2, 2, 3), 1 / 3)
     weights[1, 0] = [0.1, 0.9, 0.0]
-    figure = attention.draw(attended(weights))
+    figure = attention_map.draw(attended(weights))
     assert figure.alt.startswith("Head 1 is sharpest at q0 → k1 (0.9).")
     assert figure.table.rows[0] == ("q0", "k1", "0.9", "")
-    assert "2 heads, the sharpest large; 2 × 3" in figure.notes[0]  # noqa: RUF001
+    assert "2 heads, 1 large; 2 × 3" in figure.notes[0]  # noqa: RUF001
 
 
 def test_weight_on_padding_is_said() -> None:
     weights = np.array([[[0.75, 0.25]]])
     padding = np.array([False, True])
-    assert "Up to 25.0% of a query's" in attention.draw(attended(weights, key_padding=padding)).alt
+    assert (
+        "Up to 25.0% of a query's" in attention_map.draw(attended(weights, key_padding=padding)).alt
+    )
     weights = np.array([[[1.0, 0.0]]])
-    said = attention.draw(attended(weights, key_padding=padding)).alt
+    said = attention_map.draw(attended(weights, key_padding=padding)).alt
     assert "No weight lies on padding." in said
 
 
 def test_masked_and_odd_rows_are_said_and_hatched() -> None:
     weights = np.array([[[0.5, 0.5], [0.0, 0.0], [np.nan, np.nan]]])
-    figure = attention.draw(attended(weights, masked=np.array([False, True, False])))
+    figure = attention_map.draw(attended(weights, masked=np.array([False, True, False])))
     assert "1 rows of weights, over all heads, are not finite." in figure.alt
     assert "1 rows that are no padding have every key masked." in figure.alt
     assert [row[3] for row in figure.table.rows] == ["", "every key masked", "not finite"]
@@ -173,25 +175,53 @@ def test_masked_and_odd_rows_are_said_and_hatched() -> None:
     assert 'class="odd"' in figure.svg
 
 
-def test_a_long_attention_is_drawn_by_maximum_and_says_so() -> None:
+def test_a_long_attention_is_small_for_all_heads_and_whole_for_the_chosen() -> None:
     weights = np.zeros((20, 512, 512))
     weights[:, np.arange(512), np.arange(512)] = 1
-    figure = attention.draw(attended(weights))
-    assert figure.size < 200_000
-    assert any("16 of 20 heads" in note for note in figure.notes)
-    assert any("More than 160" in note for note in figure.notes)
-    pooled = attention._pooled(weights[0])
-    assert (pooled.max(axis=1) == 1).all()
+    figure = attention_map.draw(attended(weights), [3])
+    assert figure.size < 300_000
+    assert figure.svg.count("<image") == 20 + 2  # small ones, the large one, its scale
+    assert 'id="attention-000.h3"' in figure.svg
+    assert any("of 64 cells a side, by the maximum" in note for note in figure.notes)
+    assert (attention_map.pooled(weights[0], 64).max(axis=1) == 1).all()
+
+
+def test_a_picture_holds_the_weights_within_the_step_that_is_said() -> None:
+    weights = np.linspace(0, 1, 5000)[None]
+    read = (attention_map.indices(weights) / (attention_map.ODD - 1)) ** (1 / attention_map.POWER)
+    assert np.abs(read - weights).max() <= attention_map.STEP
+    assert attention_map.palette()[:255, 3].tolist() == list(range(255))
+    assert attention_map.indices(np.array([[np.nan, -np.inf]])).tolist() == [[255, 255]]
+
+
+def test_heads_are_told_apart() -> None:
+    even, own = np.full((6, 6), 1 / 6), np.eye(6)
+    first, odd = np.zeros((6, 6)), np.full((6, 6), np.nan)
+    first[:, 0] = 1
+    keys = ("[CLS]", "a", "b", "c", "[SEP]", "<pad>")
+    padding = np.arange(6) == 5
+    map_ = attended(np.stack([even, own, first, odd]), keys=keys, key_axis="token")
+    remarks = [head.remark for head in heads(map_)]
+    assert remarks[:3] == ["dead: even", "each looks at itself", "dead: all on special tokens"]
+    assert remarks[3] == "6 rows not finite"
+    found = heads(attended(np.stack([even]), key_padding=padding, query_padding=padding))[0]
+    assert found.padding == pytest.approx(1 / 6)
+    assert (found.special, found.diagonal) == (None, None)
+    table = attention_map.summary(heads(map_))
+    assert table.rows[1][:6] == ("0", "read", "1", "0.000", "", "1.000")
+    assert table.rows[1][6:] == ("0.333", "each looks at itself")
+    nobody = heads(attended(even[None], query_padding=np.ones(6, bool)))[0]
+    assert (nobody.entropy, nobody.remark) == (None, "no query")
 
 
 def test_a_map_that_is_nearly_even_is_drawn_small_and_called_so() -> None:
     even = np.full((2, 3, 10), 0.1)
-    figure = attention.draw(attended(even))
+    figure = attention_map.draw(attended(even))
     assert figure.alt.startswith("Nearly even: no weight is above 0.1, where an even spread over")
     assert "none large" in figure.notes[0]
     sharp = even.copy()
     sharp[1, 0] = [0.9] + [0.1 / 9] * 9
-    assert len(attention.draw(attended(sharp)).svg) > 1.5 * len(figure.svg)
+    assert len(attention_map.draw(attended(sharp)).svg) > 1.5 * len(figure.svg)
     padding = np.arange(10) >= 2  # of two keys left, half the weight each is even
     halves = np.where(padding, 0, 0.5) * np.ones((2, 3, 1))
     assert attended(halves, key_padding=padding).flat
@@ -203,16 +233,17 @@ def test_maps_across_kinds_stand_first_and_are_drawn_first() -> None:
         attended(weights, name=f"m{place}", sample=f"sample {place // 3}", named=place % 3 == 2)
         for place in range(6)
     ]
-    sections, left_out = chosen(maps)
-    assert [[each.id for each in section.figures] for section in sections] == [
+    whole = gallery(maps)
+    assert [[each.id for each in group.figures] for group in whole.groups] == [
         ["m2", "m0", "m1"],
         ["m5", "m3", "m4"],
     ]
-    assert left_out is None
-    sections, left_out = chosen(maps, room=int(3.5 * attention.draw(maps[0]).size))
-    assert {each.id for section in sections for each in section.figures} == {"m2", "m4", "m5"}
-    assert left_out is not None
-    assert left_out.startswith("3 of 6 maps are drawn")
+    assert whole.left_out is None
+    cut = gallery(maps, room=int(3.5 * attention_map.draw(maps[0], [], 24).size))
+    assert {each.id for group in cut.groups for each in group.figures} == {"m2", "m4", "m5"}
+    assert cut.left_out is not None
+    assert cut.left_out.startswith("3 of 6 maps are drawn")
+    assert cut.names["maps"]  # one is large, whatever the room
 
 
 def test_tables_are_thinned_with_both_ends() -> None:

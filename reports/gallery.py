@@ -1,0 +1,129 @@
+"""Which attention maps a page shows, small and large, within its room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from reports.figures.attention import Attention, heads
+from reports.figures.attention_map import draw, indices, summary
+from reports.figures.figure import Figure, Table, identifier
+from reports.figures.png import packed
+
+ROOM, ALONE = 350_000, 3_400_000  # characters: beside other things, and of a page of their own
+SIDES = (64, 48, 32, 16)  # cells of a small picture, the first that leaves room for large ones
+MOST = 1500  # rows of head summaries in a page
+FURNITURE = 6_000  # characters of a large picture beside its cells
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The maps of one sample, with what every head does."""
+
+    title: str
+    figures: tuple[Figure, ...]
+    heads: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """What is shown. left_out: what is said of the others. names: of rows and columns, for hover.
+
+    `names` is lists of names, and which of them are the queries and keys of which figure.
+    """
+
+    groups: tuple[Group, ...]
+    left_out: str | None
+    names: dict[str, object]
+
+
+def gallery(maps: Sequence[Attention], room: int = ROOM) -> Gallery:
+    """The maps that fit: every head small, the ones that matter large.
+
+    Those that look from one kind of thing at another stand before the others of their sample.
+    The worst is drawn first, then the first and the last, then such maps, then all in order.
+    """
+    samples = list(dict.fromkeys(map_.sample for map_ in maps))
+    maps = sorted(maps, key=lambda map_: (samples.index(map_.sample), not map_.crosses))
+    side = next((each for each in SIDES if _small(maps, each) < room / 2), SIDES[-1])
+    places, large = _chosen(maps, side, room)
+    rows = 120 if len(places) <= 12 else 24
+    drawn = {at: draw(maps[at], large.get(at, []), side, rows) for at in places}
+    groups = tuple(
+        Group(sample, tuple(drawn[at] for at in group), _heads(maps, sample))
+        for sample, group in groupby(places, key=lambda at: maps[at].sample)
+    )
+    return Gallery(groups, _left_out(len(places), len(maps)), _names(maps, large))
+
+
+def _left_out(drawn: int, count: int) -> str | None:
+    if drawn == count:
+        return None
+    return (
+        f"{drawn} of {count} maps are drawn, the worst, the first and the last among them; all of "
+        "them are arrays in the run folder."
+    )
+
+
+def _small(maps: Sequence[Attention], side: int) -> float:
+    """Characters that all small pictures take, by those of the first, a middle and the last."""
+    sampled = [maps[at] for at in sorted({0, len(maps) // 2, len(maps) - 1})] if maps else []
+    sizes = [draw(each, [], side, 24).size for each in sampled]
+    return len(maps) * sum(sizes) / len(sizes) if sizes else 0.0
+
+
+def _chosen(
+    maps: Sequence[Attention], side: int, room: int
+) -> tuple[list[int], dict[int, list[int]]]:
+    """Places of the maps to draw, in order, and the heads that are drawn large."""
+    worst = max(range(len(maps)), key=lambda at: maps[at].badness, default=0)
+    crossing = [at for at, map_ in enumerate(maps) if map_.crosses]
+    order = dict.fromkeys([worst, 0, len(maps) - 1, *crossing, *range(len(maps))] if maps else [])
+    size: float = 0
+    places: list[int] = []
+    large: dict[int, list[int]] = {}
+    for at in order:  # small pictures with the one large one that matters most, where it fits
+        size += draw(maps[at], [], side, 24).size
+        if size > room and places:
+            break
+        places.append(at)
+    for at, head in _mattering(maps, places):
+        cost = FURNITURE + packed(indices(maps[at].weights[head]))
+        if size + cost <= room or not large:
+            large.setdefault(at, []).append(head)
+            size += cost
+    return sorted(places), large
+
+
+def _mattering(maps: Sequence[Attention], places: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Maps and heads worth a large picture, the most first: each map's worst, then a second."""
+    own = {at: list(_ranked(maps[at])) for at in places}
+    for turn in range(2):
+        for at in places:
+            if turn < len(own[at]):
+                yield at, own[at][turn]
+
+
+def _ranked(map_: Attention) -> Iterator[int]:
+    if not map_.flat:
+        yield map_.worst
+        if map_.sharpest != map_.worst:
+            yield map_.sharpest
+
+
+def _heads(maps: Sequence[Attention], sample: str) -> Table:
+    own = [head for map_ in maps if map_.sample == sample for head in heads(map_)]
+    own.sort(key=lambda head: head.layer)
+    table = summary(own[:MOST])
+    said = f"{MOST} of {len(own)} heads" if len(own) > MOST else None
+    return Table(table.columns, table.rows, said, sortable=True)
+
+
+def _names(maps: Sequence[Attention], large: dict[int, list[int]]) -> dict[str, object]:
+    lists: dict[tuple[str, ...], int] = {}
+    which = {}
+    for at in sorted(large):
+        pair = (maps[at].queries, maps[at].keys)
+        which[identifier(maps[at].name)] = [lists.setdefault(each, len(lists)) for each in pair]
+    return {"lists": [list(each) for each in lists], "maps": which}

@@ -1,0 +1,57 @@
+"""The run itself and its parts, in reading order, and how each is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from probes.run import Run
+
+Stretch = tuple[str, Run]
+Found = TypeVar("Found")
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
+
+
+def stretches(run: Run) -> list[Stretch]:
+    """The run as `run`, then its parts: suites by their size, after what has none."""
+    return [("run", run), *sorted(run.parts, key=_order)]
+
+
+def settings(run: Run) -> dict[str, object]:
+    """The run's settings; empty where the record has none that can be read."""
+    found = run.facts.get("settings")
+    return found if isinstance(found, dict) else {}
+
+
+def _order(named: Stretch) -> tuple[int, str]:
+    name, part = named
+    size = settings(part).get("size", 0)
+    return size if isinstance(size, int) else 0, name
+
+
+def title(name: str, run: Run) -> str:
+    """What the stretch is, in words."""
+    asked = settings(run)
+    if asked.get("part") == "suite" and "size" in asked:
+        unit = asked.get("unit", "samples")
+        blind = ", blind" if asked.get("blind") else ""
+        return f"Overfitting {asked['size']} {unit}, seed {asked.get('seed', '?')}{blind}"
+    return "Hunt for what is not finite" if asked.get("part") == "hunt" else f"Training, {name}"
+
+
+def each(
+    read: Callable[[str, Run], Found | None],
+    found: Sequence[Stretch],
+    what: str,
+    missing: list[str],
+) -> Iterator[Found]:
+    """What was read of every stretch that has it; one that cannot be read is said as missing."""
+    for name, run in found:
+        try:
+            one = read(name, run)
+        except UNREADABLE as error:
+            missing.append(f"{what} of {name} cannot be read ({type(error).__name__}: {error})")
+            continue
+        if one is not None:
+            yield one
