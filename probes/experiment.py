@@ -175,6 +175,14 @@ class Experiment:
         """The keys that hold what the outputs should be."""
         return tuple(targets(self))
 
+    @property
+    def lengths(self) -> Tensor | None:
+        """(sample,) how many positions the first mask leaves of each; None without a mask."""
+        for each in self.masks:
+            if len(each.keep) == self.size:
+                return each.keep.flatten(1).sum(1)
+        return None
+
     @cached_property
     def is_random(self) -> bool:
         """Whether outputs hang on the random state in evaluation mode."""

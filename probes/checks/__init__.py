@@ -16,6 +16,7 @@ from probes.checks.loss_formula import LossFormula
 from probes.checks.modes import Modes
 from probes.checks.more_padding import MorePadding
 from probes.checks.pad_leak import PadLeak
+from probes.checks.pairing import Pairing
 from probes.checks.repeats import Repeats
 from probes.checks.still_state import StillState
 from probes.checks.thawed import Thawed
@@ -46,4 +47,5 @@ RULES: tuple[Check[Experiment], ...] = (
     LeftOver(),
     StillState(),
     CutState(),
+    Pairing(),
 )

@@ -1,0 +1,141 @@
+"""Which output place is scored against which label: by the loss's gradient, one label changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probes.alive import Alive, Shown, alive
+from probes.experiment import Experiment, with_leaf
+from probes.finding import ExperimentError
+from probes.layout import Labels
+from probes.targets import varied
+
+SMALL = 1e-5  # of the largest gradient: less does not count as moved
+Place = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The label at one place was changed, and these output places were scored otherwise."""
+
+    label: Place
+    outputs: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the loss looks at of an output.
+
+    shown: the output. grad: (label axes, class) of the unchanged loss, zero where it is not
+    scored. answers: of the labels that were changed one by one.
+    """
+
+    shown: Shown
+    grad: Tensor
+    answers: tuple[Answer, ...]
+
+    @property
+    def scored(self) -> Tensor:
+        """(label axes) boolean: whether the loss depends on the output there."""
+        size = self.grad.abs().amax(-1)
+        return size > SMALL * size.max()
+
+
+def keys(experiment: Experiment) -> Iterator[Labels]:
+    """Declared and guessed labels of classes, then keys that were found to be labels."""
+    known = {each.key for each in experiment.layout.labels}
+    found = [Labels(key, "output") for key in experiment.targets if key not in known]
+    for each in (*experiment.layout.labels, *found):
+        values = experiment.tensors.get(each.key)
+        if each.kind == "class" and values is not None and _is_classes(values, experiment.size):
+            yield each
+
+
+def _is_classes(values: Tensor, size: int) -> bool:
+    rows = values.ndim > 0 and len(values) == size
+    return rows and not values.is_floating_point() and values.dtype is not torch.bool
+
+
+def scores(experiment: Experiment, labels: Labels, tries: int = 6) -> Scores:
+    """Which outputs answer to some of the labels, spread over samples and places.
+
+    The output is the last tensor of the model that has the labels' axes and that the loss depends
+    on. Raises ExperimentError where there is none.
+    """
+    values = experiment.tensors[labels.key]
+    before = alive(experiment)
+    which = _scored(before, tuple(values.shape))
+    if which is None:
+        raise ExperimentError(
+            f"the loss depends on no output of the model with the axes of `{labels.key}`"
+        )
+    index, grad = which
+    answers = tuple(_answers(experiment, labels, values, index, grad, tries))
+    return Scores(before.shown[index], grad, answers)
+
+
+def _scored(seen: Alive, shape: tuple[int, ...]) -> tuple[int, Tensor] | None:
+    """The place of the output among what was shown, and its gradient by label."""
+    fits = [i for i, each in enumerate(seen.shown) if _lines(each.tensor, shape) is not None]
+    own = {id(each) for each in seen.given}
+    fits = sorted(fits, key=lambda i: id(seen.shown[i]) in own)
+    for index in fits[::-1]:
+        grad = seen.of_loss([seen.shown[index].tensor])[0]
+        lines = None if grad is None else _lines(grad, shape)
+        if lines is not None and bool(lines.any()) and bool(lines.isfinite().all()):
+            return index, lines
+    return None
+
+
+def _lines(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """The value as (label axes, class), where it has that form; else None."""
+    if tuple(value.shape[:-1]) == shape and value.shape[-1] > 1:
+        return value
+    inner = shape[0:1] + shape[1:]
+    if value.ndim == len(shape) + 1 and (value.shape[0], *value.shape[2:]) == inner:
+        return value.movedim(1, -1)
+    rows = torch.Size(shape).numel()
+    if len(shape) > 1 and value.ndim == 2 and len(value) == rows and value.shape[1] > 1:
+        return value.view(*shape, value.shape[1])
+    return None
+
+
+def _answers(
+    experiment: Experiment, labels: Labels, values: Tensor, index: int, grad: Tensor, tries: int
+) -> Iterator[Answer]:
+    for place in _places(values, labels.ignore, tries):
+        only = torch.zeros_like(values, dtype=torch.bool)
+        only[place] = True
+        other = varied(values, only)
+        if other is None or torch.equal(other, values):
+            continue
+        after = alive(experiment, with_leaf(experiment.batch, labels.key, other))
+        if len(after.shown) <= index:
+            continue
+        found = after.of_loss([after.shown[index].tensor])[0]
+        lines = None if found is None else _lines(found, tuple(values.shape))
+        if lines is None:
+            continue
+        moved = (lines - grad).abs().amax(-1) > SMALL * grad.abs().max()
+        rows = [tuple(row) for row in moved.nonzero().tolist()]
+        yield Answer(place, tuple(rows))
+
+
+def _places(values: Tensor, ignore: int | None, tries: int) -> list[Place]:
+    """Labels that count, in as many samples as can be, at other places in each."""
+    valid = torch.ones_like(values, dtype=torch.bool) if ignore is None else values != ignore
+    found: list[Place] = []
+    for k, row in enumerate(range(len(values))):
+        inner = valid[row].nonzero().tolist()
+        if not inner and values.ndim > 1:
+            continue
+        at = tuple(inner[(k * len(inner)) // len(values) + len(inner) // 7]) if inner else ()
+        if values.ndim == 1 and not bool(valid[row]):
+            continue
+        found.append((row, *at))
+    step = max(1, len(found) // tries)
+    return found[::step][:tries]

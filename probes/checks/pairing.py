@@ -1,0 +1,171 @@
+"""IDX002: an input is scored against another sample's label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from probes.alive import alive
+from probes.bus import Kind
+from probes.compare import Comparison, Difference
+from probes.experiment import LOSS, Experiment, resting_on
+from probes.finding import Evidence, Finding, Verdict
+from probes.indexing import Pick
+from probes.meeting import Meeting, Meetings
+from probes.place import CODE, Place, came_about, place
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """The output for one sample's input is scored against the label of another.
+
+    One sample's input is changed, then the labels, then both: what both do together beyond what
+    each does alone shows which input meets which label, whatever stands between. A sample whose
+    input meets no label but others' was sorted and not put back, shifted along the wrong axis,
+    or laid out anew across samples. The order in which inputs meet labels is told.
+
+    Sick: `pack_padded_sequence` of rows sorted by length, and labels in the order of the batch.
+    Healthy: the same with `hidden[order.argsort()]`, or with `labels[order]`.
+    """
+
+    code: ClassVar[str] = "IDX002"
+    rule: ClassVar[str] = "pairing"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """Samples, a loss and labels."""
+        if experiment.size < 3:
+            return "the batch cannot be cut into three samples or more"
+        if LOSS not in experiment.evaluated.ran.outputs:
+            return "the loss could not be had: `Subject.loss` raises"
+        if not experiment.targets:
+            return "no key is known to hold labels: declare it by `Layout(labels=(Labels(...),))`"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding."""
+        meeting = Meeting(experiment)
+        found = meeting.all()
+        experiment.keep(
+            "pairing-effect",
+            torch.stack([found.own, found.others], 1),
+            ("sample", "label"),
+            {"label": ["own", "others"]},
+            changed=list(meeting.inputs),
+            against=list(meeting.labels),
+            limit=found.limit,
+        )
+        if found.apart:
+            partners = {i: _partner(experiment, meeting, found, i) for i in found.apart[:4]}
+            yield self._finding(experiment, meeting, found, partners)
+
+    def _finding(
+        self,
+        experiment: Experiment,
+        meeting: Meeting,
+        found: Meetings,
+        partners: Mapping[int, int | None],
+    ) -> Finding:
+        first = next(iter(partners))
+        where = _place(experiment, meeting, first)
+        pick = _reordered(experiment) if where.site != CODE else None
+        key, label = next(iter(meeting.inputs)), next(iter(meeting.labels))
+        against = partners[first]
+        other = "other samples" if against is None else f"sample {against}"
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"inputs and labels do not belong together, {where.words}: `{key}` of sample "
+            f"{first} is scored against `{label}` of {other}{_pattern(experiment, partners)}.",
+            fix="Put rows back in the order of the batch before they are scored, or sort the "
+            "labels along with them; shift along time, not along samples.",
+            site=where.site,
+            op=None if pick is None else pick.op,
+            phase="forward",
+            source=None if pick is None else pick.line,
+            samples=tuple(found.apart),
+            where={"sample": first},
+            evidence=(
+                Evidence("effect of input and own label together", float(found.own[first])),
+                Evidence(
+                    "effect of input and others' labels together",
+                    float(found.others[first]),
+                    found.limit,
+                ),
+                Evidence("samples scored against others", len(found.apart), 0),
+            ),
+        )
+        return resting_on(finding, experiment.samples_guessed)
+
+
+def _partner(experiment: Experiment, meeting: Meeting, found: Meetings, i: int) -> int | None:
+    """The one sample whose label this input meets; None where it is not one."""
+    met = [
+        j
+        for j in range(experiment.size)
+        if j != i and meeting.of([i], [j]) > max(found.limit, 0.1 * float(found.others[i]))
+    ]
+    return met[0] if len(met) == 1 else None
+
+
+def _pattern(experiment: Experiment, partners: Mapping[int, int | None]) -> str:
+    pairs = [(i, j) for i, j in partners.items() if j is not None]
+    if len(pairs) < 2:
+        return ""
+    n = experiment.size
+    if len({(j - i) % n for i, j in pairs}) == 1:
+        return f", every sample against the one {(pairs[0][1] - pairs[0][0]) % n} further on"
+    if all(i + j == n - 1 for i, j in pairs):
+        return ", as if one of both were reversed"
+    lengths = experiment.lengths
+    for name, down in (("longest first", True), ("shortest first", False)):
+        if lengths is None:
+            break
+        order = lengths.argsort(descending=down, stable=True)
+        back = order.argsort()
+        if all(int(back[i]) == j or int(order[i]) == j for i, j in pairs):
+            return f", as if sorted by length, {name}, and not put back"
+    return ", by no order that is known"
+
+
+def _place(experiment: Experiment, meeting: Meeting, row: int) -> Place:
+    """Where the sample first moves another row than its own; the loss where none does."""
+    ran = experiment.evaluate(meeting.batch([row]))
+
+    def others(site: str, value: Tensor) -> Tensor | None:
+        axes = [i for i, n in enumerate(value.shape) if n == experiment.size]
+        axis = experiment.sample_axis.get(site, axes[0] if axes else None)
+        if axis is None or site == LOSS:
+            return None
+        look = torch.ones(value.shape[axis], dtype=torch.bool, device=value.device)
+        look[row] = False
+        return look.view([-1 if i == axis else 1 for i in range(value.ndim)])
+
+    found: Comparison = experiment.evaluated.against(ran, others, experiment.axes)
+    if not any(one.site in experiment.outputs for one in found.outputs):
+        return Place(CODE, "in the loss")
+    model = experiment.subject.model
+    first = found.first
+    packed = first is not None and isinstance(model.get_submodule(_name(first)), nn.RNNBase)
+    if first is not None and packed:  # what it was given had no axis of samples
+        return came_about(Kind.INPUT, first.module, model)
+    return place(found, model)
+
+
+def _name(first: Difference) -> str:
+    return "" if first.module in ("model", "<model>") else first.module
+
+
+def _reordered(experiment: Experiment) -> Pick | None:
+    """The first pick of all samples in another order."""
+    for pick in alive(experiment).picks:
+        order = pick.index.flatten().tolist()
+        samples = pick.axis == 0 and not pick.rows and len(order) == experiment.size
+        if samples and sorted(order) == list(range(len(order))) != order:
+            return pick
+    return None
