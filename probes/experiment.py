@@ -17,6 +17,7 @@ from probes.compare import Baseline
 from probes.execution import Ran, named
 from probes.finding import ExperimentError, Finding, Verdict
 from probes.first_step import first_batch
+from probes.formed import Use, formed
 from probes.guess import complete
 from probes.hidden import Hidden, hidden
 from probes.layout import Layout
@@ -214,6 +215,11 @@ class Experiment:
     def stepped(self) -> Stepped:
         """One training step of the subject's own, from its own mode."""
         return one_step(self.subject, self.batch)
+
+    @cached_property
+    def formed(self) -> tuple[Use, ...]:
+        """What a training step does with softmaxes and sigmoids, where that reaches the loss."""
+        return formed(self.subject, self.batch)
 
     def axes(self, site: str, shape: tuple[int, ...]) -> list[str]:
         """How the axes of a site or output are called, where the layout or the masks say."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,6 +188,30 @@ def twice_held_back(subject: Subject, batch: Batch) -> list[dict[str, Tensor | N
         _keep_strangers(subject, outside)
         replay(step, model, snapshot)
     return found
+
+
+def step_under(subject: Subject, batch: Batch, *under: AbstractContextManager[Any]) -> None:
+    """One step was taken inside of these, and undone: the subject's own, or its loss and backward.
+
+    Raises ExperimentError where it raises.
+    """
+    model = subject.model
+
+    def step() -> Tensor:
+        if subject.train_step is not None:
+            take_step(made(subject), batch)
+            return torch.zeros(())
+        try:
+            loss = subject.loss(model, map_leaves(batch, _own))
+            loss.backward()
+        except Exception as error:
+            raise ExperimentError(f"a training step raised {said(error)}{_at(error)}") from error
+        return loss
+
+    with ExitStack() as outside:
+        if subject.train_step is not None:
+            _keep_strangers(subject, outside)
+        replay(step, model, Snapshot.take(model, parameters=True), under=under)
 
 
 def _keep_strangers(subject: Subject, outside: ExitStack) -> None:

@@ -16,13 +16,16 @@ from probes.layout import Labels
 class Scored:
     """An output's rows with a label each.
 
-    scores: (place, class) float64. labels: (place,) of those that are not ignored.
+    scores: (place, class) float64. labels: (place,) of those that are not ignored. whole: the
+    output with its classes last, and keep: (places,) those of its places that are not ignored.
     """
 
     output: str
     labels_key: str
     scores: Tensor
     labels: Tensor
+    whole: Tensor
+    keep: Tensor
 
     @property
     def classes(self) -> int:
@@ -38,6 +41,10 @@ class Scored:
     def picked(self, values: Tensor) -> float:
         """The mean of minus the values at the labels."""
         return -float(values.gather(1, self.labels[:, None]).mean())
+
+    def over(self, axis: int) -> Tensor:
+        """The log-softmax over another axis than the classes: (place, class)."""
+        return self.whole.double().log_softmax(axis).flatten(0, -2)[self.keep]
 
 
 def scored(experiment: Experiment) -> Iterator[Scored]:
@@ -71,16 +78,17 @@ def _pairs(labels: Labels, values: Tensor, name: str, output: Tensor) -> Iterato
         rows, wanted = lines, values
         if shift:
             rows, wanted = lines[:, : lines.shape[1] - shift], values[:, shift:]
-        made = _kept(labels, name, rows.flatten(0, -2).double(), wanted.flatten())
+        made = _kept(labels, name, rows, wanted.flatten())
         if made is not None:
             yield made
 
 
-def _kept(labels: Labels, name: str, rows: Tensor, wanted: Tensor) -> Scored | None:
+def _kept(labels: Labels, name: str, whole: Tensor, wanted: Tensor) -> Scored | None:
+    rows = whole.flatten(0, -2).double()
     keep = torch.ones_like(wanted, dtype=torch.bool)
     if labels.ignore is not None:
         keep = wanted != labels.ignore
     wanted = wanted[keep]
     if not len(wanted) or bool(((wanted < 0) | (wanted >= rows.shape[1])).any()):
         return None
-    return Scored(name, labels.key, rows[keep], wanted)
+    return Scored(name, labels.key, rows[keep], wanted, whole, keep)

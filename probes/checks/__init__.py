@@ -12,13 +12,16 @@ from probes.checks.idle_rate import IdleRate
 from probes.checks.index_alignment import IndexAlignment
 from probes.checks.label_shift import LabelShift
 from probes.checks.left_over import LeftOver
+from probes.checks.log_of_softmax import LogOfSoftmax
 from probes.checks.loss_formula import LossFormula
+from probes.checks.loss_input import LossInput
 from probes.checks.modes import Modes
 from probes.checks.more_padding import MorePadding
 from probes.checks.pad_leak import PadLeak
 from probes.checks.pairing import Pairing
 from probes.checks.repeats import Repeats
 from probes.checks.still_state import StillState
+from probes.checks.softmax_axis import SoftmaxAxis
 from probes.checks.thawed import Thawed
 from probes.checks.uncleared import Uncleared
 from probes.checks.unmoved import Unmoved
@@ -36,7 +39,10 @@ RULES: tuple[Check[Experiment], ...] = (
     UnusedInput(),
     IdleRate(),
     Broadcast(),
+    LossInput(),
     LossFormula(),
+    LogOfSoftmax(),
+    SoftmaxAxis(),
     Gradient(),
     PadLeak(),
     MorePadding(),

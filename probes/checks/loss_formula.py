@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from torch import Tensor
+
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.scored import Scored, scored
@@ -22,8 +24,10 @@ class LossFormula:
 
     From outputs and labels the cross entropy is computed, and what it becomes with softmax twice,
     with the log forgotten, or with nothing normalised; the one that the subject's loss equals, to
-    five digits, tells what it does. None of them is silence. A sum over places, and a start far
-    above the entropy of guessing evenly (`high` times), are notes.
+    five digits, tells what it does. None of them is silence. A softmax over another axis than the
+    classes is a fault; a mean that divides by padding, or by the classes as well, a warning. A sum
+    over places, and a start far above the entropy of guessing evenly (`high` times), are notes;
+    from `absurd` times on, scores of a wrong scale are a warning.
 
     Sick: `F.cross_entropy(model(x).softmax(-1), y)`; `F.nll_loss(model(x).softmax(-1), y)`.
     Healthy: `F.cross_entropy(model(x), y)`; `F.nll_loss(model(x).log_softmax(-1), y)`.
@@ -31,6 +35,7 @@ class LossFormula:
 
     alike: float = 1e-5
     high: float = 3.0
+    absurd: float = 10.0
 
     code: ClassVar[str] = "WIR010"
     rule: ClassVar[str] = "loss-formula"
@@ -59,12 +64,32 @@ class LossFormula:
                 ):
                     yield self._said(each, words, loss, right)
                     return
-            if len(each.labels) > 1 and self._is(loss, right * len(each.labels)):
-                yield self._summed(loss, each)
+            if (times := self._multiple(experiment, loss, right, each)) is not None:
+                yield self._scaled(loss, right, each, *times)
                 return
 
     def _is(self, one: float, two: float, times: float = 1.0) -> bool:
         return abs(one - two) <= times * self.alike * max(abs(one), abs(two), 1e-3)
+
+    def _multiple(
+        self, experiment: Experiment, loss: float, right: float, each: Scored
+    ) -> tuple[str, Verdict] | None:
+        """What the cross entropy is multiplied by, and how bad that is."""
+        places, counted = len(each.keep), len(each.labels)
+        sizes = {n: f"summed over {n} entries of an axis" for n in each.whole.shape[:-1] if n > 1}
+        for times, words in (sizes | {counted: f"summed over {counted} places"}).items():
+            if times > 1 and self._is(loss, right * times):
+                return f"{words}: its gradient grows with the batch", Verdict.NOTE
+        if self._is(loss, right / each.classes):
+            return f"divided by the {each.classes} classes as well as by the places", Verdict.WARN
+        if counted < places and self._is(loss, right * counted / places):
+            ignored = places - counted
+            return f"divided by {places} places, of which {ignored} are ignored", Verdict.WARN
+        visible = _visible(experiment, each)
+        if visible is not None and self._is(loss, *_over_all(each, visible)):
+            hidden = places - int(visible.sum())
+            return f"divided by {places} places, of which {hidden} are padding", Verdict.WARN
+        return None
 
     def _said(self, each: Scored, words: str, loss: float, right: float) -> Finding:
         return Finding(
@@ -87,7 +112,7 @@ class LossFormula:
         return Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.NOTE,
+            verdict=Verdict.NOTE if loss <= self.absurd * even else Verdict.WARN,
             message=f"the loss starts at {loss:.3g}, {loss / even:.1f} times what guessing evenly "
             f"over {each.classes} classes gives.",
             fix="Nothing, if the model was trained on something else; else draw smaller weights "
@@ -97,18 +122,40 @@ class LossFormula:
             evidence=(Evidence("loss", loss, self.high * even),),
         )
 
-    def _summed(self, loss: float, each: Scored) -> Finding:
+    def _scaled(
+        self, loss: float, right: float, each: Scored, words: str, verdict: Verdict
+    ) -> Finding:
         return Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.NOTE,
-            message=f"the loss is summed over {len(each.labels)} places: its gradient grows with "
-            "the batch.",
-            fix="Nothing, if the learning rate is meant for a sum; else take the mean.",
+            verdict=verdict,
+            message=f"the loss is {words} (`{each.output}` against `{each.labels_key}`).",
+            fix="Divide by the number of places that are scored; leave it only where the learning "
+            "rate is meant for this scale.",
             site="<loss>",
             phase="forward",
-            evidence=(Evidence("loss", loss), Evidence("loss a place", loss / len(each.labels))),
+            evidence=(
+                Evidence("loss", loss),
+                Evidence("cross entropy, a mean over all that have labels", right),
+            ),
         )
+
+
+def _visible(experiment: Experiment, each: Scored) -> Tensor | None:
+    """The places that have a label and that no mask of the labels' shape hides."""
+    shape = tuple(experiment.tensors[each.labels_key].shape)
+    masks = [m.keep for m in experiment.masks if tuple(m.keep.shape) == shape]
+    if not masks or len(each.keep) != masks[0].numel():
+        return None
+    seen = masks[0].flatten() & each.keep
+    return seen if bool(seen.any()) and not bool(seen.all()) else None
+
+
+def _over_all(each: Scored, visible: Tensor) -> tuple[float]:
+    """The sum over what is visible, divided by all places."""
+    among = visible[each.keep]
+    picked = -each.scores.log_softmax(1).gather(1, each.labels[:, None])[among, 0]
+    return (float(picked.sum()) / len(each.keep),)
 
 
 def _wrong(each: Scored) -> Iterator[tuple[str, float]]:
@@ -121,3 +168,8 @@ def _wrong(each: Scored) -> Iterator[tuple[str, float]]:
     yield TWICE, each.picked(soft.log_softmax(1))
     yield NO_LOG, each.picked(soft)
     yield RAW, each.picked(scores)
+    for axis in range(each.whole.ndim - 1):
+        yield (
+            f"softmax runs over axis {axis} of the scores, not over the {each.classes} classes",
+            each.picked(each.over(axis)),
+        )

@@ -1,0 +1,85 @@
+"""WIR014: a softmax runs over an axis that its result is not used along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict
+from probes.formed import Use, normalised, places
+
+SOFTMAX = ("softmax", "log_softmax")
+PICKS = ("gather", "take_along_dim")
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxAxis:
+    """A softmax is taken over the samples of the batch, over one entry, or not over the classes.
+
+    Over samples it makes them compete where each has labels of its own; similarities of samples
+    with samples, where the batch is on two axes, are healthy, and so is a batch that is one bag
+    with one label. Over the one score of a linear layer it gives 1 whatever that is.
+    Log-probabilities out of which the last axis is picked, but which sum to one along another,
+    are of the wrong axis.
+
+    Sick: `F.log_softmax(scores, dim=0)` of (sample, class).
+    Healthy: `F.log_softmax(scores, dim=-1)`; `F.log_softmax(a @ b.T, dim=0)`.
+    """
+
+    code: ClassVar[str] = "WIR014"
+    rule: ClassVar[str] = "softmax-axis"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """Nothing."""
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """One finding a line."""
+        for use, _ in places(experiment.formed):
+            what = _what(experiment, use)
+            if what is not None:
+                yield self._said(use, what)
+
+    def _said(self, use: Use, what: str) -> Finding:
+        shape = tuple(use.given.shape)
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN if use.name in SOFTMAX else Verdict.FAIL,
+            message=f"`{use.name}` of {shape} over axis {use.dim}: {what}.",
+            fix="Take the softmax over the axis of the classes, mostly `dim=-1`.",
+            site=use.site or "<loss>",
+            op=use.name,
+            phase="forward",
+            source=use.source,
+            evidence=(Evidence("axis", use.dim), Evidence("entries along it", shape[use.dim or 0])),
+        )
+
+
+def _what(experiment: Experiment, use: Use) -> str | None:
+    shape, dim, size = use.given.shape, use.dim, experiment.size
+    if dim is None or len(shape) < 2:
+        return None
+    if use.name in SOFTMAX:
+        if dim == 0 and shape[0] == size > 1 and list(shape).count(size) == 1:
+            own = any(len(t) == size for t in _labels(experiment))
+            return "it runs over the samples, each of which has labels of its own" if own else None
+        if shape[dim] == 1 and (tuple(shape) == (size, 1) or use.of == "linear"):
+            return "it runs over one entry, and gives 1 whatever the score"
+        return None
+    last = dim == len(shape) - 1
+    if use.name in PICKS and use.of == "log_softmax" and last and not normalised(use.given, dim):
+        others = [i for i in range(dim) if normalised(use.given, i)]
+        if others:
+            return f"it picks out of log-probabilities that sum to one along axis {others[0]}"
+    return None
+
+
+def _labels(experiment: Experiment) -> list[torch.Tensor]:
+    keys = [each.key for each in experiment.layout.labels]
+    return [experiment.tensors[key] for key in keys if key in experiment.tensors]
