@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt
 JOBS ?= 2
 
-.PHONY: help report test test-slow check format screenshot bench clean
+.PHONY: help report test test-slow check format rules screenshot bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ check: .venv/developed ## style, types and floors
 format: .venv/developed ## the style that `make check` demands
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+rules: .venv/installed ## reports/RULES.md, from the rules' own text
+	@$(BIN)/python -m reports.rules
 
 screenshot: .venv/developed ## the README's picture, of a fresh run of the main job
 	@rm -rf runs/screenshot

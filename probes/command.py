@@ -46,19 +46,30 @@ DEFAULT_COMMAND = "diagnose"
 
 def explain(code: Annotated[str, typer.Argument(help="A rule's code, such as FIT001.")]) -> None:
     """Print a rule: what it looks for, a sick and a healthy example, its limits."""
-    from dataclasses import fields
-    from inspect import cleandoc
-
     known = {rule.code: rule for rule in gather("whynan.rules")}
     rule = known.get(code.upper())
     if rule is None:
         raise RequestError(
             f"`{code}` is no rule's code: the codes are {', '.join(sorted(known)) or 'none'}."
         )
-    print(f"{rule.code} {rule.rule}\n\n{cleandoc(rule.__doc__ or '')}")
-    for limit in fields(rule):
-        print(f"\nlimit {limit.name} = {getattr(rule, limit.name)}", end="")
+    print(f"{rule.code} {rule.rule}\n\n{told(rule)}")
+    for name, value in limits_of(rule):
+        print(f"\nlimit {name} = {value}", end="")
     print()
+
+
+def told(rule: Any) -> str:
+    """What the rule says of itself: what it looks for, a sick and a healthy example."""
+    from inspect import cleandoc
+
+    return cleandoc(rule.__doc__ or "")
+
+
+def limits_of(rule: Any) -> list[tuple[str, Any]]:
+    """The names and values of the rule's limits."""
+    from dataclasses import fields
+
+    return [(limit.name, getattr(rule, limit.name)) for limit in fields(rule)]
 
 
 def check(

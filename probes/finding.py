@@ -83,6 +83,12 @@ class Finding:
         """The finding as `findings.json` holds it."""
         return asdict(self)
 
+    def _repr_html_(self) -> str:
+        """The finding in a notebook."""
+        from probes.markup import finding_html
+
+        return finding_html(self)
+
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Finding:
         """The finding that `as_json` wrote; a number that was not finite is one again."""
@@ -129,6 +135,12 @@ class Judgement:
         if self.verdict is Verdict.BROKEN:
             return 3
         return int(self.verdict.rank > Verdict.NOTE.rank)
+
+    def _repr_html_(self) -> str:
+        """The findings in a notebook."""
+        from probes.markup import judgement_html
+
+        return judgement_html(self)
 
     def __add__(self, other: Judgement) -> Judgement:
         """Both together, worst first; a code that found something has not passed."""

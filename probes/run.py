@@ -57,6 +57,12 @@ class Run:
         self.facts: dict[str, Any] = _facts(folder)
         self.complete: bool = bool(self.facts.get("complete"))
 
+    def _repr_html_(self) -> str:
+        """What was found in the run, and where it lies, in a notebook."""
+        from html import escape
+
+        return f"{self.judgement._repr_html_()}<p>run: <code>{escape(str(self.folder))}</code></p>"
+
     @property
     def sites(self) -> list[dict[str, Any]]:
         """The table of sites: kind, site and tick (the order in which they were first seen)."""

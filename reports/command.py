@@ -1,8 +1,9 @@
-"""`whynan attention` and `whynan render`."""
+"""`whynan attention`, `render`, `index` and `compare`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from probes.attention import AttentionMap
 
 Chosen = Annotated[str | None, typer.Option(help="Such as 0,3; all by default.")]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
 def attention(
@@ -106,12 +107,74 @@ def _check_maps(asked: dict[str, list[int] | None], maps: Sequence[AttentionMap]
         )
 
 
-def render(run: Run) -> None:
-    """Rebuild a run's report from its record alone."""
-    from reports import render as rendered
+class Format(StrEnum):
+    """Which mouth tells of a run."""
 
-    print(f"report: {rendered(run)}")
+    HTML = "html"
+    MARKDOWN = "markdown"
+    JUNIT = "junit"
+
+
+def render(
+    run: Folder,
+    format_: Annotated[
+        Format,
+        typer.Option("--format", help="A page, text for an issue, or XML for a CI."),
+    ] = Format.HTML,
+) -> None:
+    """Rebuild a run's report from its record alone."""
+    from probes.run import Run
+    from reports.junit import junit
+    from reports.markdown import markdown
+    from reports.page import read_page
+    from reports.render import render as rendered
+
+    if format_ is Format.HTML:
+        report = rendered(run)
+    else:
+        page = read_page(Run(run))
+        name, text = {
+            Format.MARKDOWN: ("report.md", markdown),
+            Format.JUNIT: ("junit.xml", junit),
+        }[format_]
+        report = run / name
+        report.write_text(text(page), encoding="utf-8")
+    print(f"report: {report}")
     done(run)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (attention, render)
+def index(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A folder that holds run folders.")],
+) -> None:
+    """Write a page over all runs below a folder: verdicts, first causes, small curves."""
+    from reports.render import render_index
+
+    print(f"report: {render_index(runs)}")
+    done(runs)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Run folders.")],
+    out: Out = None,
+) -> None:
+    """Say where runs first part, which settings differ, and how their curves lie."""
+    from probes.record import Recorder, new_folder
+    from reports.comparison import compare as compared
+    from reports.figures.svg import short
+    from reports.render import compared as laid_out
+
+    found = compared(runs)
+    folder = new_folder(out)
+    recorder = Recorder(folder, settings={"part": "comparison", "runs": [str(run) for run in runs]})
+    report = folder / "report.html"
+    report.write_text(laid_out(found), encoding="utf-8")
+    recorder.close()
+    for words in (*(each.words for each in found.partings), *found.spread):
+        print(words)
+    for name, values in found.differ:
+        print(f"{name}: {' | '.join(short(value or '-', 60) for value in values)}")
+    print(f"report: {report}")
+    done(folder)
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (attention, render, index, compare)

@@ -60,6 +60,20 @@
     });
   });
 
+  // a table that is filtered: rows that hold every word
+  all("table.filtered").forEach(function (table) {
+    var field = document.createElement("input");
+    field.type = "search"; field.className = "filter"; field.placeholder = "filter, such as failing overfit";
+    field.setAttribute("aria-label", "Filter rows");
+    table.closest(".scroll").before(field);
+    field.addEventListener("input", function () {
+      var words = field.value.toLowerCase().split(/\s+/);
+      all("tbody tr", table).forEach(function (row) {
+        row.hidden = !words.every(function (word) { return row.textContent.toLowerCase().includes(word); });
+      });
+    });
+  });
+
   // values of attention maps: a cell's transparency is its index, so the picture itself is read
   var island = document.getElementById("names"), told = document.getElementById("value");
   var names = island ? JSON.parse(island.textContent) : { lists: [], maps: {} };

@@ -113,9 +113,9 @@ def read_page(run: Run) -> Page:
         graphs=tuple(read_graphs(every, missing)),
         memory=tuple(each(read_memory, every, "memory", missing)),
         facts=tuple(_facts(run)),
-        parts=tuple((name, tuple(_flat(settings(part)))) for name, part in every[1:]),
+        parts=tuple((name, tuple(flat(settings(part)))) for name, part in every[1:]),
         environment=tuple(_environment(run)),
-        limits=tuple(_flat(_mapping(run.facts.get("limits")))),
+        limits=tuple(flat(_mapping(run.facts.get("limits")))),
         command=shlex.join(str(word) for word in run.facts.get("command") or []),
         missing=tuple(missing),
     )
@@ -186,20 +186,20 @@ def _facts(run: Run) -> Iterator[Fact]:
     if len(steps):
         yield Fact("steps", f"{steps[0]} to {steps[-1]}")
     yield Fact("complete", "yes" if run.complete else "no")
-    yield from _flat(settings(run))
+    yield from flat(settings(run))
 
 
 def _environment(run: Run) -> Iterator[Fact]:
-    yield from _flat(_mapping(run.facts.get("versions")))
+    yield from flat(_mapping(run.facts.get("versions")))
     cuda = run.facts.get("CUDA_VISIBLE_DEVICES")
     yield Fact("CUDA_VISIBLE_DEVICES", "not set" if cuda is None else str(cuda))
 
 
-def _flat(found: Mapping[str, Any], prefix: str = "") -> Iterator[Fact]:
+def flat(found: Mapping[str, Any], prefix: str = "") -> Iterator[Fact]:
     """Nested settings by dotted name."""
     for name, value in found.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         elif value not in (None, [], ()):
             yield Fact(f"{prefix}{name}", _words(value))
 

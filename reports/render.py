@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -12,13 +13,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from probes.run import Run
+from reports.comparison import Comparison, facts_of
+from reports.figures import curves
 from reports.figures.figure import identifier
 from reports.gallery import ALONE, ROOM, gallery
 from reports.notebook_page import NotebookPage, is_notebook, read_notebook
 from reports.page import Fact, Page, read_page
 from reports.reading.cards import Card
-from reports.sections import LARGEST, later, sections
+from reports.sections import LARGEST, fitting, later, sections
 from reports.sections import ROOM as OF_A_SECTION
+from reports.shelf import rows
 
 CARDS, ROWS, WORDS = 150, 400, 4000  # findings, rows of a table, characters of a fact
 SMALL = (1.0, 0.25, 0.05)  # shares of the rooms that are tried in turn
@@ -45,6 +49,33 @@ def notebook_html(page: NotebookPage) -> str:
     template = _environment().get_template("notebook.html")
     css = _beside("page.css") + _beside("notebook.css")
     return template.render(page=page, css=css, js=_beside("page.js"))
+
+
+def render_index(folder: Path) -> Path:
+    """`index.html` in the folder tells of every run below it; returns its path.
+
+    Raises RequestError where the folder is none, or holds no run.
+    """
+    found = rows(folder)
+    counts = Counter(row.word for row in found)
+    name = folder.resolve().name or str(folder)
+    text = framed("index.html", rows=found, name=name, counts=sorted(counts.items()))
+    page = folder / "index.html"
+    page.write_text(text, encoding="utf-8")
+    return page
+
+
+def compared(comparison: Comparison) -> str:
+    """The comparison as one file that needs no other."""
+    figures = fitting([curves.draw(course) for course in comparison.courses], OF_A_SECTION * 4)
+    verdicts = facts_of(comparison)
+    return framed("compare.html", comparison=comparison, verdicts=verdicts, figures=figures)
+
+
+def framed(template: str, **content: object) -> str:
+    """The template with this content, styles and script."""
+    beside = {"css": _beside("page.css"), "js": _beside("page.js")}
+    return _environment().get_template(template).render(**content, **beside)
 
 
 def html(page: Page) -> str:
@@ -109,18 +140,13 @@ def _laid_out(page: Page, share: float) -> str:
     figures += [figure for group in maps.groups for figure in group.figures]
     ids = {figure.id for figure in figures} | {card.id for card in page.cards}
     ids |= {"verdict", "findings", *(s.id for s in (*before, *behind) if s.figures)}
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            page=page,
-            before=before,
-            behind=behind,
-            maps=maps,
-            address=lambda anchor: anchor is not None and identifier(anchor) in ids,
-            css=_beside("page.css"),
-            js=_beside("page.js"),
-        )
+    return framed(
+        "report.html",
+        page=page,
+        before=before,
+        behind=behind,
+        maps=maps,
+        address=lambda anchor: anchor is not None and identifier(anchor) in ids,
     )
 
 

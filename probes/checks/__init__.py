@@ -20,8 +20,8 @@ from probes.checks.more_padding import MorePadding
 from probes.checks.pad_leak import PadLeak
 from probes.checks.pairing import Pairing
 from probes.checks.repeats import Repeats
-from probes.checks.still_state import StillState
 from probes.checks.softmax_axis import SoftmaxAxis
+from probes.checks.still_state import StillState
 from probes.checks.thawed import Thawed
 from probes.checks.uncleared import Uncleared
 from probes.checks.unmoved import Unmoved

@@ -72,7 +72,8 @@ def _binned(values: Numbers, at_least: int = 1) -> tuple[Numbers, list[str]]:
     most = min(STEPS, max(1, steps // at_least))
     if steps > most:
         values = _maxima(values, most)
-        notes.append(f"{steps} steps are binned by their maximum into {values.shape[1]} columns")
+        into = f"{values.shape[1]} column{'s' if values.shape[1] > 1 else ''}"
+        notes.append(f"{steps} steps are binned by their maximum into {into}")
     if rows > ROWS:
         values = _maxima(values.T, ROWS).T
         notes.append(f"{rows} parameters are binned by their maximum into {len(values)} rows")
@@ -162,8 +163,8 @@ def _axis(steps: tuple[int, int], height: float) -> Iterator[Markup]:
 def _legend(scale: tuple[float, float], top: float) -> Iterator[Markup]:
     ramp = np.arange(FIRST, 256, dtype=np.uint8)[None]  # (1, colour)
     yield image(LABELS, top, 240, 10, data_uri(ramp, palette()))
-    yield text(LABELS, top + 24, f"1e{scale[0]:.0f}")
-    yield text(LABELS + 240, top + 24, f"1e{scale[1]:.0f}", "end")
+    yield text(LABELS, top + 24, f"1e{round(scale[0])}")
+    yield text(LABELS + 240, top + 24, f"1e{round(scale[1])}", "end")
     for place, (kind, words) in enumerate(
         [("zero", "exactly zero"), ("bad", "not finite"), ("unseen", "not seen")]
     ):

@@ -77,7 +77,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def await_steps(process: subprocess.Popen[str], folder: Path, parts: int, steps: int) -> None:
     """That many suites have written that many steps."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300  # the machine may have other work
     while time.monotonic() < end and process.poll() is None:
         sizes = [path.stat().st_size for path in folder.glob("parts/*/readings/steps.i64")]
         if sum(size >= 8 * steps for size in sizes) >= parts:
@@ -118,7 +118,7 @@ def test_ctrl_c_ends_the_children_and_keeps_what_is_done(tmp_path: Path) -> None
     process = start(tmp_path, "overfit", "train.py:subject", "--out", "run", "--steps", "100000")
     await_steps(process, tmp_path / "run", parts=2, steps=9)
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "ended by Ctrl-C" in out
     assert out.splitlines()[-1] == "run: run"
@@ -145,11 +145,11 @@ def test_a_run_that_was_interrupted_is_gone_on_with(tmp_path: Path, whynan: Whyn
     asked = ("overfit", "train.py:subject", "--out", "run")
     process = start(tmp_path, *asked, "--jobs", "2")
     five, twenty = (tmp_path / "run" / "parts" / f"overfit-{n}-seed0" for n in (5, 20))
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300  # the machine may have other work
     while time.monotonic() < end and not (five.exists() and Run(five).complete):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert not Run(twenty).complete
     kept = (five / "run.json").stat().st_mtime_ns
     (tmp_path / "slow").unlink()
@@ -173,7 +173,7 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     )
     await_steps(process, tmp_path / "run", parts=1, steps=9)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     children = {int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()}
     assert len(children - {process.pid}) == 1
     assert all(gone(pid) for pid in children)
