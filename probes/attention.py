@@ -65,7 +65,7 @@ def attention_maps(model: nn.Module, run: Callable[[], Any]) -> list[AttentionMa
     for use in trace.uses:
         site = use.softmax.site
         layer = layers.setdefault(site, len(layers))
-        maps.append(_map(use, _heads(modules, site), layer, calls[site]))
+        maps.append(_map(use, heads_of(modules, site), layer, calls[site]))
         calls[site] += 1
     return maps
 
@@ -102,7 +102,7 @@ def fold(weights: Tensor, heads: int, operand: tuple[int, int] | None) -> Tensor
     return weights.reshape(1, 1, -1, shape[-1])  # (query, key) or (key,)
 
 
-def _heads(modules: dict[str, nn.Module], site: str) -> int:
+def heads_of(modules: dict[str, nn.Module], site: str) -> int:
     """The number of heads that the module, or the nearest one around it, declares; 1 otherwise."""
     name = "" if site == "model" and site not in modules else site
     while True:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -70,11 +70,30 @@ def _mask(key: str, tensors: Mapping[str, Tensor]) -> Mask | None:
         return Mask(key, _of_rows(key, len(tensor), tensors), axis=1, means="length")
     if tensor.ndim < 2 or not _is_binary(tensor):
         return None
-    if HIDE.search(name):
-        return Mask(key, _of_shape(key, tensors), axis=tensor.ndim - 1, means="hide")
-    if KEEP.search(name):
-        return Mask(key, _of_shape(key, tensors), axis=tensor.ndim - 1, means="keep")
-    return None
+    hides = bool(HIDE.search(name))
+    if not hides and not KEEP.search(name):
+        return None
+    under, ones = _of_shape(key, tensors), tensor != 0
+    held = [tensors[path] for path in under]
+    if _is_end(~ones if hides else ones, held) and not _is_end(ones if hides else ~ones, held):
+        hides = not hides  # what stands there says more than the name
+    side: Literal["right", "left"] = "left" if _is_left(ones != hides) else "right"
+    means: Literal["hide", "keep"] = "hide" if hides else "keep"
+    return Mask(key, under, axis=tensor.ndim - 1, means=means, side=side)
+
+
+def _is_end(hidden: Tensor, of: Sequence[Tensor]) -> bool:
+    """Whether one end of each row is marked, with the same id there, and others elsewhere."""
+    ids = [each for each in of if each.shape == hidden.shape and not each.is_floating_point()]
+    ends = (hidden[..., 1:] != hidden[..., :-1]).sum(-1) <= 1
+    if not ids or not bool(ends.all()) or not bool(hidden.any()) or bool(hidden.all()):
+        return False
+    there, elsewhere = ids[0][hidden], ids[0][~hidden]
+    return bool((there == there[0]).all()) and bool((elsewhere != there[0]).any())
+
+
+def _is_left(keep: Tensor) -> bool:
+    return bool((~keep[..., 0] & keep[..., -1]).any())
 
 
 def _is_binary(tensor: Tensor) -> bool:

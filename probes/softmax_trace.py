@@ -86,7 +86,7 @@ class SoftmaxTrace(TorchDispatchMode):
         if out.ndim == 0:
             return
         softmax = Softmax(
-            site=self._running(),
+            site=self.running(),
             weights=out.movedim(axis, -1),
             hidden=(scores <= HIDDEN).movedim(axis, -1),
             axis=axis,
@@ -139,7 +139,7 @@ class SoftmaxTrace(TorchDispatchMode):
         if summed == softmax.weights.shape[-1] and not known:
             self.uses.append(Use(softmax, weights.detach().clone(), operand))
 
-    def _running(self) -> str:
+    def running(self) -> str:
         """The innermost module at work: every module's call has a frame with itself as `self`."""
         frame = sys._getframe(1)
         while frame.f_back is not None:

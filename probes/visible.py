@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from probes.compare import Comparison
+from probes.compare import Comparison, Look, Ran, gap, scale
 from probes.experiment import Experiment, with_leaf
 from probes.hidden import Hidden
 from probes.subject import Batch
@@ -67,6 +67,19 @@ def _is_tight(experiment: Experiment) -> bool:
     )
 
 
+def seen(experiment: Experiment) -> Look:
+    """Looks where every mask that can be laid over lets see, and everywhere where none can."""
+
+    def look(site: str, value: Tensor) -> Tensor:
+        where = torch.ones((), dtype=torch.bool, device=value.device)
+        for each in experiment.masks:
+            own = each.over(tuple(value.shape), experiment.layout.axes.get(site))
+            where = where if own is None else where & own
+        return where
+
+    return look
+
+
 class Visible:
     """Looks where all masks let see; where the mask in question cannot be laid over, nowhere."""
 
@@ -100,3 +113,17 @@ def _unscored(experiment: Experiment) -> Iterator[tuple[tuple[int, ...], Tensor]
             continue
         if values.ndim > 1 and not values.is_floating_point():
             yield tuple(values.shape), torch.ne(values, labels.ignore)
+
+
+def differ(before: Ran, after: Ran, look: Look, noise: float) -> bool:
+    """Whether an output differs where visible; also where it is not finite."""
+    rounding = max(before.rounding, after.rounding)
+    for name, value in before.outputs.items():
+        other = after.outputs.get(name)
+        seen = look(name, value)
+        if other is None or seen is None or other.shape != value.shape:
+            continue
+        limit = max(noise, rounding * scale(value, seen))
+        if not gap(value, other, seen.expand(value.shape))[0] <= limit:
+            return True
+    return False

@@ -5,9 +5,11 @@ from __future__ import annotations
 from probes.checks.batch_dependence import BatchDependence
 from probes.checks.broadcast import Broadcast
 from probes.checks.cut_state import CutState
+from probes.checks.empty_row import EmptyRow
 from probes.checks.future import Future
 from probes.checks.gradient import Gradient
 from probes.checks.held import Held
+from probes.checks.idle_mask import IdleMask
 from probes.checks.idle_rate import IdleRate
 from probes.checks.index_alignment import IndexAlignment
 from probes.checks.label_shift import LabelShift
@@ -15,8 +17,10 @@ from probes.checks.left_over import LeftOver
 from probes.checks.log_of_softmax import LogOfSoftmax
 from probes.checks.loss_formula import LossFormula
 from probes.checks.loss_input import LossInput
+from probes.checks.misapplied_mask import MisappliedMask
 from probes.checks.modes import Modes
 from probes.checks.more_padding import MorePadding
+from probes.checks.own_label import OwnLabel
 from probes.checks.pad_leak import PadLeak
 from probes.checks.pairing import Pairing
 from probes.checks.repeats import Repeats
@@ -46,8 +50,12 @@ RULES: tuple[Check[Experiment], ...] = (
     Gradient(),
     PadLeak(),
     MorePadding(),
+    EmptyRow(),
+    MisappliedMask(),
+    IdleMask(),
     BatchDependence(),
     Future(),
+    OwnLabel(),
     LabelShift(),
     IndexAlignment(),
     LeftOver(),

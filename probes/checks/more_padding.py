@@ -10,11 +10,12 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from probes.bus import Kind
-from probes.compare import Comparison
+from probes.compare import Comparison, Ran
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.longer import Longer, everywhere_longer, longer
 from probes.place import place
+from probes.share import takes_only_its_share
 from probes.visible import Visible, leaks
 
 POINTWISE = (nn.Embedding, nn.Dropout, nn.LayerNorm, nn.RMSNorm)
@@ -61,7 +62,7 @@ class MorePadding:
                 why = str(error)
                 continue
             done += 1
-            if found.outputs and not _is_leak(experiment, each, found):
+            if found.outputs and not _is_known(experiment, each, found):
                 yield self._finding(experiment, each, found)
         if not done:
             raise ExperimentError(f"no batch with more padding can be run: {why}")
@@ -110,21 +111,27 @@ class MorePadding:
 
 def _compared(experiment: Experiment, each: Longer) -> Comparison:
     before = experiment.evaluated.ran
+    ran = each.aligned(_longer(experiment, each), before)
+    look = Visible(experiment, each.each)
+    return experiment.evaluated.against(ran, look, experiment.axes)
+
+
+def _longer(experiment: Experiment, each: Longer) -> Ran:
     try:
-        ran = experiment.evaluate(each.batch)
+        return experiment.evaluate(each.batch)
     except ExperimentError:
         # outputs that end with the longest row, as packed ones do, want labels that do
         labels = [one.key for one in experiment.layout.labels if one.key in each.keys]
         if not labels:
             raise
-        ran = experiment.evaluate(each.with_old(labels, experiment.batch))
-    look = Visible(experiment, each.each)
-    return experiment.evaluated.against(each.aligned(ran, before), look, experiment.axes)
+        return experiment.evaluate(each.with_old(labels, experiment.batch))
 
 
-def _is_leak(experiment: Experiment, each: Longer, found: Comparison) -> bool:
-    """Whether MSK001 says already that the same mask leaks at the same place."""
+def _is_known(experiment: Experiment, each: Longer, found: Comparison) -> bool:
+    """Whether MSK001 says already that the same mask leaks there, or MSK007 that zeros share."""
     model = experiment.subject.model
+    if takes_only_its_share(experiment, each.batch, Visible(experiment, each.each), each.aligned):
+        return True
     with suppress(ExperimentError):
         return any(
             one.mask.key == each.each.mask.key and place(leak, model) == place(found, model)

@@ -1,0 +1,184 @@
+"""MSK005: an attention row sees nothing, and what it gives is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from probes.attended import Attended, attended, refilled
+from probes.compare import Comparison
+from probes.emptied import emptied, may_be_empty, opened
+from probes.experiment import LOSS, Experiment
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.place import place
+from probes.visible import leaks, seen
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyRow:
+    """Every key of a query is masked away, and the loss or a visible output hangs on the result.
+
+    No NaN need come of it: a mask of `finfo.min` gives the average of all that is hidden, torch's
+    own kernels give zeros. The rows are looked for at every attention of the batch; their weights
+    are replaced, and what moves is what reads them. Where nothing moves, or the values are zeroed
+    too, or the mask is declared `may_be_empty`, it is a note. Masks so declared are tried: every
+    second row is made to hide everything, and other content there must change nothing.
+
+    Sick: `scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) @ values`, where a
+    memory may be empty.
+    Healthy: the same, with `values * mask[..., None]`, and `may_be_empty=True`.
+    """
+
+    code: ClassVar[str] = "MSK005"
+    rule: ClassVar[str] = "empty-row"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """Nothing; attention is looked for at work."""
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """The first module whose rows are used, and one finding a mask that may be empty."""
+        seeing = attended(experiment)
+        empty = [each for each in seeing if bool(each.empty.any())]
+        if empty:
+            yield from self._met(experiment, empty)
+        masks = may_be_empty(experiment)
+        if masks:
+            yield from self._tried(experiment)
+        elif not seeing:
+            raise ExperimentError("no attention was seen, and no mask is declared `may_be_empty`")
+
+    def _met(self, experiment: Experiment, empty: list[Attended]) -> Iterator[Finding]:
+        meant = _meant(experiment)
+        reached = _moves(experiment, None)
+        for site in dict.fromkeys(each.site for each in empty):
+            rows = [each for each in empty if each.site == site]
+            if site in meant:
+                yield self._note(rows, "as a mask that is declared `may_be_empty` says")
+                continue
+            found = _moves(experiment, site) if reached.outputs else reached
+            if not found.outputs:
+                yield self._note(rows, "and nothing visible depends on what they give")
+            elif _is_start(experiment, found):
+                yield self._note(rows, "and of them only a start before the first token is scored")
+            else:
+                more = len({each.site for each in empty} - meant) - 1
+                yield self._used(experiment, rows, found, more)
+                return
+
+    def _used(
+        self, experiment: Experiment, rows: list[Attended], found: Comparison, more: int
+    ) -> Finding:
+        count, where = _count(rows), _where(experiment, rows[0])
+        gives, verdict = _gives(rows[0])
+        worst = max(found.outputs, key=lambda one: one.relative)
+        what = "the loss" if worst.site == LOSS else f"`{worst.site}`"
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=verdict,
+            message=f"the attention of `{rows[0].site}` has {count} rows that see nothing: every "
+            f"key is masked away, each gives {gives}, and {what} depends on it: other weights "
+            f"there change it by {100 * worst.relative:.2g}%"
+            + (f"; {more} more modules have such rows." if more > 0 else "."),
+            fix="Look there for a mask that is inverted, or hides too much; let the row see "
+            "something, or zero what it gives and declare the mask `may_be_empty=True`.",
+            site=rows[0].site,
+            phase="forward",
+            samples=(int(where["sample"]),) if "sample" in where else None,
+            where=where,
+            evidence=(
+                Evidence("rows that see nothing", count, 0),
+                Evidence(f"largest change of {what}", worst.largest, worst.limit),
+            ),
+        )
+
+    def _note(self, rows: list[Attended], why: str) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.NOTE,
+            message=f"the attention of `{rows[0].site}` has {_count(rows)} rows that see nothing, "
+            f"{why}.",
+            fix="Nothing, if these rows are meant to see nothing.",
+            site=rows[0].site,
+            phase="forward",
+            evidence=(Evidence("rows that see nothing", _count(rows), 0),),
+        )
+
+    def _tried(self, experiment: Experiment) -> Iterator[Finding]:
+        masks = may_be_empty(experiment)
+        keys = {mask.key for mask in masks}
+        known = {each.mask.key for each, _ in leaks(experiment)}
+        changed = emptied(experiment, masks)
+        for each, found in leaks(changed):
+            if each.mask.key not in keys - known:
+                continue
+            known.add(each.mask.key)
+            where = place(found, experiment.subject.model)
+            worst = max(found.outputs, key=lambda one: one.relative)
+            change = Evidence(f"largest change of `{worst.site}`", worst.largest, worst.limit)
+            yield Finding(
+                code=self.code,
+                rule=self.rule,
+                verdict=Verdict.FAIL,
+                message=f"a row that `{each.mask.key}` hides altogether is read all the same "
+                f"{where.words}: there other `{each.key}` change `{worst.site}` by "
+                f"{100 * worst.relative:.2g}%.",
+                fix="Zero the values at masked positions, so that a row of nothing gives zeros "
+                "and not the average of its padding.",
+                site=where.site,
+                phase="forward",
+                where=dict(found.sites[0].where if found.sites else worst.where),
+                evidence=(change,),
+            )
+
+
+def _meant(experiment: Experiment) -> set[str]:
+    """The sites whose rows see something once the masks that may be empty are not."""
+    masks = may_be_empty(experiment)
+    if not masks:
+        return set()
+    with suppress(ExperimentError):
+        after = attended(experiment, opened(experiment, masks))
+        empty = {(each.site, each.call) for each in after if bool(each.empty.any())}
+        return {each.site for each in after if (each.site, each.call) not in empty}
+    return set()
+
+
+def _moves(experiment: Experiment, site: str | None) -> Comparison:
+    look = seen(experiment)
+    return experiment.evaluated.against(refilled(experiment, site), look, experiment.axes)
+
+
+def _is_start(experiment: Experiment, found: Comparison) -> bool:
+    """Whether only the loss moves, of rows padded on the left."""
+    left = any(bool((~each.keep[..., 0]).any()) for each in experiment.masks if each.keep.ndim > 1)
+    return left and all(
+        not experiment.evaluated.ran.outputs[one.site].ndim for one in found.outputs
+    )
+
+
+def _count(rows: list[Attended]) -> int:
+    return sum(int(each.empty.all(1).sum()) or int(each.empty.sum()) for each in rows)
+
+
+def _where(experiment: Experiment, one: Attended) -> dict[str, int | str]:
+    row, head, query = (int(i) for i in one.empty.nonzero()[0])
+    name = "sample" if len(one.empty) == experiment.size else "row"
+    return {name: row, "head": head, "token": query}
+
+
+def _gives(one: Attended) -> tuple[str, Verdict]:
+    weights: Tensor = one.weights[one.empty]
+    if bool(torch.isnan(weights).any()):
+        return "NaN", Verdict.FAIL
+    if not bool(weights.any()):
+        return "zeros", Verdict.WARN
+    return f"the average of {weights.shape[-1]} hidden positions", Verdict.FAIL

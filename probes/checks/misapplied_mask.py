@@ -1,0 +1,147 @@
+"""MSK006: a mask is read, but the wrong way round, along the wrong axis, or of another row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from probes.attended import attended
+from probes.bus import Kind
+from probes.compare import NOISES, Comparison
+from probes.experiment import Experiment, resting_on, with_leaf
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.hidden import Hidden
+from probes.mask_pattern import pattern
+from probes.place import place
+from probes.vary import vary
+from probes.visible import Visible, changed, differ, leaks
+
+STRONG = re.compile(r"(attention_mask|padding_mask|pad_mask|_keep)$")  # names that say which way
+
+
+@dataclass(frozen=True, slots=True)
+class MisappliedMask:
+    """What a mask hides is visible because the mask is inverted, turned, shifted or mixed up.
+
+    Where hidden content leaks (MSK001), the keys that every attention blocks are laid beside those
+    that the mask hides: inverted, on the axis of the queries, broadcast over the wrong axis,
+    shifted by one, repeated in the wrong order over heads, taken from another sample's row. Only
+    an exact fit counts. Elsewhere the mask itself is turned round: if then nothing leaks, and what
+    was visible still counts, it is inverted. A mask that hides everything is a warning where
+    showing it all changes an output.
+
+    Sick: `attention(x, x, x, key_padding_mask=mask)`, where True means that a token is there.
+    Healthy: `attention(x, x, x, key_padding_mask=~mask)`.
+    """
+
+    code: ClassVar[str] = "MSK006"
+    rule: ClassVar[str] = "misapplied-mask"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """A mask."""
+        if not experiment.layout.masks:
+            return "no padding mask is declared and none was recognised"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding a mask."""
+        yield from self._everything(experiment)
+        done = set()
+        for each, found in leaks(experiment):
+            if each.mask.key not in done:
+                made = self._in_attention(experiment, each) or self._turned(experiment, each, found)
+                if made is not None:
+                    done.add(each.mask.key)
+                    yield resting_on(made, [each.guessed] if each.guessed else [])
+
+    def _in_attention(self, experiment: Experiment, each: Hidden) -> Finding | None:
+        for one in attended(experiment):
+            words = pattern(each, one)
+            if words is not None:
+                return self._finding(each, f"`{each.mask.key}` {words}, in `{one.site}`", one.site)
+        return None
+
+    def _turned(self, experiment: Experiment, each: Hidden, found: Comparison) -> Finding | None:
+        """Where the mask, turned round, hides what it is to hide."""
+        other = _inverse(each, experiment.tensors[each.mask.key])
+        varied = changed(experiment, [each])
+        shown = vary(experiment.tensors[each.key], each.keep)
+        if other is None or varied is None or shown is None:
+            return None
+        key = each.mask.key
+        try:
+            before = experiment.evaluate(with_leaf(experiment.batch, key, other))
+            hidden = experiment.evaluate(with_leaf(varied, key, other))
+            batch = with_leaf(experiment.batch, each.key, shown)
+            visible = experiment.evaluate(with_leaf(batch, key, other))
+        except ExperimentError:
+            return None
+        look = Visible(experiment, each)
+        limit = NOISES * experiment.evaluated.noise
+        if differ(before, hidden, look, limit) or not differ(before, visible, look, limit):
+            return None
+        where = place(found, experiment.subject.model)
+        words = f"`{key}` is inverted {where.words}: turned round, it lets nothing hidden through"
+        return self._finding(each, words, where.site)
+
+    def _finding(self, each: Hidden, words: str, site: str) -> Finding:
+        first = [int(i) for i in (~each.keep).nonzero()[0]]
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"{words}; what it hides of `{each.key}` changes what is visible.",
+            fix=f"Turn `{each.mask.key}` there into what is expected: True may mean to keep or to "
+            "hide, and its last axis must be that of the keys.",
+            site=site,
+            phase="forward",
+            samples=(first[0],),
+            where=dict(zip(each.axes or ("sample",), first, strict=False)),
+            evidence=(Evidence("hidden positions", int((~each.keep).sum()), None, each.mask.key),),
+        )
+
+    def _everything(self, experiment: Experiment) -> Iterator[Finding]:
+        """Of masks that hide every position of the batch, where showing them changes something."""
+        declared = {mask.key for mask in experiment.declared.masks}
+        for mask in experiment.layout.masks:
+            values = experiment.tensors.get(mask.key)
+            plain = mask.key in declared or STRONG.search(mask.key)
+            if values is None or mask.means == "id" or mask.may_be_empty or not plain:
+                continue
+            hides = values != 0 if mask.means == "hide" else values == 0
+            if not bool(hides.all()) or not values.numel():
+                continue
+            shown = torch.full_like(values, int(mask.means != "hide"))
+            ran = experiment.evaluate(with_leaf(experiment.batch, mask.key, shown))
+            found = experiment.evaluated.against(ran)
+            found = replace(found, sites=tuple(s for s in found.sites if s.kind is Kind.OUTPUT))
+            if mask.means != "length" and found.outputs:
+                guessed = [] if mask.key in declared else [f"masks=({mask!r},)"]
+                yield resting_on(self._hides_all(experiment, mask.key, found), guessed)
+
+    def _hides_all(self, experiment: Experiment, key: str, found: Comparison) -> Finding:
+        where = place(found, experiment.subject.model)
+        worst = max(found.outputs, key=lambda one: one.relative)
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"`{key}` hides every position of the batch, and is read {where.words}: with "
+            f"all of them shown, `{worst.site}` changes by {100 * worst.relative:.2g}%.",
+            fix=f"Let `{key}` be true where it should be, or say `means='hide'`.",
+            site=where.site,
+            phase="data",
+            evidence=(Evidence(f"largest change of `{worst.site}`", worst.largest, worst.limit),),
+        )
+
+
+def _inverse(each: Hidden, values: Tensor) -> Tensor | None:
+    if each.mask.means not in ("keep", "hide"):
+        return None
+    return ~values if values.dtype is torch.bool else (values == 0).to(values.dtype)
