@@ -41,7 +41,8 @@ def opened(experiment: Experiment, masks: Sequence[Mask]) -> Batch:
 def emptied(experiment: Experiment, masks: Sequence[Mask]) -> Experiment:
     """Every second row of these masks hides everything; labels that stand there are ignored.
 
-    A mask of labels that know no ignored value is left as it is.
+    Masks of labels hide the other rows, so that the outputs of the first stay visible; a mask of
+    labels that know no ignored value is left as it is.
     """
     batch = experiment.batch
     for mask in masks:
@@ -49,7 +50,7 @@ def emptied(experiment: Experiment, masks: Sequence[Mask]) -> Experiment:
         if any(each.ignore is None for each in labels):
             continue
         values = experiment.tensors[mask.key].clone()
-        rows = _second(values if mask.means == "length" else values[..., 0])
+        rows = _second(values if mask.means == "length" else values[..., 0], int(bool(labels)))
         values[rows] = 0 if mask.means in ("keep", "length") else 1
         batch = with_leaf(batch, mask.key, values)
         for each in labels:
@@ -65,9 +66,9 @@ def _labels(experiment: Experiment, mask: Mask) -> list[Labels]:
     ]
 
 
-def _second(rows: Tensor) -> Tensor:
+def _second(rows: Tensor, first: int) -> Tensor:
     places = torch.arange(rows.numel(), device=rows.device).view_as(rows)
-    return places % 2 == 0
+    return places % 2 == first
 
 
 def _ignored(experiment: Experiment, labels: Labels, rows: Tensor) -> Tensor:

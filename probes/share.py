@@ -9,10 +9,28 @@ import torch
 from torch import Tensor
 
 from probes.attended import MaskTrace, open_kernels, thrown_away
-from probes.compare import NOISES, Look, Ran
+from probes.compare import NOISES, Comparison, Look, Ran
 from probes.experiment import Experiment
+from probes.hidden import Hidden
 from probes.subject import Batch
-from probes.visible import differ
+from probes.visible import Visible, changed, differ, leaks
+
+
+def true_leaks(experiment: Experiment) -> list[tuple[Hidden, Comparison]]:
+    """The leaks through masks, but for those that are no more than a share of an attention.
+
+    Raises ExperimentError where the subject raises.
+    """
+    if "true leaks" not in experiment.memo:
+        experiment.memo["true leaks"] = [
+            (each, found)
+            for each, found in leaks(experiment)
+            if not takes_only_its_share(
+                experiment, changed(experiment, [each]), Visible(experiment, each)
+            )
+        ]
+    known: list[tuple[Hidden, Comparison]] = experiment.memo["true leaks"]
+    return known
 
 
 class Undiluted(MaskTrace):
@@ -39,20 +57,20 @@ class Undiluted(MaskTrace):
 
 def takes_only_its_share(
     experiment: Experiment,
-    changed: Batch,
+    other: Batch,
     look: Look,
     aligned: Callable[[Ran, Ran], Ran] | None = None,
 ) -> bool:
-    """Whether what moves with the change moves no more once zeros take no share.
+    """Whether what moves with the other batch moves no more once zeros take no share.
 
-    aligned: brings what the changed batch gives into the shapes of the other. Raises
+    aligned: brings what the other batch gives into the shapes of the other. Raises
     ExperimentError where the subject raises.
     """
     if not thrown_away(experiment):
         return False
     before, after = (
         experiment.evaluate(batch, (open_kernels(), Undiluted(experiment.subject.model)))
-        for batch in (experiment.batch, changed)
+        for batch in (experiment.batch, other)
     )
     if aligned is not None:
         after = aligned(after, before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from probes.checks.batch_dependence import BatchDependence
 from probes.checks.broadcast import Broadcast
 from probes.checks.cut_state import CutState
+from probes.checks.decoding_parity import DecodingParity
 from probes.checks.empty_row import EmptyRow
 from probes.checks.future import Future
 from probes.checks.gradient import Gradient
@@ -56,6 +57,7 @@ RULES: tuple[Check[Experiment], ...] = (
     BatchDependence(),
     Future(),
     OwnLabel(),
+    DecodingParity(),
     LabelShift(),
     IndexAlignment(),
     LeftOver(),

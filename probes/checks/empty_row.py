@@ -16,7 +16,8 @@ from probes.emptied import emptied, may_be_empty, opened
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.place import place
-from probes.visible import leaks, seen
+from probes.share import true_leaks
+from probes.visible import seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,9 @@ class EmptyRow:
     def _tried(self, experiment: Experiment) -> Iterator[Finding]:
         masks = may_be_empty(experiment)
         keys = {mask.key for mask in masks}
-        known = {each.mask.key for each, _ in leaks(experiment)}
+        known = {each.mask.key for each, _ in true_leaks(experiment)}
         changed = emptied(experiment, masks)
-        for each, found in leaks(changed):
+        for each, found in true_leaks(changed):
             if each.mask.key not in keys - known:
                 continue
             known.add(each.mask.key)

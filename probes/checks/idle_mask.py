@@ -15,7 +15,8 @@ from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.hidden import Hidden
 from probes.place import place
-from probes.visible import differ, leaks
+from probes.share import true_leaks
+from probes.visible import differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class IdleMask:
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a mask, and one for the attention that throws masks away."""
         done = set()
-        for each, found in leaks(experiment):
+        for each, found in true_leaks(experiment):
             if each.mask.key not in done and _is_unread(experiment, each):
                 done.add(each.mask.key)
                 finding = self._unread(experiment, each, found)

@@ -18,8 +18,9 @@ from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.hidden import Hidden
 from probes.mask_pattern import pattern
 from probes.place import place
+from probes.share import true_leaks
 from probes.vary import vary
-from probes.visible import Visible, changed, differ, leaks
+from probes.visible import Visible, changed, differ
 
 STRONG = re.compile(r"(attention_mask|padding_mask|pad_mask|_keep)$")  # names that say which way
 
@@ -53,7 +54,7 @@ class MisappliedMask:
         """At most one finding a mask."""
         yield from self._everything(experiment)
         done = set()
-        for each, found in leaks(experiment):
+        for each, found in true_leaks(experiment):
             if each.mask.key not in done:
                 made = self._in_attention(experiment, each) or self._turned(experiment, each, found)
                 if made is not None:

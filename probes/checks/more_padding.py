@@ -15,8 +15,8 @@ from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.longer import Longer, everywhere_longer, longer
 from probes.place import place
-from probes.share import takes_only_its_share
-from probes.visible import Visible, leaks
+from probes.share import takes_only_its_share, true_leaks
+from probes.visible import Visible
 
 POINTWISE = (nn.Embedding, nn.Dropout, nn.LayerNorm, nn.RMSNorm)
 
@@ -135,7 +135,7 @@ def _is_known(experiment: Experiment, each: Longer, found: Comparison) -> bool:
     with suppress(ExperimentError):
         return any(
             one.mask.key == each.each.mask.key and place(leak, model) == place(found, model)
-            for one, leak in leaks(experiment)
+            for one, leak in true_leaks(experiment)
         )
     return False
 

@@ -13,9 +13,8 @@ from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
 from probes.hidden import Hidden
 from probes.place import place
-from probes.share import takes_only_its_share
+from probes.share import true_leaks
 from probes.vary import vary
-from probes.visible import Visible, changed, leaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +47,8 @@ class PadLeak:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a mask and key."""
-        for each, found in leaks(experiment):
-            batch = changed(experiment, [each])
-            shares = takes_only_its_share(experiment, batch, Visible(experiment, each))
-            if not shares:  # MSK007 says so
-                yield from self._of(experiment, each, found)
+        for each, found in true_leaks(experiment):
+            yield from self._of(experiment, each, found)
 
     def _of(self, experiment: Experiment, each: Hidden, found: Comparison) -> Iterator[Finding]:
         if not found.outputs or (each.guessed and _is_target(experiment, each.key, found)):

@@ -1,0 +1,81 @@
+"""MSK009: decoding step by step gives another output than the whole pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from probes.causal import Causal, causal
+from probes.decoding import Parted, from_generated, from_prefix, from_state
+from probes.experiment import Experiment, resting_on
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
+
+WAYS: tuple[Callable[[Experiment, Causal, int], Parted | None], ...] = (
+    from_prefix,
+    from_state,
+    from_generated,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingParity:
+    """What a causal model gives under the gold prefix is not what it gives in decoding.
+
+    Three ways to decode are held against the pass over all places: the batch cut after half of
+    them, whose last output must be the same; the state or cache that the model returned with the
+    first half, given with the second; and what `model.generate` writes greedily, which must be the
+    likeliest at every place of the pass over what was written. A difference is a leak from the
+    future, or a wrong state or position in decoding.
+
+    Sick: positions that start at zero again when a cache is given.
+    Healthy: `position = torch.arange(past, past + steps)`.
+    """
+
+    code: ClassVar[str] = "MSK009"
+    rule: ClassVar[str] = "decoding-parity"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """A causal output."""
+        if not any(True for _ in causal(experiment)):
+            return (
+                "no output is declared causal and no name says so: declare it by "
+                "`Layout(reads=(Reads('logits', of='ids', rule='causal'),))`"
+            )
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding an output and way."""
+        why, done = "", 0
+        for each in causal(experiment):
+            half = experiment.tensors[each.key].shape[each.shared - 1] // 2
+            for way in WAYS if half else ():
+                try:
+                    found = way(experiment, each, half)
+                except ExperimentError as error:
+                    why = str(error)
+                    continue
+                done += 1
+                if found is not None:
+                    yield self._finding(each, found)
+        if not done:
+            raise ExperimentError(f"no shorter batch could be run: {why}")
+
+    def _finding(self, each: Causal, found: Parted) -> Finding:
+        change = Evidence(f"largest difference of `{each.output}`", found.largest, found.limit)
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"decoding gives another `{each.output}` than the pass over all places: where "
+            f"{found.how}, it is off by {100 * found.relative:.2g}%.",
+            fix="Look for a position, mask or state that does not go on where the kept ones end, "
+            "or for an output that reads how long the batch is.",
+            site="model",
+            phase="forward",
+            samples=(found.sample,),
+            where={"sample": found.sample, "token": found.place},
+            evidence=(change,),
+        )
+        return resting_on(finding, [each.guessed] if each.guessed else [])
