@@ -17,6 +17,7 @@ from probes.execution import Event, Ran, glance
 from probes.replay import Snapshot
 
 NOISES = 10.0  # a difference counts from so many times the noise on
+FILL = -9000.0  # masks write this or less, over and over; what is left says how large values are
 
 Look = Callable[[str, Tensor], Tensor | None]
 """Of a site or output and its value: true where to compare, None where that cannot be told."""
@@ -231,9 +232,12 @@ def unnamed(_: str, shape: tuple[int, ...]) -> list[str]:
 
 
 def scale(value: Tensor, look: Tensor | None = None) -> float:
-    """The largest finite absolute value at the places to look at."""
+    """The largest finite absolute value at the places to look at, but for a mask's fill value."""
     sizes = value.abs() if value.dtype is not torch.bool else value.float()
     hidden = ~torch.isfinite(sizes) if look is None else ~(torch.isfinite(sizes) & look)
+    if value.is_floating_point() and value.numel():
+        lowest = value.masked_fill(~torch.isfinite(value), 0).min()
+        hidden = hidden | ((value == lowest) & (lowest <= FILL))
     return float(sizes.masked_fill(hidden, 0).max()) if value.numel() else 0.0
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
+
 from probes.causal import Causal, causal
 from probes.decoding import Parted, from_generated, from_prefix, from_state
 from probes.experiment import Experiment, resting_on
@@ -48,9 +50,10 @@ class DecodingParity:
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding an output and way."""
         why, done = "", 0
+        off = torch.zeros(len(WAYS))
         for each in causal(experiment):
             half = experiment.tensors[each.key].shape[each.shared - 1] // 2
-            for way in WAYS if half else ():
+            for i, way in enumerate(WAYS if half else ()):
                 try:
                     found = way(experiment, each, half)
                 except ExperimentError as error:
@@ -58,7 +61,10 @@ class DecodingParity:
                     continue
                 done += 1
                 if found is not None:
+                    off[i] = max(float(off[i]), found.relative)
                     yield self._finding(each, found)
+        names = [way.__name__.replace("_", " ") for way in WAYS]
+        experiment.keep("decoding-parity-difference", off, ("way",), {"way": names})
         if not done:
             raise ExperimentError(f"no shorter batch could be run: {why}")
 

@@ -47,6 +47,12 @@ class EmptyRow:
         """The first module whose rows are used, and one finding a mask that may be empty."""
         seeing = attended(experiment)
         empty = [each for each in seeing if bool(each.empty.any())]
+        experiment.keep(
+            "empty-row-count",
+            torch.tensor([int(each.empty.sum()) for each in seeing]),
+            ("site",),
+            {"site": [each.site for each in seeing]},
+        )
         if empty:
             yield from self._met(experiment, empty)
         masks = may_be_empty(experiment)

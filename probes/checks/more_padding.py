@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+import torch
 from torch import nn
 
 from probes.bus import Kind
@@ -55,6 +56,7 @@ class MorePadding:
         if self._all_at_once(experiment):
             return
         why, done = "", 0
+        effects: dict[str, float] = {}
         for each in longer(experiment, self.by):
             try:
                 found = _compared(experiment, each)
@@ -62,8 +64,15 @@ class MorePadding:
                 why = str(error)
                 continue
             done += 1
+            effects[each.each.mask.key] = max((o.relative for o in found.outputs), default=0.0)
             if found.outputs and not _is_known(experiment, each, found):
                 yield self._finding(experiment, each, found)
+        experiment.keep(
+            "more-padding-effect",
+            torch.tensor(list(effects.values())),
+            ("mask",),
+            {"mask": list(effects)},
+        )
         if not done:
             raise ExperimentError(f"no batch with more padding can be run: {why}")
 

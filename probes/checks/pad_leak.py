@@ -47,8 +47,17 @@ class PadLeak:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a mask and key."""
+        self._keep(experiment)
         for each, found in true_leaks(experiment):
             yield from self._of(experiment, each, found)
+
+    def _keep(self, experiment: Experiment) -> None:
+        """By mask and key, the largest relative change of an output; 0 where none is told."""
+        effects = {f"{each.mask.key} of {each.key}": 0.0 for each in experiment.masks}
+        for each, found in true_leaks(experiment):
+            effects[f"{each.mask.key} of {each.key}"] = max(o.relative for o in found.outputs)
+        values = torch.tensor(list(effects.values()))
+        experiment.keep("pad-leak-effect", values, ("mask",), {"mask": list(effects)})
 
     def _of(self, experiment: Experiment, each: Hidden, found: Comparison) -> Iterator[Finding]:
         if not found.outputs or (each.guessed and _is_target(experiment, each.key, found)):

@@ -1,0 +1,150 @@
+"""Masks that are lost, turned or thrown away: what is said, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from probes import Subject
+from probes.checking import chosen
+from probes.checks import RULES
+from probes.experiment import Experiment
+from probes.finding import Verdict, judge
+from probes.guess import complete
+from probes.longer import longer
+from probes.seeding import seed_everything
+
+Batch = dict[str, Tensor]
+Apply = Callable[[Tensor, Tensor], Tensor]
+MASKS = ["MSK001", "MSK004", "MSK005", "MSK006", "MSK007", "MSK008"]
+LOW = torch.finfo(torch.float32).min
+
+
+def tokens(length: int = 9) -> Batch:
+    chance = torch.Generator().manual_seed(0)
+    keep = torch.arange(length) < torch.tensor([9, 8, 7, 5, 4, 3])[:, None].clamp(max=length)
+    ids = torch.randint(3, 50, (6, length), generator=chance).masked_fill(~keep, 0)
+    return {"ids": ids, "mask": keep.long(), "labels": torch.tensor([0, 1, 2, 0, 1, 2])}
+
+
+class Reader(nn.Module):
+    def __init__(self, apply_mask: Apply, pool: Apply) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 16)
+        self.attention = Attention(apply_mask)
+        self.norm = nn.LayerNorm(16)
+        self.head = nn.Linear(16, 3)
+        self.pool = pool
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        hidden = self.embedding(ids)
+        logits: Tensor = self.head(
+            self.pool(self.norm(hidden + self.attention(hidden, mask)), mask)
+        )
+        return logits
+
+
+class Attention(nn.Module):
+    num_heads = 2
+
+    def __init__(self, apply_mask: Apply) -> None:
+        super().__init__()
+        self.into = nn.Linear(16, 48)
+        self.apply_mask = apply_mask
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        n, t, d = hidden.shape
+        q, k, v = (
+            part.view(n, t, 2, -1).transpose(1, 2) for part in self.into(hidden).chunk(3, -1)
+        )
+        weights = self.apply_mask(q @ k.transpose(2, 3) / 8**0.5, mask).softmax(-1)
+        return (weights @ v).transpose(1, 2).reshape(n, t, d)
+
+
+def mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def obeyed(scores: Tensor, mask: Tensor) -> Tensor:
+    return scores.masked_fill(mask[:, None, None] == 0, LOW)
+
+
+def said(apply_mask: Apply, pool: Apply, batch: Batch | None = None) -> dict[str, str | None]:
+    seed_everything(0)
+    subject = Subject(
+        Reader(apply_mask, pool),
+        [batch or tokens()],
+        lambda model, b: F.cross_entropy(model(b["ids"], b["mask"]), b["labels"]),
+        lambda model: torch.optim.Adam(model.parameters()),
+    )
+    found = judge(chosen(MASKS, known=RULES), Experiment.of(subject)).findings
+    return {f.code: f.site for f in found if f.verdict.rank > Verdict.NOTE.rank}
+
+
+@pytest.mark.parametrize(
+    "apply_mask",
+    [
+        lambda s, m: s.masked_fill(m[:, None, None] == 1, LOW),
+        lambda s, m: s.masked_fill(m[:, None, :, None] == 0, LOW),
+        lambda s, m: obeyed(s, m.roll(1, 0)),
+        lambda s, m: obeyed(s, F.pad(m, (1, 0), value=1)[:, :-1]),
+    ],
+    ids=["inverted", "queries", "other", "shifted"],
+)
+def test_a_misapplied_mask_is_placed_in_its_attention(apply_mask: Apply) -> None:
+    assert said(apply_mask, mean)["MSK006"] == "attention"
+
+
+@pytest.mark.parametrize(
+    ("pool", "codes"),
+    [
+        (lambda h, m: mean(h, 1 - m + 1e-7), {"MSK001"}),
+        (lambda h, m: (h * m[..., None]).sum(1) / m.shape[1], {"MSK004"}),
+        (lambda h, m: h.mean(1), {"MSK001"}),
+        (mean, set()),
+        (lambda h, m: h[:, 0], set()),
+        (lambda h, m: h.masked_fill(m[..., None] == 0, LOW).amax(1), set()),
+    ],
+    ids=["inverted", "length", "all", "mean", "first", "largest"],
+)
+def test_a_pooling_is_placed_where_it_is(pool: Apply, codes: set[str]) -> None:
+    assert said(obeyed, pool) == dict.fromkeys(codes, "model")
+
+
+def test_a_mask_that_nobody_reads_is_told_where_it_is_missed() -> None:
+    found = said(lambda scores, _: scores, lambda hidden, _: hidden[:, 0])
+    assert found == dict.fromkeys(("MSK001", "MSK007"), "attention")
+
+
+def test_a_mask_that_hides_everything_is_read_in_the_attention() -> None:
+    found = said(lambda s, m: s.masked_fill(m[:, None, None] < 2, LOW), mean)
+    assert found["MSK005"] == "attention"
+
+
+def test_what_stands_in_a_mask_says_more_than_its_name() -> None:
+    batch = tokens()
+    for name in ("attention_mask", "key_padding_mask"):
+        for values, means in ((batch["mask"], "keep"), (1 - batch["mask"], "hide")):
+            guessed = complete({"ids": batch["ids"], name: values}).layout.masks
+            assert [mask.means for mask in guessed] == [means]
+    left = {key: batch[key].flip(1) for key in ("ids", "mask")}
+    assert [mask.side for mask in complete(left).layout.masks] == ["left"]
+
+
+def test_a_longer_batch_has_more_of_its_own_padding() -> None:
+    batch = tokens() | {"tags": torch.where(tokens()["mask"] == 1, 1, -100)}
+    subject = Subject(
+        nn.Embedding(50, 3),
+        [batch],
+        lambda model, b: model(b["ids"]).sum(),
+        lambda model: torch.optim.Adam(model.parameters()),
+    )
+    (made,) = longer(Experiment.of(subject), 2)
+    assert made.keys == ("ids", "mask", "tags")
+    assert made.batch["ids"].shape == (len(made.batch["labels"]), 11)
+    for key, value in (("ids", 0), ("mask", 0), ("tags", -100)):
+        assert bool((made.batch[key][:, -2:] == value).all())
