@@ -96,11 +96,15 @@ def alive(experiment: Experiment, batch: Batch | None = None) -> Alive:
     What a frozen part of the model gives can be asked for gradients too, unless the subject's
     code does not bear that. Raises ExperimentError where the loss raises.
     """
-    given = experiment.batch if batch is None else batch
+    if batch is None:
+        if "alive" not in experiment.memo:
+            experiment.memo["alive"] = alive(experiment, experiment.batch)
+        first: Alive = experiment.memo["alive"]
+        return first
     try:
-        return _pass(experiment, given, True)
+        return _pass(experiment, batch, True)
     except ExperimentError:
-        return _pass(experiment, given, False)
+        return _pass(experiment, batch, False)
 
 
 def _pass(experiment: Experiment, batch: Batch, wakes: bool) -> Alive:

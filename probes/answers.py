@@ -20,23 +20,39 @@ Place = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Answer:
-    """The label at one place was changed, and these output places were scored otherwise."""
+    """The label at one place was changed, and these output places were scored otherwise.
+
+    numbers: how many numbers of the output have another gradient.
+    """
 
     label: Place
     outputs: tuple[Place, ...]
+    numbers: int
 
 
 @dataclass(frozen=True)
 class Scores:
     """What the loss looks at of an output.
 
-    shown: the output. grad: (label axes, class) of the unchanged loss, zero where it is not
-    scored. answers: of the labels that were changed one by one.
+    shown: the output, the one of that index among all. grad: (label axes, class) of the unchanged
+    loss, zero where it is not scored. answers: of the labels that were changed one by one.
     """
 
+    index: int
     shown: Shown
     grad: Tensor
     answers: tuple[Answer, ...]
+
+    @property
+    def shift(self) -> int | None:
+        """How far along the last axis a label stands after its output; None where it is not one."""
+        found = {
+            each.label[-1] - each.outputs[0][-1]
+            for each in self.answers
+            if len(each.outputs) == 1 and each.outputs[0][:-1] == each.label[:-1]
+        }
+        whole = all(len(a.outputs) == 1 and a.outputs[0][:-1] == a.label[:-1] for a in self.answers)
+        return found.pop() if whole and len(found) == 1 else None
 
     @property
     def scored(self) -> Tensor:
@@ -60,12 +76,20 @@ def _is_classes(values: Tensor, size: int) -> bool:
     return rows and not values.is_floating_point() and values.dtype is not torch.bool
 
 
-def scores(experiment: Experiment, labels: Labels, tries: int = 6) -> Scores:
+def scores(experiment: Experiment, labels: Labels, tries: int = 4) -> Scores:
     """Which outputs answer to some of the labels, spread over samples and places.
 
     The output is the last tensor of the model that has the labels' axes and that the loss depends
     on. Raises ExperimentError where there is none.
     """
+    known = f"scores of {labels.key}"
+    if known not in experiment.memo:
+        experiment.memo[known] = _made(experiment, labels, tries)
+    found: Scores = experiment.memo[known]
+    return found
+
+
+def _made(experiment: Experiment, labels: Labels, tries: int) -> Scores:
     values = experiment.tensors[labels.key]
     before = alive(experiment)
     which = _scored(before, tuple(values.shape))
@@ -75,23 +99,23 @@ def scores(experiment: Experiment, labels: Labels, tries: int = 6) -> Scores:
         )
     index, grad = which
     answers = tuple(_answers(experiment, labels, values, index, grad, tries))
-    return Scores(before.shown[index], grad, answers)
+    return Scores(index, before.shown[index], grad, answers)
 
 
 def _scored(seen: Alive, shape: tuple[int, ...]) -> tuple[int, Tensor] | None:
     """The place of the output among what was shown, and its gradient by label."""
-    fits = [i for i, each in enumerate(seen.shown) if _lines(each.tensor, shape) is not None]
+    fits = [i for i, each in enumerate(seen.shown) if lines_of(each.tensor, shape) is not None]
     own = {id(each) for each in seen.given}
     fits = sorted(fits, key=lambda i: id(seen.shown[i]) in own)
     for index in fits[::-1]:
         grad = seen.of_loss([seen.shown[index].tensor])[0]
-        lines = None if grad is None else _lines(grad, shape)
+        lines = None if grad is None else lines_of(grad, shape)
         if lines is not None and bool(lines.any()) and bool(lines.isfinite().all()):
             return index, lines
     return None
 
 
-def _lines(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+def lines_of(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     """The value as (label axes, class), where it has that form; else None."""
     if tuple(value.shape[:-1]) == shape and value.shape[-1] > 1:
         return value
@@ -117,12 +141,12 @@ def _answers(
         if len(after.shown) <= index:
             continue
         found = after.of_loss([after.shown[index].tensor])[0]
-        lines = None if found is None else _lines(found, tuple(values.shape))
+        lines = None if found is None else lines_of(found, tuple(values.shape))
         if lines is None:
             continue
-        moved = (lines - grad).abs().amax(-1) > SMALL * grad.abs().max()
-        rows = [tuple(row) for row in moved.nonzero().tolist()]
-        yield Answer(place, tuple(rows))
+        moved = (lines - grad).abs() > SMALL * grad.abs().max()
+        rows = [tuple(row) for row in moved.any(-1).nonzero().tolist()]
+        yield Answer(place, tuple(rows), int(moved.sum()))
 
 
 def _places(values: Tensor, ignore: int | None, tries: int) -> list[Place]:
@@ -130,10 +154,11 @@ def _places(values: Tensor, ignore: int | None, tries: int) -> list[Place]:
     valid = torch.ones_like(values, dtype=torch.bool) if ignore is None else values != ignore
     found: list[Place] = []
     for k, row in enumerate(range(len(values))):
-        inner = valid[row].nonzero().tolist()
+        inner = valid[row].nonzero().tolist() if values.ndim > 1 else []
         if not inner and values.ndim > 1:
             continue
-        at = tuple(inner[(k * len(inner)) // len(values) + len(inner) // 7]) if inner else ()
+        first = min(1, len(inner) - 1)  # a loss that shifts looks at no first label
+        at = tuple(inner[max(first, k * len(inner) // len(values))]) if inner else ()
         if values.ndim == 1 and not bool(valid[row]):
             continue
         found.append((row, *at))

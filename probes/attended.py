@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from probes.attention import fold, heads_of
-from probes.compare import Ran
+from probes.execution import Ran
 from probes.experiment import Experiment
 from probes.softmax_trace import HIDDEN, SOFTMAX, SoftmaxTrace, Use
 from probes.subject import Batch

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probes.experiment import Experiment
-from probes.layout import Reads
+from probes.experiment import Experiment, with_leaf
+from probes.layout import Labels, Reads
+from probes.vary import vary
 
 NAMED = re.compile(r"causal|lmheadmodel", re.IGNORECASE)
 ORDERED = ("turn", "token", "unit", "time")
@@ -90,3 +91,29 @@ def _guessed(experiment: Experiment) -> Iterator[Causal]:
     if len(outputs) == 1:
         line = f"reads=({Reads(outputs[0], keys[0], rule='causal')!r},)"
         yield Causal(outputs[0], keys[0], 2, 0, line)
+
+
+def seen_causal(experiment: Experiment, labels: Labels, key: str) -> Iterator[Causal]:
+    """An output by the key's places that is found to read none after its own, but those before."""
+    tensor, line = experiment.tensors[key], f"reads=({Reads(labels.output, key, 'causal')!r},)"
+    shape = tuple(tensor.shape)
+    names = [
+        name
+        for name, value in experiment.outputs.items()
+        if tuple(value.shape[:-1]) == shape and value.is_floating_point() and shape[-1] > 2
+    ]
+    only = torch.zeros(shape, dtype=torch.bool, device=tensor.device)
+    only[..., shape[-1] // 2 if shape else 0] = True
+    other = vary(tensor, only)
+    if not names or other is None:
+        return
+    ran = experiment.evaluate(with_leaf(experiment.batch, key, other)).outputs
+    for name in names:
+        if name in ran and ran[name].shape == experiment.outputs[name].shape:
+            moved = (ran[name] - experiment.outputs[name]).abs().amax(-1)
+            least = 1e-5 * float(experiment.outputs[name].nan_to_num(0, 0, 0).abs().max())
+            felt = (moved > least).flatten(0, -2).any(0)
+            middle = shape[-1] // 2
+            if not bool(felt[:middle].any()) and bool(felt[middle]) and bool(felt[middle:].any()):
+                yield Causal(name, key, len(shape), 0, line)
+                return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import zip_longest
 from typing import Any
@@ -72,6 +72,10 @@ class Comparison:
         """The site from which the runs call other modules, or at other shapes; None if nowhere."""
         return self._looked[1]
 
+    def only(self, keep: Callable[[Difference], bool]) -> Comparison:
+        """The same with those sites alone that are to be kept."""
+        return replace(self, look=lambda: (tuple(filter(keep, self.sites)), self.parted))
+
     @property
     def first(self) -> Difference | None:
         """The first site whose value differs; an output where no site does."""
@@ -81,6 +85,10 @@ class Comparison:
     def deterministic(self) -> bool:
         """Whether two unchanged runs gave the same outputs to the bit."""
         return self.noise == 0
+
+
+SAME = Comparison((), 0.0, lambda: ((), None))
+"""Of two executions that were not found to part."""
 
 
 class Baseline:

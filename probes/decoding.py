@@ -13,7 +13,8 @@ from torch import Tensor
 from probes.batch import map_leaves
 from probes.bus import Bus, Kind, See
 from probes.causal import Causal
-from probes.compare import NOISES, Baseline, Ran, gap, named, scale
+from probes.compare import NOISES, Baseline, gap, scale
+from probes.execution import Ran, named
 from probes.experiment import Experiment, attempted, with_leaf
 
 STATES: tuple[str, ...] = (

@@ -35,10 +35,19 @@ class Meetings:
     limit: float
 
     @property
+    def mixed(self) -> bool:
+        """Whether any input is scored against another sample's label."""
+        return bool((self.others > max(self.limit, SMALL * self._largest)).any())
+
+    @property
+    def _largest(self) -> float:
+        return max(float(self.own.nan_to_num().max()), float(self.others.max()))
+
+    @property
     def apart(self) -> list[int]:
         """The samples whose input is scored against other labels, and not against its own."""
-        largest = max(float(self.own.nan_to_num().max()), float(self.others.max()))
-        away = (self.own <= self.limit) & (self.others > max(self.limit, SMALL * largest))
+        least = max(self.limit, SMALL * self._largest)
+        away = (self.own <= self.limit) & (self.others > least)
         return [int(i) for i in away.nonzero().flatten()]
 
 
@@ -144,3 +153,12 @@ class Meeting:
         for i in (others > limit).nonzero().flatten().tolist():
             own[i] = self.of([i], [i])
         return Meetings(own, others, limit)
+
+
+def meetings(experiment: Experiment) -> tuple[Meeting, Meetings]:
+    """All meetings of the experiment's batch, measured once."""
+    if "meetings" not in experiment.memo:
+        meeting = Meeting(experiment)
+        experiment.memo["meetings"] = meeting, meeting.all()
+    found: tuple[Meeting, Meetings] = experiment.memo["meetings"]
+    return found

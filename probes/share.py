@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from probes.attended import MaskTrace, open_kernels, thrown_away
-from probes.compare import NOISES, Comparison, Look, Ran
+from probes.compare import NOISES, Comparison, Look
+from probes.execution import Ran
 from probes.experiment import Experiment
 from probes.hidden import Hidden
 from probes.subject import Batch

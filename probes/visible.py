@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from probes.compare import Comparison, Look, Ran, gap, scale
+from probes.compare import Comparison, Look, gap, scale
+from probes.execution import Ran
 from probes.experiment import Experiment, with_leaf
 from probes.hidden import Hidden
 from probes.subject import Batch

@@ -13,6 +13,7 @@ from probes.checks.held import Held
 from probes.checks.idle_mask import IdleMask
 from probes.checks.idle_rate import IdleRate
 from probes.checks.index_alignment import IndexAlignment
+from probes.checks.label_place import LabelPlace
 from probes.checks.label_shift import LabelShift
 from probes.checks.left_over import LeftOver
 from probes.checks.log_of_softmax import LogOfSoftmax
@@ -25,11 +26,13 @@ from probes.checks.own_label import OwnLabel
 from probes.checks.pad_leak import PadLeak
 from probes.checks.pairing import Pairing
 from probes.checks.repeats import Repeats
+from probes.checks.scored_padding import ScoredPadding
 from probes.checks.softmax_axis import SoftmaxAxis
 from probes.checks.still_state import StillState
 from probes.checks.thawed import Thawed
 from probes.checks.uncleared import Uncleared
 from probes.checks.unmoved import Unmoved
+from probes.checks.unreachable_label import UnreachableLabel
 from probes.checks.unused_input import UnusedInput
 from probes.experiment import Experiment
 from probes.finding import Check
@@ -59,9 +62,12 @@ RULES: tuple[Check[Experiment], ...] = (
     OwnLabel(),
     DecodingParity(),
     LabelShift(),
+    LabelPlace(),
+    ScoredPadding(),
     IndexAlignment(),
     LeftOver(),
     StillState(),
     CutState(),
     Pairing(),
+    UnreachableLabel(),
 )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from probes.causal import Causal, causal
-from probes.compare import Comparison
+from probes.compare import SAME, Comparison
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
 from probes.place import place
@@ -60,7 +60,7 @@ class Future:
         later = (order > cut).expand(tensor.shape[: each.shared])
         changed = vary(tensor, later)
         if changed is None:
-            return Comparison((), 0.0, lambda: ((), None))
+            return SAME
         ran = experiment.evaluate(with_leaf(experiment.batch, each.key, changed))
         return experiment.evaluated.against(
             ran, _Earlier(experiment, each, order <= cut + each.ahead), experiment.axes

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from probes.bus import Bus, Kind, See, every_module
-from probes.causal import Causal, causal
-from probes.experiment import Experiment, attempted, copied, resting_on, with_leaf
+from probes.answers import scores
+from probes.causal import Causal, causal, seen_causal
+from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Labels
-from probes.replay import Snapshot, replay
-from probes.subject import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,8 @@ class LabelShift:
         if len(keys) != 1:
             return "there is not one key of class labels by place"
         declared = bool(experiment.declared.labels)
-        if not declared and not any(True for _ in causal(experiment)):
+        ordered = any(True for _ in causal(experiment)) or self._copied(experiment, keys[0])
+        if not declared and not ordered:
             return "no shift is declared, and no output is known to be causal"
         return None
 
@@ -56,14 +54,31 @@ class LabelShift:
         if experiment.declared.labels and shift != labels.shift:
             yield self._undeclared(labels, shift)
             return
-        for each in causal(experiment):
+        known = tuple(causal(experiment))
+        copied = self._copied(experiment, labels)
+        if not known and copied:
+            known = tuple(one for key in copied for one in seen_causal(experiment, labels, key))
+        for each in known:
             ahead = self._offset(experiment, labels, each)
             if ahead is not None and shift + ahead != 1:
                 yield self._wrong(experiment, labels, each, shift + ahead)
 
+    def _copied(self, experiment: Experiment, labels: Labels) -> list[str]:
+        """The keys whose entries, so many places on, the labels are."""
+        return [
+            key
+            for key, tensor in experiment.tensors.items()
+            if key != labels.key
+            and not tensor.is_floating_point()
+            and self._ahead(experiment, labels, key) is not None
+        ]
+
     def _offset(self, experiment: Experiment, labels: Labels, each: Causal) -> int | None:
+        return self._ahead(experiment, labels, each.key)
+
+    def _ahead(self, experiment: Experiment, labels: Labels, key: str) -> int | None:
         """By how many places the labels lie ahead of the ids; None where that is not clear."""
-        ids, wanted = experiment.tensors[each.key], experiment.tensors[labels.key]
+        ids, wanted = experiment.tensors[key], experiment.tensors[labels.key]
         if ids.shape != wanted.shape:
             return None
         valid = torch.ones_like(wanted, dtype=torch.bool)
@@ -118,93 +133,26 @@ def _by_place(experiment: Experiment, labels: Labels) -> bool:
     return (
         labels.kind == "class"
         and values is not None
-        and values.ndim == 2
+        and values.ndim > 1
         and not values.is_floating_point()
     )
 
 
 def _agreement(ids: Tensor, wanted: Tensor, valid: Tensor, by: int) -> float:
     """The share of labels that are the id so many places on."""
-    width = ids.shape[1]
+    width = ids.shape[-1]
     low, high = max(0, -by), min(width, width - by)
     if high - low < 2:
         return 0.0
-    here, there, look = wanted[:, low:high], ids[:, low + by : high + by], valid[:, low:high]
+    here, there, look = wanted[..., low:high], ids[..., low + by : high + by], valid[..., low:high]
     return float((here == there)[look].float().mean()) if bool(look.any()) else 0.0
-
-
-@dataclass(slots=True)
-class _Live:
-    """Holds what the model itself gave, for as long as its gradient is asked for."""
-
-    bus: Bus | None = None
-    root: str = ""
-    found: list[Tensor] = field(default_factory=list)
-    sees: Mapping[Kind, See] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.sees = {Kind.OUTPUT: self.see}
-
-    def see(self, number: int, tensor: Tensor) -> None:
-        assert self.bus is not None
-        name = self.bus.sites[number].name
-        own = name == self.root or name.startswith((self.root + "[", self.root + "."))
-        if own and tensor.requires_grad and tensor.ndim == 3:
-            self.found.append(tensor)
-
-
-def _gradients(experiment: Experiment, batch: Batch) -> list[Tensor]:
-    """The loss's gradients with respect to what the model gives, in evaluation mode."""
-    model, subject = experiment.subject.model, experiment.subject
-    grads: list[Tensor] = []
-
-    def step() -> Tensor:
-        with attempted("`Subject.loss`, with another label,"):
-            loss = subject.loss(model.eval(), copied(batch))
-        if live.found and loss.requires_grad:
-            got = torch.autograd.grad(loss, live.found, allow_unused=True)
-            grads.extend(g.detach().clone() for g in got if g is not None)
-        return loss.detach()
-
-    live = _Live(root=next(every_module(model))[0])
-    with Bus(model, [live]) as live.bus:
-        replay(step, model, Snapshot.take(model))
-    live.found.clear()
-    return grads
 
 
 def _measured(experiment: Experiment, labels: Labels) -> int:
     """How many places after the output its label stands. Raises ExperimentError if unclear."""
-    values = experiment.tensors[labels.key]
-    before = _gradients(experiment, experiment.batch)
-    shifts: Counter[int] = Counter()
-    for share in (1, 2):
-        changed, at = _one_a_sample(values, labels.ignore, share)
-        after = _gradients(experiment, with_leaf(experiment.batch, labels.key, changed))
-        for one, two in zip(before, after, strict=False):
-            if one.shape != two.shape or one.shape[:2] != values.shape:
-                continue
-            moved = ((one - two).abs().amax(2) > 1e-6 * one.abs().max()).nonzero().tolist()
-            places: dict[int, list[int]] = {}
-            for row, place in moved:
-                places.setdefault(row, []).append(place)
-            shifts.update(at[row] - p[0] for row, p in places.items() if len(p) == 1 and row in at)
-    if len(shifts) != 1:
+    shift = scores(experiment, labels).shift
+    if shift is None:
         raise ExperimentError(
             "no single output is scored against a label, by the gradients of what the model gives"
         )
-    return next(iter(shifts))
-
-
-def _one_a_sample(values: Tensor, ignore: int | None, share: int) -> tuple[Tensor, dict[int, int]]:
-    """The labels with one of each sample changed to another that occurs, and their places."""
-    changed, at = values.clone(), {}
-    valid = torch.ones_like(values, dtype=torch.bool) if ignore is None else values != ignore
-    known = torch.unique(values[valid])
-    for row in range(len(values) if len(known) > 1 else 0):
-        places = valid[row].nonzero().flatten().tolist()[1:]
-        if places:
-            place = places[len(places) * share // 3]
-            new = known[known != values[row, place]][0]
-            changed[row, place], at[row] = new, place
-    return changed, at
+    return shift

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -121,7 +121,7 @@ class MisappliedMask:
             shown = torch.full_like(values, int(mask.means != "hide"))
             ran = experiment.evaluate(with_leaf(experiment.batch, mask.key, shown))
             found = experiment.evaluated.against(ran)
-            found = replace(found, sites=tuple(s for s in found.sites if s.kind is Kind.OUTPUT))
+            found = found.only(lambda site: site.kind is Kind.OUTPUT)
             if mask.means != "length" and found.outputs:
                 guessed = [] if mask.key in declared else [f"masks=({mask!r},)"]
                 yield resting_on(self._hides_all(experiment, mask.key, found), guessed)

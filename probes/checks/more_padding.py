@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from probes.bus import Kind
-from probes.compare import Comparison, Ran
+from probes.compare import Comparison
+from probes.execution import Ran
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.longer import Longer, everywhere_longer, longer

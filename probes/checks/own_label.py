@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from probes.bus import Kind, every_module
-from probes.compare import Comparison, Difference, Look
+from probes.compare import SAME, Comparison, Difference, Look
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
 from probes.labelled import Labelled, labelled
@@ -59,12 +59,11 @@ class OwnLabel:
             valid = values != each.labels.ignore
         changed = vary(values, later & valid, values[valid])
         if changed is None:
-            return Comparison((), (), 0.0, None)
+            return SAME
         ran = experiment.evaluate(with_leaf(experiment.batch, each.labels.key, changed))
         found = experiment.evaluated.against(ran, _earlier(experiment, each, cut), experiment.axes)
         root = next(every_module(experiment.subject.model))[0]  # may well be given its labels
-        own = (s for s in found.sites if s.module != root or s.kind is not Kind.INPUT)
-        return replace(found, sites=tuple(own))
+        return found.only(lambda site: site.module != root or site.kind is not Kind.INPUT)
 
     def _finding(
         self, experiment: Experiment, each: Labelled, found: Comparison, own: Difference

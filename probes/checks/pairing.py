@@ -15,7 +15,7 @@ from probes.compare import Comparison, Difference
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
 from probes.indexing import Pick
-from probes.meeting import Meeting, Meetings
+from probes.meeting import Meeting, Meetings, meetings
 from probes.place import CODE, Place, came_about, place
 
 
@@ -48,8 +48,7 @@ class Pairing:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding."""
-        meeting = Meeting(experiment)
-        found = meeting.all()
+        meeting, found = meetings(experiment)
         experiment.keep(
             "pairing-effect",
             torch.stack([found.own, found.others], 1),

@@ -1,0 +1,144 @@
+"""LBL003: outputs at padding are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from probes.alive import alive
+from probes.answers import Scores, keys, lines_of, scores
+from probes.experiment import LOSS, Experiment, resting_on, with_leaf
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.hidden import Hidden
+from probes.layout import Labels
+from probes.vary import vary
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPadding:
+    """The loss scores outputs at places that a mask hides: their labels count, padding or not.
+
+    Where the loss has a gradient is compared with what masks of the same axes hide: a label of
+    padding that is not the ignored one (a pad id, 0), labels shifted past the end of their text,
+    a loss mask that covers what the attention mask hides. That the output's places are those of
+    the masked key is found by changing one token each. A text padded on the left may be scored
+    from the padding just before its start, where its first token is predicted.
+
+    Sick: `labels=ids` with padding in them.
+    Healthy: `labels=ids.masked_fill(mask == 0, -100)`.
+    """
+
+    code: ClassVar[str] = "LBL003"
+    rule: ClassVar[str] = "scored-padding"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """Labels by place, and a mask that hides some of them."""
+        if LOSS not in experiment.evaluated.ran.outputs:
+            return "the loss could not be had: `Subject.loss` raises"
+        shapes = {tuple(experiment.tensors[each.key].shape) for each in keys(experiment)}
+        hides = [m for m in experiment.masks if not bool(m.keep.all())]
+        if not any(tuple(each.keep.shape) in shapes for each in hides):
+            return "no mask that hides anything has the axes of labels of classes"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding a key of labels."""
+        for labels in keys(experiment):
+            shape = tuple(experiment.tensors[labels.key].shape)
+            masks = [
+                m
+                for m in experiment.masks
+                if tuple(m.keep.shape) == shape and not bool(m.keep.all())
+            ]
+            if not masks or len(shape) < 2:
+                continue
+            found = scores(experiment, labels)
+            if found.shift is None:
+                continue  # whose labels they are is LBL002's
+            for mask in masks:
+                wrong = _scored(found, mask)
+                if bool(wrong.any()) and _is_its_own(experiment, found, mask, labels):
+                    yield self._finding(experiment, labels, found, mask, wrong)
+                    break
+
+    def _finding(
+        self,
+        experiment: Experiment,
+        labels: Labels,
+        found: Scores,
+        mask: Hidden,
+        wrong: Tensor,
+    ) -> Finding:
+        at = [int(i) for i in wrong.nonzero()[0]]
+        values = experiment.tensors[labels.key]
+        place = tuple(at)
+        kinds = torch.unique(values.roll(-(found.shift or 0), -1)[wrong]).tolist()
+        names = list(mask.axes or ()) or ["sample", "token"]
+        names = names if len(names) == len(at) else [f"axis {i}" for i in range(len(at))]
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"the loss scores {int(wrong.sum())} of the {int((~mask.keep).sum())} places "
+            f"that `{mask.mask.key}` hides: `{labels.key}` there is "
+            f"{', '.join(map(str, kinds[:3]))}{' and others' if len(kinds) > 3 else ''}, which is "
+            "not ignored.",
+            fix=f"Give padding the ignored label, such as {labels.ignore or -100}, or multiply "
+            f"the loss by `{mask.mask.key}`.",
+            site="<loss>",
+            phase="forward",
+            samples=tuple(sorted({int(row[0]) for row in wrong.nonzero()})),
+            where=dict(zip(names, place, strict=True)),
+            evidence=(
+                Evidence("hidden places that are scored", int(wrong.sum()), 0),
+                Evidence("visible places that are scored", int((found.scored & mask.keep).sum())),
+            ),
+        )
+        declared = any(each.key == labels.key for each in experiment.declared.labels)
+        lines = [] if declared else [f"labels=({labels!r},)"]
+        return resting_on(finding, lines + ([mask.guessed] if mask.guessed else []))
+
+
+def _scored(found: Scores, mask: Hidden) -> Tensor:
+    """Hidden places that the loss looks at, but for those just before a visible one."""
+    start = torch.zeros_like(mask.keep)
+    start[..., :-1] = mask.keep[..., 1:]
+    return found.scored & ~mask.keep & ~start
+
+
+def _is_its_own(experiment: Experiment, found: Scores, mask: Hidden, labels: Labels) -> bool:
+    """Whether output places are those of the masked key: a token moves the output where it is."""
+    if mask.key == labels.key:
+        return True
+    tensor = experiment.tensors[mask.key]
+    only, at = torch.zeros_like(mask.keep), {}
+    for row in range(len(tensor)):
+        places = mask.keep[row].nonzero().tolist()
+        if places:
+            place = tuple(places[(row + 1) * len(places) // (len(tensor) + 1)])
+            only[(row, *place)], at[row] = True, place
+    other = vary(tensor, only)
+    if other is None:
+        return False
+    try:
+        after = alive(experiment, with_leaf(experiment.batch, mask.key, other))
+    except ExperimentError:
+        return False
+    shape = tuple(mask.keep.shape)
+    if len(after.shown) <= found.index:
+        return False
+    lines = (lines_of(found.shown.tensor, shape), lines_of(after.shown[found.index].tensor, shape))
+    if lines[0] is None or lines[1] is None or lines[0].shape != lines[1].shape:
+        return False
+    apart = (lines[1] - lines[0]).detach().abs().nan_to_num().sum(-1)
+    most = [
+        tuple(int(i) for i in torch.unravel_index(apart[row].argmax(), apart[row].shape))
+        for row in at
+    ]
+    hits = sum(one == at[row] for one, row in zip(most, at, strict=True))
+    return hits * 3 >= len(at) * 2
