@@ -174,7 +174,7 @@ def _leaves(value: Any, path: str, deep: int) -> Iterator[tuple[str, Any]]:
     elif deep and isinstance(value, (list, tuple)):
         for i, child in enumerate(value):
             yield from _leaves(child, f"{path}[{i}]", deep - 1)
-    elif deep and _is_object(value):
+    elif deep and is_object(value):
         for name, child in vars(value).items():
             yield from _leaves(child, f"{path}.{name}", deep - 1)
 
@@ -183,7 +183,7 @@ def _key(key: Any) -> str:
     return repr(key) if isinstance(key, (str, int, float, bool, tuple)) else type(key).__name__
 
 
-def _is_object(value: Any) -> bool:
+def is_object(value: Any) -> bool:
     """Whether it is a plain object of somebody's own class, such as a cache."""
     kind = type(value)
     if isinstance(value, (type, nn.Module)) or callable(value) or not hasattr(value, "__dict__"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,20 +68,35 @@ class Life:
             return _kept(own | {LOSS: loss})
 
     def recurrent(self, batch: Batch) -> list[Recurrent]:
-        """The calls of recurrent modules in the model's own mode, with their graphs.
+        """The calls of recurrent modules in the loss, in the model's own mode, with their graphs.
 
-        The loss's, or where it is out of use those of `predict`.
+        Those of `predict` where the loss is out of use.
         """
+        try:
+            return self._recurrent("Subject.loss", self.subject.loss, batch)
+        except ExperimentError:
+            if self.subject.train_step is None or self.subject.predict is None:
+                raise
+        return self.predicting(batch)
+
+    def predicting(self, batch: Batch) -> list[Recurrent]:
+        """The same of `predict`, in evaluation mode; none where there is no `predict`."""
+        if self.subject.predict is None:
+            return []
+        with self._act():
+            self.subject.model.eval()
+            return self._recurrent("Subject.predict", self.subject.predict, batch, own=False)
+
+    def _recurrent(
+        self,
+        name: str,
+        function: Callable[[nn.Module, Batch], Any],
+        batch: Batch,
+        own: bool = True,
+    ) -> list[Recurrent]:
         model, calls = self.subject.model, Calls(self.subject.model)
-        with self._act(), calls.bus:
-            try:
-                with attempted("`Subject.loss`"):
-                    self.subject.loss(model, copied(batch))
-            except ExperimentError:
-                if self.subject.train_step is None or self.subject.predict is None:
-                    raise
-                with attempted("`Subject.predict`"):
-                    self.subject.predict(model, copied(batch))
+        with self._act() if own else nullcontext(), calls.bus, attempted(f"`{name}`"):
+            function(model, copied(batch))
         return calls.found
 
     def step(self, batch: Batch) -> None:

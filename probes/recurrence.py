@@ -28,11 +28,13 @@ class Held:
 class Call:
     """One call of a recurrent module.
 
-    forward: in which call of the whole model. x: what it reads. before: the state that it was
-    given, none where it starts from its own zeros. gave: all that it returned.
+    forward: in which call of the whole model. order: how many calls of any such module came
+    first. x: what it reads. before: the state that it was given, none where it starts from its
+    own zeros. gave: all that it returned.
     """
 
     forward: int
+    order: int
     source: str | None
     given: list[Held] = field(default_factory=list)
     gave: list[Held] = field(default_factory=list)
@@ -111,14 +113,14 @@ class Calls:
         self._root = next(iter(modules))
         self._owner: dict[str, str | None] = {}
         self._calls: dict[str, list[Call]] = {name: [] for name in self._modules}
-        self._forward, self._inside = 0, False
+        self._forward, self._order, self._inside = 0, 0, False
         self.bus = Bus(model, [self], whole=True)
 
     @property
     def found(self) -> list[Recurrent]:
         """The modules that were called, in the order of their first calls."""
         known = [Recurrent(n, self._modules[n], calls) for n, calls in self._calls.items() if calls]
-        return sorted(known, key=lambda each: each.calls[0].forward)
+        return sorted(known, key=lambda each: each.calls[0].order)
 
     def _given(self, number: int, tensor: Tensor) -> None:
         name = self.bus.sites[number].name
@@ -130,7 +132,8 @@ class Calls:
         calls = self._calls[owner]
         if not calls or calls[-1].gave:
             source = source_here() if len(calls) < PLACED else None
-            calls.append(Call(self._forward, source))
+            calls.append(Call(self._forward, self._order, source))
+            self._order += 1
         calls[-1].given.append(Held(tensor.detach().clone(), tensor))
 
     def _gave(self, number: int, tensor: Tensor) -> None:

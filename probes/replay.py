@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from probes.numpy_state import numpy_state
+from probes.remembered import remembered
 from probes.roots import noted_roots
 
 
@@ -214,9 +215,9 @@ def replay(
     optimizers: held back where the step itself would call them, as a whole train step does; of one
     that holds another, as SAM does, the inner one.
 
-    Parameters, gradients, buffers, modes, random states and the modules' plain attributes are
-    afterwards as they were before, also where the step raises. What else the user's code counts
-    up by itself is not known here.
+    Parameters, gradients, buffers, modes, random states and the modules' plain attributes, with
+    what these hold, are afterwards as they were before, also where the step raises. What else the
+    user's code counts up by itself is not known here.
     """
     parameters = dict(model.named_parameters())
     now = Snapshot.take(model, parameters=True)
@@ -224,6 +225,7 @@ def replay(
     with ExitStack() as last:
         last.callback(_give_back, parameters, given)
         last.callback(now.restore)
+        last.callback(remembered(model))
         last.callback(_give_attributes_back, [(m, dict(vars(m))) for m in model.modules()])
         _give_back(parameters, dict.fromkeys(parameters))
         snapshot.restore()

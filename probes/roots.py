@@ -11,8 +11,10 @@ from torch import Tensor
 
 
 @contextmanager
-def noted_roots(note: Callable[[Tensor], None]) -> Iterator[None]:
+def noted_roots(note: Callable[[Tensor], None], live: bool = False) -> Iterator[None]:
     """Inside, `note` is called with each single number that a backward pass starts from, detached.
+
+    live: as it is, with its graph, which it must not keep.
 
     `Tensor.backward` and `torch.autograd.backward` are the same call; it is passed on unchanged.
     """
@@ -21,7 +23,7 @@ def noted_roots(note: Callable[[Tensor], None]) -> Iterator[None]:
         if given is None:  # else it is a part of one, as in checkpointing
             for root in roots:
                 if root.numel() == 1:
-                    note(root.detach().reshape(()))
+                    note(root if live else root.detach().reshape(()))
 
     with noted_starts(looked):
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from probes.checks.batch_dependence import BatchDependence
 from probes.checks.broadcast import Broadcast
+from probes.checks.carried_graph import CarriedGraph
 from probes.checks.cut_state import CutState
 from probes.checks.decoding_parity import DecodingParity
 from probes.checks.empty_row import EmptyRow
@@ -12,6 +13,7 @@ from probes.checks.gradient import Gradient
 from probes.checks.held import Held
 from probes.checks.idle_mask import IdleMask
 from probes.checks.idle_rate import IdleRate
+from probes.checks.ignored_start import IgnoredStart
 from probes.checks.index_alignment import IndexAlignment
 from probes.checks.label_place import LabelPlace
 from probes.checks.label_shift import LabelShift
@@ -20,19 +22,23 @@ from probes.checks.log_of_softmax import LogOfSoftmax
 from probes.checks.loss_formula import LossFormula
 from probes.checks.loss_input import LossInput
 from probes.checks.misapplied_mask import MisappliedMask
+from probes.checks.mixed_states import MixedStates
 from probes.checks.modes import Modes
 from probes.checks.more_padding import MorePadding
+from probes.checks.over_samples import OverSamples
 from probes.checks.own_label import OwnLabel
 from probes.checks.pad_leak import PadLeak
 from probes.checks.pairing import Pairing
 from probes.checks.repeats import Repeats
 from probes.checks.scored_padding import ScoredPadding
 from probes.checks.softmax_axis import SoftmaxAxis
+from probes.checks.stale_cache import StaleCache
 from probes.checks.still_state import StillState
 from probes.checks.thawed import Thawed
 from probes.checks.uncleared import Uncleared
 from probes.checks.unmoved import Unmoved
 from probes.checks.unreachable_label import UnreachableLabel
+from probes.checks.unread_state import UnreadState
 from probes.checks.unused_input import UnusedInput
 from probes.experiment import Experiment
 from probes.finding import Check
@@ -70,4 +76,10 @@ RULES: tuple[Check[Experiment], ...] = (
     CutState(),
     Pairing(),
     UnreachableLabel(),
+    CarriedGraph(),
+    MixedStates(),
+    UnreadState(),
+    OverSamples(),
+    StaleCache(),
+    IgnoredStart(),
 )

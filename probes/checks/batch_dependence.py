@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from probes.batch import take
@@ -86,11 +86,12 @@ class BatchDependence:
     def _dependent(self, experiment: Experiment, i: int, found: Comparison) -> Finding:
         where = place(found, experiment.subject.model)
         worst = max(found.outputs, key=lambda each: each.relative)
-        norm = _is_batch_norm(experiment, where)
+        norm, guessed = _is_batch_norm(experiment, where), experiment.samples_guessed
+        meant = norm or (bool(guessed) and _runs_over_first(experiment, where))
         finding = Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.NOTE if norm else Verdict.FAIL,
+            verdict=Verdict.NOTE if meant else Verdict.FAIL,
             message=f"sample {i}'s `{worst.site}` depends on its neighbours, {where.words}: with "
             f"others beside it, it changes by {100 * worst.relative:.2g}%"
             + (", since batch norm without running statistics mixes the batch." if norm else "."),
@@ -104,7 +105,7 @@ class BatchDependence:
             where=dict(worst.where),
             evidence=(Evidence(f"largest change of `{worst.site}`", worst.largest, worst.limit),),
         )
-        return resting_on(finding, [] if norm else experiment.samples_guessed)
+        return resting_on(finding, [] if norm else guessed)
 
     def _turned(self, experiment: Experiment) -> Iterator[Finding]:
         order = [*range(1, experiment.size), 0]
@@ -155,6 +156,16 @@ def _is_batch_norm(experiment: Experiment, where: Place) -> bool:
     modules = dict(experiment.subject.model.named_modules())
     module = modules.get(where.site)
     return isinstance(module, _BatchNorm) or "BatchNorm" in type(module).__name__
+
+
+def _runs_over_first(experiment: Experiment, where: Place) -> bool:
+    """Whether it is a recurrence over the first axis, and no key says that samples stand there.
+
+    Then the first axis is as likely time: (time, sample) is what torch's recurrent layers take.
+    """
+    module = dict(experiment.subject.model.named_modules()).get(where.site)
+    by_sample = (t.ndim == 1 and len(t) == experiment.size for t in experiment.tensors.values())
+    return isinstance(module, nn.RNNBase) and not module.batch_first and not any(by_sample)
 
 
 def _visible(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from probes.attributes import Attribute, Leaves, changed, same, written_at
+from probes.attributes import Attribute, Leaves, same, written_at
 from probes.batch import take
+from probes.blame import blamed
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import State
 from probes.life import Life, Outputs, differs, noise_of, other_batches
+from probes.recurrence import equal
 from probes.stream import is_stream
 from probes.subject import Batch
 
@@ -55,8 +57,6 @@ class LeftOver:
     Healthy: `out, _ = self.lstm(x)`; or `model.reset()` before every sequence.
     """
 
-    most: int = 12  # attributes that are emptied one by one
-
     code: ClassVar[str] = "STA001"
     rule: ClassVar[str] = "state-left-over"
     family: ClassVar[Literal["check"]] = "check"
@@ -85,7 +85,7 @@ class LeftOver:
         yield from self._missing(experiment)
 
     def _seen(self, experiment: Experiment, how: str, act: Act) -> _Seen | None:
-        batch, fresh = experiment.batch, Life(experiment)
+        batch = experiment.batch
         alone = act(Life(experiment), batch)
         noise = noise_of(alone, act(Life(experiment), batch))
         if noise:
@@ -101,7 +101,12 @@ class LeftOver:
             effect = self._effect(life, batch, act, alone)
             if effect is None:
                 return None
-            culprits = self._culprits(experiment, act, other, alone, fresh)
+            culprits = blamed(
+                experiment,
+                _given(act, other),
+                _given(act, batch),
+                alone,
+            )
             return _Seen(act, how, other, *effect, culprits)
         assert raised is not None
         raise raised
@@ -130,46 +135,15 @@ class LeftOver:
                 raise
             return f"{ERROR}{error}", float("inf"), 0.0
 
-    def _culprits(
-        self,
-        experiment: Experiment,
-        act: Act,
-        other: Batch,
-        alone: Outputs,
-        fresh: Life,
-    ) -> tuple[Attribute, ...]:
-        """The fewest attributes that, emptied after the other batch, take the effect away."""
-        life = Life(experiment)
-        act(life, other)
-        moved = changed(fresh.contents, life.contents)
-
-        def cured(emptied: Sequence[Attribute]) -> bool:
-            trial = Life(experiment)
-            act(trial, other)
-            for each in emptied:
-                trial.forget(each, fresh)
-            try:
-                return differs(alone, act(trial, experiment.batch)) is None
-            except ExperimentError:
-                return False
-
-        for each in moved[: self.most]:
-            if cured([each]):
-                return (each,)
-        if not cured(moved):
-            return ()
-        needed = list(moved)
-        for each in moved[: self.most]:
-            rest = [one for one in needed if one != each]
-            if cured(rest):
-                needed = rest
-        return tuple(needed)
-
     def _findings(self, experiment: Experiment, seen: _Seen) -> Iterator[Finding]:
         declared = [each for each in experiment.declared.states if each.over == "batch"]
         if any(each.carried for each in declared):
             return
-        kept = [each for each in seen.culprits if _has_samples(experiment, seen, each)]
+        kept = [
+            each
+            for each in seen.culprits
+            if _has_samples(experiment, seen, each) or _is_recurrent(experiment, seen, each)
+        ]
         if kept:
             yield self._carried(experiment, seen, kept, declared)
         elif seen.culprits:
@@ -252,6 +226,10 @@ class LeftOver:
                 )
 
 
+def _given(act: Act, batch: Batch) -> Callable[[Life], Outputs]:
+    return lambda life: act(life, batch)
+
+
 def _said(
     check: LeftOver,
     experiment: Experiment,
@@ -305,6 +283,20 @@ def _is_renewed(experiment: Experiment, seen: _Seen, attribute: Attribute) -> bo
     before = life.contents[attribute]
     seen.act(life, experiment.batch)
     return not same(before, life.contents.get(attribute))
+
+
+def _is_recurrent(experiment: Experiment, seen: _Seen, attribute: Attribute) -> bool:
+    """Whether it holds what a recurrent module gave, or was given, as its state."""
+    life = Life(experiment)
+    try:
+        calls = [call for each in life.recurrent(seen.before) for call in each.calls]
+    except ExperimentError:
+        return False
+    states = [held.value for call in calls for held in (*call.before, *call.gave)]
+    leaves = life.contents.get(attribute, ())
+    return any(
+        _is_content(leaf) and any(equal(leaf, state) for state in states) for _, leaf in leaves
+    )
 
 
 def _has_samples(experiment: Experiment, seen: _Seen, attribute: Attribute) -> bool:

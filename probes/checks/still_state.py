@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
 from probes.layout import State
+from probes.life import Life
 from probes.recurrence import Call, Recurrent, equal
 
 
@@ -52,22 +53,30 @@ class StillState:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a module."""
-        for each in experiment.recurrent:
-            state = declared(experiment, each.site)
-            if state is not None and not state.carried:
-                yield from self._carried(each, state)
-                continue
-            still = self._still(each)
-            if still is not None:
-                yield self._standing(each, still, state)
-            elif (rows := _as_rows(experiment, each)) is not None:
-                yield self._split(each, rows, state)
+        found: set[str] = set()
+        for each in (*experiment.recurrent, *Life(experiment).predicting(experiment.batch)):
+            for finding in self._of(experiment, each) if each.site not in found else ():
+                found.add(each.site)
+                yield finding
+
+    def _of(self, experiment: Experiment, each: Recurrent) -> Iterator[Finding]:
+        state = declared(experiment, each.site)
+        if state is not None and not state.carried:
+            yield from self._carried(each, state)
+            return
+        still = self._still(each)
+        if still is not None:
+            yield self._standing(each, still, state)
+        elif (rows := _as_rows(experiment, each)) is not None:
+            yield self._split(each, rows, state)
 
     def _still(self, each: Recurrent) -> _Still | None:
         if not each.is_step or each.parts == 0:
             return None
         for calls in each.groups():
-            pairs = [(a, b) for a, b in pairwise(calls) if _are_steps(a, b)]
+            pairs = [(a, b) for a, b in pairwise(calls) if a.x.shape == b.x.shape]
+            if all(equal(a.x, b.x) for a, b in pairs):
+                continue  # the same call, several times
             counts = [_repeats(pairs, i, each.parts) for i in range(each.parts)]
             parts = [i for i, n in enumerate(counts) if n >= max(self.fewest, len(pairs) / 2)]
             if parts:
@@ -148,11 +157,6 @@ def _guessed(finding: Finding, site: str, state: State | None) -> Finding:
 
 def _is_from(given: object, gave: object) -> bool:
     return equal(given.value, gave.value)  # type: ignore[attr-defined]
-
-
-def _are_steps(one: Call, two: Call) -> bool:
-    """Whether both read as many rows, and not the same ones."""
-    return one.x.shape == two.x.shape and not equal(one.x, two.x)
 
 
 def _repeats(pairs: Sequence[tuple[Call, Call]], part: int, parts: int) -> int:

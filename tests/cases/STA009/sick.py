@@ -1,0 +1,44 @@
+"""The state that was made for the recurrence is not given to it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from probes import Subject
+
+CHECK = True
+PLANTED = {"site": "gru", "phase": "forward"}
+
+
+class Reader(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = nn.Linear(8, 32)
+        self.gru = nn.GRU(8, 32, batch_first=True)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        start = self.start(x[:, 0])
+        out, _ = self.gru(x, torch.zeros_like(start)[None])  # planted
+        logits: Tensor = self.head(out[:, -1])
+        return logits
+
+
+def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(model(batch["x"]), batch["labels"])
+
+
+def subject() -> Subject:
+    chance = torch.Generator().manual_seed(0)
+    labels = torch.arange(24) % 3
+    x = (
+        torch.randn(24, 7, 8, generator=chance)
+        + 2 * torch.nn.functional.one_hot(labels, 8)[:, None]
+    )
+    return Subject(
+        Reader(),
+        [{"x": x[:12], "labels": labels[:12]}, {"x": x[12:], "labels": labels[12:]}],
+        loss,
+        lambda model: torch.optim.Adam(model.parameters(), lr=0.01),
+    )
