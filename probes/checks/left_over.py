@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from probes.attributes import Attribute, Leaves, same, written_at
+from probes.attributes import Attribute, Leaves, changed, same, written_at
 from probes.batch import take
 from probes.blame import blamed
 from probes.experiment import LOSS, Experiment
@@ -146,6 +146,8 @@ class LeftOver:
         ]
         if kept:
             yield self._carried(experiment, seen, kept, declared)
+        elif memo := _memo(experiment, seen):
+            yield self._carried(experiment, seen, memo, declared)
         elif seen.culprits:
             yield from self._other(experiment, seen)
         else:
@@ -283,6 +285,20 @@ def _is_renewed(experiment: Experiment, seen: _Seen, attribute: Attribute) -> bo
     before = life.contents[attribute]
     seen.act(life, experiment.batch)
     return not same(before, life.contents.get(attribute))
+
+
+def _memo(experiment: Experiment, seen: _Seen) -> list[Attribute]:
+    """What is kept of the batch before, has its samples, and goes by a key that is the culprit."""
+    life = Life(experiment)
+    seen.act(life, seen.before)
+    moved = changed(Life(experiment).contents, life.contents) if seen.culprits else []
+    return [
+        each
+        for each in moved
+        if any(_is_content(leaf) for _, leaf in life.contents.get(each, ()))
+        and not _is_renewed(experiment, seen, each)
+        and _has_samples(experiment, seen, each)
+    ]
 
 
 def _is_recurrent(experiment: Experiment, seen: _Seen, attribute: Attribute) -> bool:

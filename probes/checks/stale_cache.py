@@ -105,9 +105,10 @@ class StaleCache:
         if effect is None or noise:
             return None
         culprits = blamed(experiment, past.play, act, alone)
-        if not culprits or any(_is_renewed(experiment, each) for each in culprits):
+        fit = [each for each in culprits if _is_sized(experiment, past, each)]
+        if not fit or any(_is_renewed(experiment, each) for each in culprits):
             return None
-        return self._said(experiment, past, culprits[0], effect)
+        return self._said(experiment, past, fit[0], effect)
 
     def _said(
         self,
@@ -142,6 +143,18 @@ def _is_stale(before: Leaves | None, after: Leaves | None) -> bool:
     """Whether the step and the evaluation after it left a tensor in it as it was."""
     tensors = any(isinstance(leaf, Tensor) and leaf.numel() > 1 for _, leaf in after or ())
     return tensors and same(before, after)
+
+
+def _is_sized(experiment: Experiment, past: _Past, attribute: Attribute) -> bool:
+    """Whether it holds tensors of other shapes after the one batch than after the other alone."""
+    one, two = Life(experiment), Life(experiment)
+    past.play(one)
+    two.evaluate(past.batch)
+    return _shapes(one.contents.get(attribute)) != _shapes(two.contents.get(attribute))
+
+
+def _shapes(leaves: Leaves | None) -> list[tuple[int, ...]]:
+    return [tuple(leaf.shape) for _, leaf in leaves or () if isinstance(leaf, Tensor)]
 
 
 def _is_renewed(experiment: Experiment, attribute: Attribute) -> bool:
