@@ -8,6 +8,7 @@ from probes.checks.carried_graph import CarriedGraph
 from probes.checks.cut_state import CutState
 from probes.checks.decoding_parity import DecodingParity
 from probes.checks.empty_row import EmptyRow
+from probes.checks.drowned_part import DrownedPart
 from probes.checks.future import Future
 from probes.checks.gradient import Gradient
 from probes.checks.held import Held
@@ -31,6 +32,7 @@ from probes.checks.pad_leak import PadLeak
 from probes.checks.pairing import Pairing
 from probes.checks.repeats import Repeats
 from probes.checks.scored_padding import ScoredPadding
+from probes.checks.shared import Shared
 from probes.checks.softmax_axis import SoftmaxAxis
 from probes.checks.stale_cache import StaleCache
 from probes.checks.still_state import StillState
@@ -39,6 +41,7 @@ from probes.checks.uncleared import Uncleared
 from probes.checks.unmoved import Unmoved
 from probes.checks.unreachable_label import UnreachableLabel
 from probes.checks.unread_state import UnreadState
+from probes.checks.unregistered import Unregistered
 from probes.checks.unused_input import UnusedInput
 from probes.experiment import Experiment
 from probes.finding import Check
@@ -47,6 +50,8 @@ RULES: tuple[Check[Experiment], ...] = (
     Repeats(),
     Unmoved(),
     Held(),
+    Unregistered(),
+    Shared(),
     Uncleared(),
     Thawed(),
     Modes(),
@@ -57,6 +62,7 @@ RULES: tuple[Check[Experiment], ...] = (
     LossFormula(),
     LogOfSoftmax(),
     SoftmaxAxis(),
+    DrownedPart(),
     Gradient(),
     PadLeak(),
     MorePadding(),

@@ -1,0 +1,155 @@
+"""WIR017: parameters are shared that should not be, or are not though they should."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from probes.bus import Kind, every_module
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One module stands under several names by accident, or what is to be tied is not.
+
+    The same layer several times in one `nn.ModuleList` or `nn.Sequential` is a warning, since
+    `[layer] * n` makes one layer and not n; so are two names of one module that are called on the
+    same input, as two heads are, and give the same. `Layout.tied` says what is one on purpose,
+    and is a fault where it is not one; so is, as a warning, a transformers model whose
+    configuration ties the embeddings while its head has weights of its own.
+
+    Sick: `nn.ModuleList([nn.Linear(8, 8)] * 4)`; `model.lm_head = nn.Linear(...)` of a tied model.
+    Healthy: `head.weight = embedding.weight`; one layer that is called four times.
+    """
+
+    code: ClassVar[str] = "WIR017"
+    rule: ClassVar[str] = "shared-parameters"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """Nothing."""
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """One finding for what is not tied, one for each module that is there twice."""
+        model, tied = experiment.subject.model, experiment.declared.tied
+        yield from self._untied(model, tied)
+        meant = {name for pair in tied for name in pair}
+        for names in _several(model):
+            if meant & {f"{name}.weight" for name in names} | meant & set(names):
+                continue
+            row = _row(model, names)
+            if row is not None or _same_input(experiment, names):
+                yield self._twice(names, row)
+
+    def _untied(self, model: nn.Module, tied: tuple[tuple[str, str], ...]) -> Iterator[Finding]:
+        found = dict(model.named_parameters(remove_duplicate=False))
+        for one, two in tied:
+            lost = next((name for name in (one, two) if name not in found), None)
+            if lost is not None:
+                why = f"`{lost}` is declared tied, but there is no such parameter"
+                yield self._said(Verdict.WARN, why, lost, "Correct its name in `Layout.tied`.")
+            elif not _is_one(found[one], found[two]):
+                why = f"`{one}` and `{two}` are declared tied, but each has weights of its own"
+                yield self._said(Verdict.FAIL, why, two, f"Set `{two}` to `{one}` itself.")
+        for name, module in model.named_modules():
+            yield from self._replaced(name, module)
+
+    def _replaced(self, name: str, module: nn.Module) -> Iterator[Finding]:
+        if not getattr(getattr(module, "config", None), "tie_word_embeddings", False):
+            return
+        try:
+            head, words = module.get_output_embeddings(), module.get_input_embeddings()  # type: ignore[operator]
+        except (AttributeError, NotImplementedError):
+            return
+        one, two = getattr(head, "weight", None), getattr(words, "weight", None)
+        if one is None or two is None or _is_one(one, two) or one.shape != two.shape:
+            return
+        site = next((n for n, m in module.named_modules() if m is head), name)
+        place = f"{name}.{site}" if name else site
+        why = f"the configuration ties the embeddings, but `{place}` has weights of its own"
+        fix = "Call `model.tie_weights()` after the head is replaced, or say "
+        yield self._said(Verdict.WARN, why, f"{place}.weight", f"{fix}`tie_word_embeddings=False`.")
+
+    def _twice(self, names: list[str], row: str | None) -> Finding:
+        where = "have the same input" if row is None else f"stand in {row}"
+        why = (
+            f"`{names[0]}` and `{names[1]}` are one module{_more(names)}, and {where}: they share "
+            "every weight"
+        )
+        fix = "Make one module each: `nn.ModuleList(make() for _ in range(n))`; or declare "
+        line = f"`Layout(tied=(({names[0] + '.weight'!r}, {names[1] + '.weight'!r}),))`."
+        return self._said(Verdict.WARN, why, f"{names[1]}.weight", fix + line, len(names))
+
+    def _said(
+        self, verdict: Verdict, why: str, name: str, fix: str, count: int | None = None
+    ) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=verdict,
+            message=f"{why}.",
+            fix=fix,
+            site=name.rpartition(".")[0] or name,
+            evidence=() if count is None else (Evidence("names of one module", count, 1),),
+        )
+
+
+def _is_one(one: Tensor, two: Tensor) -> bool:
+    return one is two or (one.data_ptr() == two.data_ptr() and one.shape == two.shape)
+
+
+def _more(names: list[str]) -> str:
+    return f" that has {len(names)} names" if len(names) > 2 else ""
+
+
+def _several(model: nn.Module) -> Iterator[list[str]]:
+    """The names of each module with parameters that has several; outermost modules alone."""
+    found: dict[int, list[str]] = defaultdict(list)
+    inner: set[int] = set()
+    for name, module in model.named_modules(remove_duplicate=False):
+        if any(True for _ in module.parameters()):
+            found[id(module)].append(name)
+    for name, module in model.named_modules():
+        if len(found.get(id(module), ())) > 1 and name not in inner and id(module) not in inner:
+            inner |= {id(each) for each in module.modules()}
+            yield found[id(module)]
+
+
+def _row(model: nn.Module, names: list[str]) -> str | None:
+    """The list or sequence that holds it under two of these names."""
+    parents = [name.rpartition(".")[0] for name in names]
+    modules = dict(model.named_modules(remove_duplicate=False))
+    rows = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
+    twice = (p for p in parents if parents.count(p) > 1 and isinstance(modules[p], rows))
+    found = next(twice, None)
+    return None if found is None else f"`{found}`" if found else "the model's own row"
+
+
+def _same_input(experiment: Experiment, names: list[str]) -> bool:
+    """Whether the module is called at least twice, on equal tensors, from two names."""
+    events = [
+        each.value
+        for each in experiment.evaluated.ran.events
+        if each.kind is Kind.INPUT and each.module in names and each.value is not None
+    ]
+    calls = _forward_passes(experiment)
+    pairs = [(a, b) for i, a in enumerate(events) for b in events[i + 1 :]]
+    same = sum(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+    # prediction and loss run the model each: so many equal pairs come from that alone
+    alone = len(events) // calls * (calls * (calls - 1) // 2) if calls > 1 else 0
+    return same > alone
+
+
+def _forward_passes(experiment: Experiment) -> int:
+    root = next(every_module(experiment.subject.model))[0]
+    events = experiment.evaluated.ran.events
+    count = sum(e.module == root and e.kind is Kind.OUTPUT and "[" not in e.site for e in events)
+    return max(1, min(count, 2 if experiment.subject.predict is not None else 1))

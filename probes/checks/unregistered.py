@@ -1,0 +1,119 @@
+"""WIR016: something learns that is no parameter of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from probes.experiment import LOSS, Experiment, attempted, copied
+from probes.finding import Evidence, Finding, Verdict
+from probes.one_step import made
+from probes.replay import Snapshot, replay
+
+DEPTH = 4  # containers in containers that are looked into
+
+
+@dataclass(frozen=True, slots=True)
+class Unregistered:
+    """A tensor that the model keeps gets a gradient, but is not among the model's parameters.
+
+    Modules in a plain list or dict, and tensors that are no `nn.Parameter`, are not seen by
+    `model.parameters()`: no optimizer holds them, no `.to` moves them, no checkpoint saves them.
+    Looked for is what the loss's graph ends in and the model's attributes lead to; what the
+    optimizer holds by itself is healthy.
+
+    Sick: `self.layers = [nn.Linear(8, 8) for _ in range(4)]`.
+    Healthy: `self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))`.
+    """
+
+    code: ClassVar[str] = "WIR016"
+    rule: ClassVar[str] = "unregistered-parameter"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """A loss."""
+        if LOSS not in experiment.evaluated.ran.outputs:
+            return "the loss could not be had: `Subject.loss` raises"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding."""
+        model = experiment.subject.model
+        own = {id(p) for p in model.parameters()}
+        groups = made(experiment.subject).optimizer.param_groups
+        held = {id(p) for group in groups for p in group["params"]}
+        kept = {id(tensor): name for name, tensor in _kept(model)}
+        lost = [
+            kept[id(leaf)]
+            for leaf in _leaves(experiment)
+            if id(leaf) in kept and id(leaf) not in own | held
+        ]
+        if not lost:
+            return
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{lost[0]}`{more} gets a gradient, but is not among the model's parameters: "
+            "no optimizer that is made from them trains it.",
+            fix="Keep modules in an `nn.ModuleList` or `nn.ModuleDict`, and tensors that are to "
+            "learn as `nn.Parameter`.",
+            site=_module(model, lost[0]),
+            phase="update",
+            evidence=(Evidence("tensors that learn and are not registered", len(lost), 0),),
+        )
+
+
+def _leaves(experiment: Experiment) -> list[Tensor]:
+    """What the graph of the training loss ends in."""
+    subject, found = experiment.subject, []
+
+    def step() -> Tensor:
+        with attempted("`Subject.loss`"):
+            loss = subject.loss(subject.model, copied(experiment.batch))
+        seen, todo = set(), [loss.grad_fn]
+        while todo:
+            node = todo.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if hasattr(node, "variable"):
+                found.append(node.variable)
+            todo += [each for each, _ in node.next_functions]
+        return loss.detach()
+
+    replay(step, subject.model, Snapshot.take(subject.model))
+    return found
+
+
+def _kept(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that attributes of the model's modules lead to, past what is registered."""
+    for place, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                yield from _in(value, f"{place}.{name}" if place else name, DEPTH)
+
+
+def _in(value: Any, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, nn.Module):
+        yield from ((f"{name}.{inner}", p) for inner, p in value.named_parameters())
+    elif depth and isinstance(value, (list, tuple)):
+        for i, each in enumerate(value):
+            yield from _in(each, f"{name}[{i}]", depth - 1)
+    elif depth and isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _in(each, f"{name}[{key!r}]", depth - 1)
+
+
+def _module(model: nn.Module, name: str) -> str:
+    """The innermost registered module on the way."""
+    names = {each for each, _ in model.named_modules()}
+    while name and name not in names:
+        name = name[: max(name.rfind("."), 0)]
+    return name or "model"
