@@ -28,6 +28,7 @@ from probes.run import NamedArray
 from probes.seeding import seed_everything
 from probes.subject import Batch, Subject
 from probes.targets import targets
+from probes.walk import Walked, walk
 
 LOSS = "<loss>"
 SIZES = (7, 5, 8, 6, 4, 3)  # samples that are experimented with: first what few axes are long
@@ -215,6 +216,11 @@ class Experiment:
     def stepped(self) -> Stepped:
         """One training step of the subject's own, from its own mode."""
         return one_step(self.subject, self.batch)
+
+    @cached_property
+    def walked(self) -> Walked:
+        """A few training steps on the batch, looked at and undone."""
+        return walk(self.subject, self.batch)
 
     @cached_property
     def formed(self) -> tuple[Use, ...]:

@@ -76,7 +76,7 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
         loop = made(subject)
-        seen, rates, calls = _until_stepped(loop, model, batch)
+        seen, rates, calls = until_stepped(loop, model, batch)
         after = dict(model.named_parameters())
         held = [p for group in loop.optimizer.param_groups for p in group["params"]]
         names = {id(p): name for name, p in after.items()}
@@ -97,7 +97,7 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
         return torch.zeros(())
 
     with Bus(model, [modes], modes), ExitStack() as outside:
-        _keep_strangers(subject, outside)
+        keep_strangers(subject, outside)
         replay(step, model, Snapshot.take(model, parameters=True))
     return found[0]
 
@@ -134,7 +134,7 @@ def _own(_: str, leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
-def _until_stepped(
+def until_stepped(
     loop: Loop, model: nn.Module, batch: Batch
 ) -> tuple[dict[str, Tensor | None], dict[str, float], int]:
     """What the optimizer's first step saw, with the rates it had, and how many calls it took."""
@@ -185,7 +185,7 @@ def twice_held_back(subject: Subject, batch: Batch) -> list[dict[str, Tensor | N
         return torch.zeros(())
 
     with ExitStack() as outside:
-        _keep_strangers(subject, outside)
+        keep_strangers(subject, outside)
         replay(step, model, snapshot)
     return found
 
@@ -210,11 +210,11 @@ def step_under(subject: Subject, batch: Batch, *under: AbstractContextManager[An
 
     with ExitStack() as outside:
         if subject.train_step is not None:
-            _keep_strangers(subject, outside)
+            keep_strangers(subject, outside)
         replay(step, model, Snapshot.take(model, parameters=True), under=under)
 
 
-def _keep_strangers(subject: Subject, outside: ExitStack) -> None:
+def keep_strangers(subject: Subject, outside: ExitStack) -> None:
     """What the optimizer holds and the model does not is given back as well."""
     own = {id(p) for p in subject.model.parameters()}
     groups = made(subject).optimizer.param_groups

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from probes.checks.accumulation import Accumulation
+from probes.checks.alike import Alike
 from probes.checks.batch_dependence import BatchDependence
 from probes.checks.broadcast import Broadcast
 from probes.checks.carried_graph import CarriedGraph
 from probes.checks.cut_state import CutState
 from probes.checks.decoding_parity import DecodingParity
-from probes.checks.empty_row import EmptyRow
 from probes.checks.drowned_part import DrownedPart
+from probes.checks.empty_row import EmptyRow
+from probes.checks.flat import Flat
 from probes.checks.future import Future
 from probes.checks.gradient import Gradient
 from probes.checks.held import Held
@@ -49,10 +52,13 @@ from probes.finding import Check
 RULES: tuple[Check[Experiment], ...] = (
     Repeats(),
     Unmoved(),
+    Flat(),
+    Alike(),
     Held(),
     Unregistered(),
     Shared(),
     Uncleared(),
+    Accumulation(),
     Thawed(),
     Modes(),
     UnusedInput(),

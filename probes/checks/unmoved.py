@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from probes.compare import NOISES, gap
-from probes.experiment import LOSS, Experiment
+from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
+from probes.matters import matters
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Unmoved:
         }
         without = [name for name in live if stepped.grads.get(name) is None]
         silent = [name for name in without if name not in stepped.moved]
-        read = [name for name in silent[: self.most] if _matters(experiment, live[name])]
+        read = [name for name in silent[: self.most] if matters(experiment, live[name])]
         unused = [name for name in silent if name not in read]
         held = [name for name in read if name in stepped.rates]
         if held:
@@ -123,21 +123,6 @@ def _size(grad: Tensor | None) -> float:
         return 0.0
     largest = float(grad.abs().max())
     return largest if math.isfinite(largest) else 0.0
-
-
-def _matters(experiment: Experiment, parameter: nn.Parameter) -> bool:
-    """Whether the loss or an output moves when the parameter is changed."""
-    baseline = experiment.evaluated
-
-    def change() -> None:
-        noise = torch.linspace(0.5, 1.5, parameter.numel(), device=parameter.device)
-        size = 1 + parameter.detach().abs().max()
-        parameter.data.add_((noise.view_as(parameter) * size).to(parameter.dtype))
-
-    before = baseline.ran.outputs
-    after = baseline.run(experiment.batch, before=change).outputs
-    looked = [LOSS] if LOSS in before else list(experiment.outputs)
-    return any(gap(before[n], after[n])[0] > NOISES * baseline.noise for n in looked if n in after)
 
 
 def _module(name: str) -> str:

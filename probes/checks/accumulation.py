@@ -1,0 +1,88 @@
+"""WIR020: gradients of several backward passes are added up, and not divided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from probes.accumulated import accumulated
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict
+from probes.first_step import first_batch
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulation:
+    """The optimizer sees the gradient of the loss as many times as backward passes ran before it.
+
+    What the subject's `train_step` hands to the optimizer is compared with the gradient of
+    `Subject.loss` on the same batch, without dropout: where it points the same way and is longer
+    by the number of passes, the losses of the micro-batches are not divided; where it is shorter
+    by it, they are divided twice. Neither is silence.
+
+    Sick: `for part in batch.chunk(4): loss(part).backward()`, then `optimizer.step()`.
+    Healthy: the same with `(loss(part) / 4).backward()`.
+    """
+
+    near: float = 0.1  # of the number of passes
+    along: float = 0.9  # cosine of the two gradients
+
+    code: ClassVar[str] = "WIR020"
+    rule: ClassVar[str] = "accumulation-not-divided"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """A step of the subject's own."""
+        if experiment.subject.train_step is None:
+            return "the subject has no `train_step`: the step is whynan's own, one backward pass"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding."""
+        found = accumulated(experiment.subject, first_batch(experiment.subject))  # uncut
+        if found.passes < 2:
+            return
+        seen, whole = _joined(found.seen, found.whole)
+        length = float(whole.norm() * seen.norm())
+        if not length > 0 or float(seen @ whole) < self.along * length:
+            return
+        times, passes = float(seen @ whole / (whole @ whole)), found.passes
+        if abs(times - passes) <= self.near * passes:
+            yield self._said(times, passes, "not divided", "Divide each loss by")
+        elif abs(times * passes - 1) <= self.near:
+            yield self._said(times, passes, "divided once too often", "Divide only once by")
+
+    def _said(self, times: float, passes: int, what: str, fix: str) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"the gradients of {passes} backward passes are added up and {what}: the "
+            f"optimizer sees {times:.3g} times the gradient of the whole batch's loss.",
+            fix=f"{fix} the number of backward passes before one optimizer step ({passes}).",
+            site="<optimizer>",
+            phase="backward",
+            evidence=(
+                Evidence("gradient in units of the whole batch's", times, 1.0),
+                Evidence("backward passes before one optimizer step", passes),
+            ),
+        )
+
+
+def _joined(
+    seen: Mapping[str, Tensor | None], whole: Mapping[str, Tensor | None]
+) -> tuple[Tensor, Tensor]:
+    """Both as vectors in float64, over the parameters that the whole batch's loss reaches."""
+    pairs = []
+    for name, grad in whole.items():
+        if grad is not None:
+            of = seen.get(name)
+            wide = grad.to_dense().double().flatten()
+            pairs.append((torch.zeros_like(wide) if of is None else of.to_dense().double(), wide))
+    if not pairs:
+        return torch.zeros(1), torch.zeros(1)
+    return torch.cat([a.flatten() for a, _ in pairs]), torch.cat([b for _, b in pairs])

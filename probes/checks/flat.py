@@ -1,0 +1,69 @@
+"""WIR018: a gradient that is exactly zero, step after step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from probes.experiment import LOSS, Experiment
+from probes.finding import Evidence, Finding, Verdict
+from probes.matters import matters
+from probes.walk import STEPS
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """A parameter gets a gradient of zeros in each of the first steps, and the loss hangs on it.
+
+    What comes after is constant there: units that are all dead or saturated from the start, a
+    rounding, a sign, an argmax, a weight of zero that gets no gradient itself. One step is not
+    enough to tell, since what stands before a weight that starts from zero learns from the second
+    on. A parameter that nothing hangs on is silence, such as an expert that no sample goes to.
+
+    Sick: `nn.init.constant_(layer.bias, -100)` before a ReLU; `head(x.round())`.
+    Healthy: an adapter whose second matrix starts from zero; a residual branch that does.
+    """
+
+    most: int = 60  # parameters that are changed one by one
+
+    code: ClassVar[str] = "WIR018"
+    rule: ClassVar[str] = "gradient-of-zeros"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """Nothing."""
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding, at the parameters nearest to the loss."""
+        loss = experiment.evaluated.ran.outputs.get(LOSS)
+        if loss is not None and float(loss) == 0:
+            return  # there is nothing left to learn
+        live = dict(experiment.subject.model.named_parameters())
+        largest = experiment.walked.largest
+        zero = [n for n, size in largest.items() if size == 0 and live[n].requires_grad]
+        zero = [n for n in zero if not n.startswith(experiment.declared.frozen or ("\0",))]
+        order = list(live)
+        zero.sort(key=order.index, reverse=True)
+        lost = [name for name in zero[: self.most] if matters(experiment, live[name])]
+        if not lost and zero and matters(experiment, *(live[name] for name in zero)):
+            lost = zero  # each hangs on the others, as where all weights are zero
+        if not lost:
+            return
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"the gradient of `{lost[0]}`{more} is exactly zero in each of the first "
+            f"{STEPS} steps, though the loss depends on it: what comes after is constant there.",
+            fix="Look behind it for units that are dead or saturated from the start, a rounding, "
+            "a sign, an argmax or a weight of zero.",
+            site=lost[0].rpartition(".")[0] or lost[0],
+            phase="backward",
+            evidence=(
+                Evidence("parameters with a gradient of zeros", len(lost), 0),
+                Evidence("parameters with a gradient", len(largest)),
+            ),
+        )

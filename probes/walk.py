@@ -1,0 +1,93 @@
+"""A few steps from the start, undone: what gets a gradient by then, and which units part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.optim import Optimizer
+
+from probes.one_step import keep_strangers, made, take_step
+from probes.replay import Snapshot, replay
+from probes.subject import Batch, Subject
+
+STEPS = 4
+RATE = 1e-3  # where a schedule begins at nothing, or nearly
+ALIKE = 1e-6  # units differ by less than such a share of the largest weight
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What the steps showed.
+
+    largest: of each parameter that the optimizer holds and that had a gradient, the largest
+    magnitude of it in any step. alike: weights that moved, and whose units are all the same still.
+    """
+
+    largest: Mapping[str, float]
+    alike: tuple[str, ...]
+
+
+def walk(subject: Subject, batch: Batch) -> Walked:
+    """Some steps on one batch were taken and undone; a warm-up is left out.
+
+    Raises ExperimentError where a step raises.
+    """
+    model, largest = subject.model, dict[str, float]()
+    alike: list[str] = []
+
+    def step() -> Tensor:
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        loop = made(replace(subject, schedule=None))
+        names = {id(p): name for name, p in model.named_parameters()}
+
+        def look(optimizer: Optimizer, *_: Any) -> None:
+            for group in optimizer.param_groups:
+                group["lr"] = max(group.get("lr", RATE), RATE)
+                for p in group["params"]:
+                    if p.grad is not None and id(p) in names:
+                        size = float(p.grad.to_dense().abs().max()) if p.grad.numel() else 0.0
+                        largest[names[id(p)]] = max(size, largest.get(names[id(p)], 0.0))
+
+        hook = loop.optimizer.register_step_pre_hook(look)
+        try:
+            for _ in range(STEPS):
+                take_step(loop, batch)
+        finally:
+            hook.remove()
+        alike.extend(_alike(model, before))
+        return torch.zeros(())
+
+    with ExitStack() as outside:
+        keep_strangers(subject, outside)
+        replay(step, model, Snapshot.take(model, parameters=True))
+    return Walked(largest, tuple(alike))
+
+
+def _alike(model: nn.Module, before: Mapping[str, Tensor]) -> list[str]:
+    found = []
+    for place, module in model.named_modules():
+        for name, gates in _weights(module):
+            weight, whole = getattr(module, name), f"{place}.{name}" if place else name
+            if whole not in before or torch.equal(weight, before[whole]):
+                continue
+            units = weight.detach().reshape(gates, weight.shape[0] // gates, -1)
+            apart = (units - units[:, :1]).abs().max()
+            if units.shape[1] > 1 and apart <= ALIKE * units.abs().max():
+                found.append(whole)
+    return found
+
+
+def _weights(module: nn.Module) -> list[tuple[str, int]]:
+    """The weights whose rows are units, with how many gates each has."""
+    if isinstance(module, (nn.Linear, _ConvNd)) and isinstance(module.weight, nn.Parameter):
+        return [("weight", 1)]
+    if isinstance(module, nn.RNNBase):
+        gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+        return [(name, gates) for name in vars(module)["_parameters"] if "weight_ih" in name]
+    return []
