@@ -20,6 +20,7 @@ from probes.checks.idle_rate import IdleRate
 from probes.checks.ignored_start import IgnoredStart
 from probes.checks.index_alignment import IndexAlignment
 from probes.checks.label_place import LabelPlace
+from probes.checks.input_scale import InputScale
 from probes.checks.label_shift import LabelShift
 from probes.checks.left_over import LeftOver
 from probes.checks.log_of_softmax import LogOfSoftmax
@@ -62,6 +63,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Thawed(),
     Modes(),
     UnusedInput(),
+    InputScale(),
     IdleRate(),
     Broadcast(),
     LossInput(),

@@ -14,16 +14,23 @@ from probes.one_step import made
 
 @dataclass(frozen=True, slots=True)
 class IdleRate:
-    """The learning rate is zero, and the schedule does not raise it within `steps` steps.
+    """The learning rate is zero, or next to it, because the schedule does not count in steps.
 
-    The schedule is stepped without training. Zero in the first step of a warm-up is healthy; zero
-    in one group of several is a note, since it is a way to freeze.
+    The schedule is stepped without training. Zero for `steps` steps is a fault; zero in the first
+    step of a warm-up is healthy, and in one group of several a note, since it is a way to freeze.
+    A rate that still rises after `long` steps and is below `little` of what the optimizer was
+    given is a warm-up that does not end; one that falls below `gone` of its start within `soon`
+    steps, and stays there, is meant for epochs and stepped every step. Both are warnings.
 
-    Sick: `Adam(model.parameters(), lr=0.0)`; `LambdaLR(optimizer, lambda step: step // 10_000)`.
+    Sick: `Adam(model.parameters(), lr=0.0)`; `StepLR(optimizer, 1)`, stepped every step.
     Healthy: `LambdaLR(optimizer, lambda step: min(1.0, step / 10))`.
     """
 
     steps: int = 500
+    long: int = 20_000
+    little: float = 0.05
+    soon: int = 15
+    gone: float = 1e-6
 
     code: ClassVar[str] = "WIR008"
     rule: ClassVar[str] = "learning-rate-zero"
@@ -38,6 +45,7 @@ class IdleRate:
         rates = self._largest(experiment)
         idle = [i for i, rate in enumerate(rates) if rate == 0]
         if not idle:
+            yield from self._course(experiment)
             return
         every = len(idle) == len(rates)
         what = "the learning rate" if every else f"the learning rate of group {idle[0]}"
@@ -52,6 +60,42 @@ class IdleRate:
             site="<optimizer>",
             phase="update",
             evidence=(Evidence(f"largest rate within {self.steps} steps", 0.0),),
+        )
+
+    def _course(self, experiment: Experiment) -> Iterator[Finding]:
+        """A warm-up without an end, or a rate that is gone at once."""
+        loop = made(experiment.subject)
+        if loop.schedule is None:
+            return
+        group, rates = loop.optimizer.param_groups[0], list[float]()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for _ in range(self.long):
+                rates.append(float(group["lr"]))
+                try:
+                    loop.schedule.step()
+                except (TypeError, ValueError):  # it wants a metric, or is at its end
+                    break
+                if len(rates) > self.steps and rates[-1] <= rates[-self.steps]:
+                    break  # it does not rise
+        given = float(group.get("initial_lr", 0.0))
+        if len(rates) == self.long and rates[-1] < self.little * given:
+            yield self._warned("still rises", self.long, rates[-1], self.little * given)
+        elif len(rates) > self.steps and 0 < max(rates[self.soon :]) < self.gone * rates[0]:
+            yield self._warned("is gone", self.soon, rates[self.soon], self.gone * rates[0])
+
+    def _warned(self, what: str, step: int, rate: float, limit: float) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"the learning rate {what} after {step} steps, at {rate:.3g}: the schedule "
+            "counts something else than steps.",
+            fix="A schedule is stepped once a step: give it its lengths in optimizer steps, not "
+            "in epochs or samples.",
+            site="<optimizer>",
+            phase="update",
+            evidence=(Evidence(f"rate after {step} steps", rate, limit),),
         )
 
     def _largest(self, experiment: Experiment) -> list[float]:

@@ -18,9 +18,11 @@ class Thawed:
 
     A parameter without `requires_grad` that the optimizer holds and that moves is a warning, and
     running statistics of a module that is frozen as a whole are a note: `eval()` would keep them.
-    What the optimizer does not hold may be moved by others, such as a teacher's average.
+    What the optimizer does not hold may be moved by others, such as a teacher's average. A module
+    or parameter that was given `requires_grad = False` to no effect, since torch reads no such
+    attribute of it, is a warning.
 
-    Sick: `Layout(frozen=("encoder.",))` with `Adam(model.parameters())`, and no `requires_grad_`.
+    Sick: `model.encoder.requires_grad = False`; `Layout(frozen=("encoder.",))` and no more.
     Healthy: the same with `model.encoder.requires_grad_(False)`.
     """
 
@@ -33,10 +35,14 @@ class Thawed:
         parameters = dict(experiment.subject.model.named_parameters())
         if experiment.declared.frozen or not all(p.requires_grad for p in parameters.values()):
             return None
+        if _in_vain(experiment.subject.model):
+            return None
         return "nothing is frozen: every parameter requires a gradient, and none is declared"
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
-        """One finding for parameters, one for statistics."""
+        """One finding for attributes without effect, one for parameters, one for statistics."""
+        if vain := _in_vain(experiment.subject.model):
+            yield self._vain(*vain)
         stepped, declared = experiment.stepped, experiment.declared.frozen or ("\0",)
         model = experiment.subject.model
         parameters = dict(model.named_parameters())
@@ -55,6 +61,18 @@ class Thawed:
         if statistics:
             yield self._said(Verdict.NOTE, sorted(statistics), "stands in a frozen module")
 
+    def _vain(self, name: str, typed: str) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{name}.{typed} = False` has no effect: what was to be frozen learns.",
+            fix=f"Call `{name}.requires_grad_(False)`.",
+            site=name,
+            phase="update",
+            evidence=(Evidence(f"`{name}.{typed}`", "False"),),
+        )
+
     def _said(self, verdict: Verdict, names: list[str], why: str) -> Finding:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         return Finding(
@@ -68,6 +86,22 @@ class Thawed:
             phase="update",
             evidence=(Evidence("tensors that move", len(names), 0),),
         )
+
+
+def _in_vain(model: nn.Module) -> tuple[str, str] | None:
+    """The first module or parameter that was to be frozen by an attribute that nobody reads."""
+    things: list[tuple[str, object]] = [*model.named_modules(), *model.named_parameters()]
+    for name, thing in things:
+        learns = [thing] if isinstance(thing, nn.Parameter) else _parameters(thing)
+        for typed in ("requires_grad", "require_grad", "required_grad", "requires_gradient"):
+            said = vars(thing).get(typed) is False
+            if said and any(p.requires_grad for p in learns):
+                return name or "model", typed
+    return None
+
+
+def _parameters(thing: object) -> list[nn.Parameter]:
+    return list(thing.parameters()) if isinstance(thing, nn.Module) else []
 
 
 def _is_frozen(model: nn.Module, place: str) -> bool:
