@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from overfit.plan import Plan
 
 SIZES = (5, 20)
 STEPS = 400
 QUICK_HUNT = 20  # steps
+SEEDS = 3  # of the smallest suite
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,9 @@ class Asked:
     sizes: samples of each suite. steps: optimizer steps of a suite at most. hunted: whether the
     hunt and attention maps are part of it. quick: a hunt of 20 steps, and suites that evaluate
     every 20 steps instead of 10 and stop after two perfect evaluations instead of three.
-    dropout: left on while a suite trains. jobs: suites at once, None for one a core.
+    dropout: left on while a suite trains. jobs: suites at once, None for one a core. why: whether
+    interventions are tried on what was not memorised. A whole diagnosis that is not quick trains
+    each suite blind as well, and the smallest with three seeds.
     """
 
     sizes: tuple[int, ...] = SIZES
@@ -30,6 +33,7 @@ class Asked:
     dropout: bool = False
     device: str | None = None
     jobs: int | None = None
+    why: bool = False
 
     @property
     def hunt_steps(self) -> int | None:
@@ -39,7 +43,7 @@ class Asked:
     @property
     def at_once(self) -> int:
         """How many suites run side by side."""
-        return min(self.jobs or os.cpu_count() or 1, len(self.sizes))
+        return min(self.jobs or os.cpu_count() or 1, len(self.plans()))
 
     @property
     def threads(self) -> int:
@@ -47,7 +51,19 @@ class Asked:
         return max(1, (os.cpu_count() or 1) // self.at_once)
 
     def plans(self) -> list[Plan]:
-        """One plan a suite, the largest first, since it takes longest."""
+        """One plan a suite, the largest first, since it takes longest; then blind and by seed."""
+        suites = self._suites()
+        if self.quick or not self.hunted:
+            return suites
+        plain = [replace(each, attention=False) for each in suites]
+        seeds = (self.seed + i for i in range(1, SEEDS))
+        return [
+            *suites,
+            *(replace(each, kind="blind") for each in plain),
+            *(replace(plain[-1], seed=seed) for seed in seeds),
+        ]
+
+    def _suites(self) -> list[Plan]:
         every, in_a_row = (20, 2) if self.quick else (10, 3)
         largest = max(self.sizes)
         return [

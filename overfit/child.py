@@ -53,7 +53,7 @@ class Job:
     @classmethod
     def read(cls, row: dict[str, Any]) -> Job:
         """The job that `line` wrote."""
-        plan = Plan(**{**row["plan"], "sizes": tuple(row["plan"]["sizes"])})
+        plan = Plan.from_json(row["plan"])
         return cls(row["address"], row["device"], row["threads"], Path(row["folder"]), plan)
 
 
@@ -96,7 +96,7 @@ def _run(job: Job, mouth: TextIO) -> int:
 
     torch.set_num_threads(job.threads)
     try:
-        subject = prepare(job.address, job.plan.seed, job.device)
+        subject = prepare(job.address, job.plan.first_seed, job.device)
         run_suite(subject, job.plan, job.folder, Mouth(mouth))
     except RequestError as error:
         mouth.write(json.dumps({"wrong": str(error)}) + "\n")

@@ -18,8 +18,13 @@ Sizes = Annotated[str, typer.Option(help="How many samples each suite has, with 
 Steps = Annotated[int, typer.Option(min=1, help="Optimizer steps of a suite, at most.")]
 Dropout = Annotated[bool, typer.Option("--dropout", help="Leave dropout on while training.")]
 Quick = Annotated[
-    bool, typer.Option("--quick", help="Hunt for 20 steps only, and evaluate every 20 steps.")
+    bool,
+    typer.Option(
+        "--quick",
+        help="Hunt for 20 steps only, evaluate every 20 steps, one seed, no blind training.",
+    ),
 ]
+Why = Annotated[bool, typer.Option("--why", help="Try interventions on what was not memorised.")]
 Jobs = Annotated[
     int | None,
     typer.Option(
@@ -56,6 +61,7 @@ def diagnose(
     sizes: Sizes = "5,20",
     steps: Steps = 400,
     quick: Quick = False,
+    why: Why = False,
     dropout: Dropout = False,
     seed: Seed = 0,
     device: Device = None,
@@ -66,7 +72,7 @@ def diagnose(
     """Say why a subject does not train: first step, NaN hunt, overfit suites, report."""
     from overfit.asked import Asked
 
-    asked = Asked(parse_sizes(sizes), steps, seed, True, quick, dropout, device, jobs)
+    asked = Asked(parse_sizes(sizes), steps, seed, True, quick, dropout, device, jobs, why)
     _examine(subject, asked, out, resume)
 
 

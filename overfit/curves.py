@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
+from overfit.ceilings import PREFIX, SOFT, Ceiling
+from overfit.floors import Floor
+from overfit.look import Look
 from overfit.plan import Ending
+from probes.finding import Finding
 from probes.run import Run
 
 
@@ -45,6 +49,12 @@ class Curves:
     ended: how the suite ended; None where it was cut off.
     refused: the step that the watch refused. said: what was said as it ended before its time.
     source: the user's line that it ended at, where it is known.
+    floors, ceilings: of its samples. unjudged: why there are none of some accuracy.
+    derived: whether the heads were read from the calls of torch's losses.
+    look: what was measured at the end, where it did not memorise. watched: what the watch and
+    the checks found. samples: how each is called. others: suites of the same size with another
+    seed; smaller: those of the same seed with fewer samples. tries: the interventions, each by
+    what was changed. parts: part of the loss to its values at the evaluations.
     """
 
     name: str
@@ -60,6 +70,17 @@ class Curves:
     refused: int | None = None
     said: str | None = None
     source: str | None = None
+    floors: tuple[Floor, ...] = ()
+    ceilings: tuple[Ceiling, ...] = ()
+    unjudged: tuple[str, ...] = ()
+    derived: bool = False
+    look: Look | None = None
+    watched: tuple[Finding, ...] = ()
+    samples: tuple[str, ...] = ()
+    others: tuple[Curves, ...] = ()
+    smaller: tuple[Curves, ...] = ()
+    tries: Mapping[tuple[str, ...], Curves] = field(default_factory=dict)
+    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     WINDOW = 5
 
@@ -80,6 +101,37 @@ class Curves:
         window = max(self.WINDOW, self.passes)
         last = self.losses[-1]
         return last if last - last != 0 else median(self.losses[-window:])
+
+    @property
+    def least(self) -> float:
+        """The loss that no model can pass and that is no fault of the labels; 0 where unknown."""
+        return self.bottom(SOFT, PREFIX)
+
+    def bottom(self, *names: str) -> float:
+        """The loss that the ceilings of these names leave, where they speak of the whole loss."""
+        own = (each for each in self.ceilings if each.exact and each.name in names)
+        return max((each.loss for each in own if each.loss is not None), default=0.0)
+
+    @property
+    def unread(self) -> float:
+        """The loss before anything was read of the input: the start's, or a floor's if lower."""
+        known = [each.loss for each in self.floors if each.exact and each.loss is not None]
+        return min([self.start, *known]) if self.start == self.start else math.nan
+
+    @property
+    def left(self) -> float:
+        """The share of the loss that is left, of what there was to learn; NaN of nothing."""
+        room = self.unread - self.least
+        return (self.end - self.least) / room if room > 0 else math.nan
+
+    @property
+    def complete(self) -> bool:
+        """Whether every head is perfect, or as good as the samples' own prefixes allow."""
+        best = {c.head: c.accuracy for c in self.ceilings if c.name == PREFIX and c.accuracy}
+        return bool(self.heads) and all(
+            head.hits[-1] >= best.get(name, 1.0) * head.counts[-1] - 1e-6
+            for name, head in self.heads.items()
+        )
 
     @property
     def perfect(self) -> bool:
@@ -113,6 +165,17 @@ def read_curves(run: Run) -> Curves:
         refused=asked.get("refused"),
         said=asked.get("said"),
         source=asked.get("source"),
+        floors=tuple(map(Floor.from_json, asked.get("floors", ()))),
+        ceilings=tuple(map(Ceiling.from_json, asked.get("ceilings", ()))),
+        unjudged=tuple(asked.get("floors_not_judged", ())),
+        derived=bool(asked.get("derived")),
+        look=Look.from_json(asked["look"]) if asked.get("look") else None,
+        samples=tuple(asked.get("samples", ())),
+        parts={
+            name: _series(run, "loss", "evaluated", name)[1]
+            for name in run.matrix("loss", "evaluated").sites
+            if name != "<loss>"
+        },
     )
 
 

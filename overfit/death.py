@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from overfit.plan import Plan
@@ -20,7 +21,7 @@ def note_death(folder: Path, plan: Plan, error: Exception) -> None:
 def write_death(folder: Path, plan: Plan, said: str, source: str | None = None) -> None:
     """The record in `folder`, made where there was none, says that the suite died, and how."""
     if not (folder / "run.json").is_file():
-        asked = {"part": "suite", "size": plan.size, "seed": plan.seed, "steps": plan.steps}
+        asked = {"part": plan.kind, **asdict(plan)}
         Recorder(folder, seed=plan.seed, settings=asked).close()
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     facts["settings"] |= {"ended": "died", "said": said, "source": source}

@@ -44,14 +44,16 @@ def diagnose(
     seed: int = 0,
     device: str | None = None,
     jobs: int | None = None,
+    why: bool = False,
     out: Path | None = None,
     resume: bool = False,
 ) -> Run:
     """The whole diagnosis has run; its record holds `judgement`, its folder `report.html`.
 
     subject: an address, whose suites run side by side in fresh processes, or a Subject, whose
-    suites run here one after the other on copies of its model.
-    resume: the run in `out` is gone on with, as `open_folder` does.
+    suites run here one after the other on copies of its model. why: whether interventions are
+    tried on what was not memorised. resume: the run in `out` is gone on with, as `open_folder`
+    does.
     Raises RequestError where the first step, a size or the folder will not do.
     """
     asked = Asked(
@@ -62,6 +64,7 @@ def diagnose(
         dropout=dropout,
         device=device,
         jobs=jobs,
+        why=why,
     )
     from reports import render
 

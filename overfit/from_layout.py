@@ -23,9 +23,9 @@ def accuracy_of(
 
     def accuracy(model: nn.Module, batch: Batch) -> Ratio:
         answers = predict(model, batch)
-        target = _leaf(batch, labels.key)
+        target = leaf_of(batch, labels.key)
         chosen = _chosen(_output(answers, labels), target, labels)
-        counted = _counted(target, batch, labels, layout)
+        counted = counted_labels(target, batch, labels, layout)
         time = 1 if target.ndim > 1 else 0
         chosen, target, counted = _shifted(labels.shift, time, chosen, target, counted)
         return Ratio(((chosen == target) & counted).sum(), counted.sum())
@@ -33,7 +33,8 @@ def accuracy_of(
     return accuracy
 
 
-def _leaf(batch: Batch, key: str) -> Tensor:
+def leaf_of(batch: Batch, key: str) -> Tensor:
+    """The tensor under the key. Raises RequestError where there is none."""
     found = leaves(batch)
     if not isinstance(found.get(key), Tensor):
         raise RequestError(
@@ -78,14 +79,14 @@ def _but_for_length(shape: Sequence[int]) -> tuple[int, ...]:
     return (*shape[:1], *shape[2:])
 
 
-def _counted(target: Tensor, batch: Batch, labels: Labels, layout: Layout) -> Tensor:
+def counted_labels(target: Tensor, batch: Batch, labels: Labels, layout: Layout) -> Tensor:
     """True at the label positions that are scored."""
     counted = torch.ones_like(target, dtype=torch.bool)
     if labels.ignore is not None:
         counted &= target != labels.ignore
     if labels.mask is None:
         return counted
-    mask = _leaf(batch, labels.mask)
+    mask = leaf_of(batch, labels.mask)
     means: Any = {each.key: each.means for each in layout.masks}.get(labels.mask, "keep")
     if means == "length":  # (sample,) -> (sample, position)
         return counted & (torch.arange(target.shape[1], device=mask.device) < mask[:, None])

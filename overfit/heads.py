@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from overfit.from_layout import accuracy_of
+from overfit.targets import read_targets
+from overfit.undisturbed import undisturbed as undisturbed
 from probes.errors import RequestError
 from probes.subject import Batch, Pair, Subject
 
@@ -36,23 +35,35 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Heads:
-    """Evaluates a model on fixed batches, and leaves its modes and all random states as found."""
+    """Evaluates a model on fixed batches, and leaves its modes and all random states as found.
+
+    Without metrics and without labels in the layout, what torch's own losses are handed is
+    counted, where they are used.
+    """
 
     subject: Subject
     batches: Sequence[Batch]
     accuracies: Mapping[str, Head] = field(init=False)
 
+    @property
+    def derived(self) -> bool:
+        """Whether what is counted was read from the calls of torch's losses."""
+        return not self.accuracies
+
     def __post_init__(self) -> None:
         found = dict(self.subject.metrics) or from_layout(self.subject)
         object.__setattr__(self, "accuracies", found)
 
-    def evaluate(self) -> Evaluation:
-        """Every accuracy and part over all batches; parts are means over the batches."""
+    def evaluate(self, training: bool = False) -> Evaluation:
+        """Every accuracy and part over all batches; parts are means over the batches.
+
+        training: in the modes as found, instead of evaluation mode.
+        """
         hits = dict.fromkeys(self.accuracies, 0.0)
         counts = dict.fromkeys(self.accuracies, 0.0)
         parts = dict.fromkeys(self.subject.parts, 0.0)
         model = self.subject.model
-        with undisturbed(model), torch.no_grad():
+        with undisturbed(model, training), torch.no_grad():
             for batch in self.batches:
                 for name, accuracy in self.accuracies.items():
                     hit, count = _pair(name, accuracy(model, batch))
@@ -60,7 +71,15 @@ class Heads:
                     counts[name] += count
                 for name, part in self.subject.parts.items():
                     parts[name] += float(part(model, batch)) / len(self.batches)
+        if self.derived:
+            hits, counts = self._called(training)
         return Evaluation(hits, counts, parts)
+
+    def _called(self, training: bool) -> tuple[dict[str, float], dict[str, float]]:
+        found = read_targets(self.subject, self.batches, training).found
+        known = {each.name: each for each in found if each.right is not None}
+        hits = {name: float(each.right or 0.0) for name, each in known.items()}
+        return hits, {name: float(each.count) for name, each in known.items()}
 
 
 def from_layout(subject: Subject) -> dict[str, Head]:
@@ -94,19 +113,3 @@ def _short(found: object) -> str:
     if isinstance(found, Tensor):
         return f"a tensor of shape {tuple(found.shape)}"
     return f"a {type(found).__name__}"
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """In eval mode inside; after it every module's mode and every random state is as before."""
-    modes = {module: module.training for module in model.modules()}
-    ours, numpys = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            model.eval()
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        random.setstate(ours)
-        np.random.set_state(numpys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,8 +14,10 @@ from nan_watch.hunt import hunt
 from overfit.asked import Asked
 from overfit.bars import Bars
 from overfit.child import Job
+from overfit.plan import Plan
 from overfit.process import SideBySide
 from overfit.suite import run_copy
+from overfit.unlock import alone, together
 from probes.checking import check, chosen, settings
 from probes.finding import limits
 from probes.record import Recorder
@@ -28,13 +30,25 @@ def here(subject: Subject, asked: Asked, record: Recorder, bars: Bars) -> None:
 
     What the record holds as a part already is left as it is.
     """
-    parts = record.folder / "parts"
     trial = replace(subject, model=copy.deepcopy(subject.model))
     checked_and_hunted(trial, asked, record, bars, lambda: None)
-    for plan in asked.plans():
-        if not (parts / plan.name).exists():
+    for plans in _rounds(subject, asked, record):
+        for plan in _missing(plans, record):
             tell = partial(bars.tell, plan.name, plan.steps)
-            run_copy(subject, plan, parts / plan.name, tell)
+            run_copy(subject, plan, record.folder / "parts" / plan.name, tell)
+
+
+def _rounds(subject: Subject, asked: Asked, record: Recorder) -> Iterator[list[Plan]]:
+    """What is to run at once: the suites, then interventions one by one, then the best together."""
+    yield asked.plans()
+    if asked.why:
+        yield alone(subject, asked, record)
+        yield together(asked, record)
+
+
+def _missing(plans: Iterable[Plan], record: Recorder) -> list[Plan]:
+    """Those that the record does not hold yet."""
+    return [plan for plan in plans if not (record.folder / "parts" / plan.name).exists()]
 
 
 def side_by_side(
@@ -45,18 +59,13 @@ def side_by_side(
     What the record holds as a part already is left as it is. Leaving early, by Ctrl-C too, ends
     all processes.
     """
-    parts = record.folder / "parts"
-    jobs = [
-        Job(address, asked.device, asked.threads, parts / plan.name, plan)
-        for plan in asked.plans()
-        if not (parts / plan.name).exists()
-    ]
+    rounds = _rounds(subject, asked, record)
 
     def go_on() -> None:
         suites.start()
         bars.look(suites.all)
 
-    with SideBySide(jobs, asked.at_once) as suites:
+    with SideBySide(_jobs(address, asked, record, next(rounds)), asked.at_once) as suites:
         if asked.at_once > 1:
             go_on()
             with threads(asked.threads):
@@ -64,6 +73,17 @@ def side_by_side(
         else:
             checked_and_hunted(subject, asked, record, bars, lambda: None)
         suites.wait(bars.look)
+        for plans in rounds:
+            suites.waiting += _jobs(address, asked, record, plans)
+            suites.wait(bars.look)
+
+
+def _jobs(address: str, asked: Asked, record: Recorder, plans: Iterable[Plan]) -> list[Job]:
+    parts = record.folder / "parts"
+    return [
+        Job(address, asked.device, asked.threads, parts / plan.name, plan)
+        for plan in _missing(plans, record)
+    ]
 
 
 def checked_and_hunted(

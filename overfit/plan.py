@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from probes.errors import RequestError
 
 Ending = Literal["memorised", "steps", "refused", "died"]
 """All steps done, stopped early, at a step that the watch refused, or by an exception."""
+
+
+Kind = Literal["suite", "blind", "try"]
+"""As it is, with its inputs shuffled among the samples, or with interventions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +25,8 @@ class Plan:
     the larger. steps: optimizer steps at most. every: steps from one evaluation to the next.
     in_a_row: perfect evaluations after which the suite stops. dropout: left as it is.
     attention: the trained model's attention maps are written into the record.
+    kind: see `Kind`. changed: the names of the interventions. weights: what seeds the subject's
+    weights, where that is not the seed of the draw.
     """
 
     size: int
@@ -29,11 +37,30 @@ class Plan:
     in_a_row: int = 3
     dropout: bool = False
     attention: bool = False
+    kind: Kind = "suite"
+    changed: tuple[str, ...] = ()
+    weights: int | None = None
 
     @property
     def name(self) -> str:
         """The name of its part in the run folder."""
-        return f"overfit-{self.size}-seed{self.seed}"
+        plain = f"overfit-{self.size}-seed{self.seed}"
+        if self.kind == "suite":
+            return plain
+        if self.kind == "blind":
+            return f"{plain}-blind"
+        words = "-and-".join(self.changed) or "unchanged"
+        return f"{plain}-why-{re.sub(r'[^A-Za-z0-9.]+', '-', words).strip('-')}"
+
+    @property
+    def first_seed(self) -> int:
+        """What is seeded before the subject loads."""
+        return self.seed if self.weights is None else self.weights
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Plan:
+        """The plan that `asdict` made plain."""
+        return cls(**{**row, "sizes": tuple(row["sizes"]), "changed": tuple(row["changed"])})
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:

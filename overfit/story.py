@@ -8,8 +8,9 @@ from pathlib import Path
 
 from nan_watch.causes import RULES as CAUSES
 from nan_watch.rules import RULES as HEALTH
-from overfit.curves import read_curves
+from overfit.outcome import outcome
 from overfit.rules import RULES
+from overfit.suites import read_suites
 from probes import strict_json
 from probes.finding import Finding, Judgement, Verdict, judge
 from probes.run import Run
@@ -24,20 +25,20 @@ def story(folder: Path) -> Judgement:
     not finite. A suite that failed, for which the checks have no more than a warning, names it.
     """
     seen, checked, outcomes = Judgement(), Judgement(), Judgement()
-    suites = []
-    for name, part in Run(folder).parts:
+    for _, part in Run(folder).parts:
         match part.facts["settings"].get("part"):
-            case "suite":
-                suites.append((part.facts["settings"]["size"], name, part))
+            case "suite" | "blind" | "try":
+                pass
             case "check":
                 checked += part.judgement
             case _:
                 seen += part.judgement
-    for _, _, part in sorted(suites, key=lambda each: each[:2]):
-        watched, outcome = _of_watch(part.judgement), judge(RULES, read_curves(part))
-        whole = watched + outcome
-        strict_json.write(part.folder / "findings.json", whole.as_json(part.folder.name))
-        seen, outcomes = seen + watched, outcomes + outcome
+    for suite in read_suites(Run(folder)):
+        watched, found = _of_watch(suite.part.judgement), outcome(suite.curves)
+        whole, place = watched + found, suite.part.folder
+        strict_json.write(place / "findings.json", whole.as_json(place.name))
+        if suite.leads:
+            seen, outcomes = seen + watched, outcomes + found
     seen = _once(seen + judge(HEALTH, Run(folder)))
     outcomes = _explained(outcomes, checked)
     grown = any(each.site == "<optimizer>" for each in outcomes.findings)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from nan_watch import NanWatch, PoisonedStep
+from overfit.blind import Blind
 from overfit.curves import Accuracy, Curves, counted
 from overfit.death import note_death
 from overfit.dropout import switch_off
 from overfit.heads import Evaluation, Heads
+from overfit.look import Facts, Looker, kept_start
 from overfit.plan import Ending, Plan
 from overfit.rules.memorised import Memorised
 from overfit.samples import Samples, draw
@@ -45,6 +47,8 @@ def run_suite(subject: Subject, plan: Plan, folder: Path, tell: Tell) -> None:
 
 def _train(subject: Subject, plan: Plan, samples: Samples, folder: Path, tell: Tell) -> None:
     off = () if plan.dropout else switch_off(subject.model)
+    subject, began = _changed(subject, plan), kept_start(subject.model)
+    facts, blind = _early_facts(subject, samples), _blind(subject, plan, samples)
     loop = Loop(subject)
     device = next((str(each.device) for each in subject.model.parameters()), None)
     recorder = Recorder(
@@ -52,12 +56,54 @@ def _train(subject: Subject, plan: Plan, samples: Samples, folder: Path, tell: T
     )
     with NanWatch(loop.model, loop.optimizer, out=recorder) as watch:
         try:
-            Suite(plan, samples, loop, watch, tell).run()
+            suite = Suite(plan, samples, loop, watch, tell, facts, blind)
+            suite.run()
         finally:  # an exception or Ctrl-C leaves what was found so far
             recorder.findings(watch.judgement)
     if plan.attention:
         _write_attention(recorder, subject, samples)
+    if plan.kind == "suite":
+        _write_look(recorder, subject, samples, began, suite.ended)
     recorder.close(watch.judgement)
+
+
+def _changed(subject: Subject, plan: Plan) -> Subject:
+    """The subject with the interventions of the plan."""
+    from overfit.interventions import changed
+
+    return changed(subject, plan.changed) if plan.changed else subject
+
+
+def _early_facts(subject: Subject, samples: Samples) -> Facts:
+    """Floors and ceilings before the first step, where the loss alone says what is memorised."""
+    if not Heads(subject, samples.batches).derived:
+        return Facts()
+    try:
+        return Looker(subject, samples.batches, {}).facts()
+    except Exception:  # they are asked for again at the end, which then says why
+        return Facts()
+
+
+def _blind(subject: Subject, plan: Plan, samples: Samples) -> Blind | None:
+    return Blind.of(subject, samples.batches) if plan.kind == "blind" else None
+
+
+def _write_look(
+    recorder: Recorder,
+    subject: Subject,
+    samples: Samples,
+    began: Mapping[str, Tensor],
+    ended: Ending | None,
+) -> None:
+    """Floors, ceilings and the look at what did not memorise stand in the record."""
+    try:
+        looker = Looker(subject, samples.batches, began)
+        recorder.note(**looker.facts().as_json())
+        if ended == "steps":
+            recorder.note(look=looker.look().as_json())
+    except Exception as error:  # the suite's own result stands
+        said = f"floors are not judged: {type(error).__name__}: {error}"
+        recorder.note(floors_not_judged=[said])
 
 
 def run_copy(subject: Subject, plan: Plan, folder: Path, tell: Tell) -> Subject:
@@ -71,7 +117,7 @@ def run_copy(subject: Subject, plan: Plan, folder: Path, tell: Tell) -> Subject:
 def settings(plan: Plan, samples: Samples, off: tuple[str, ...]) -> Mapping[str, object]:
     """What the record of a suite says of it."""
     return {
-        "part": "suite",
+        "part": plan.kind,
         **asdict(plan),
         "unit": samples.unit,
         "batches": len(samples.batches),
@@ -97,9 +143,19 @@ class Suite:
     """The course of a suite while it runs; its record follows step by step."""
 
     def __init__(
-        self, plan: Plan, samples: Samples, loop: Loop, watch: NanWatch, tell: Tell
+        self,
+        plan: Plan,
+        samples: Samples,
+        loop: Loop,
+        watch: NanWatch,
+        tell: Tell,
+        facts: Facts = Facts(),  # noqa: B008  (frozen)
+        blind: Blind | None = None,
     ) -> None:
         self.plan = plan
+        self.facts = facts
+        self.blind = blind
+        self.ended: Ending | None = None
         self.loop = loop
         self.watch = watch
         self.tell = tell
@@ -115,16 +171,20 @@ class Suite:
         """The steps are done, and the record says how they ended."""
         recorder = self.watch.recorder
         try:
-            recorder.note(ended=self._steps())
+            self.ended = self._steps()
+            recorder.note(ended=self.ended, derived=self.heads.derived)
         except PoisonedStep as refusal:
             found = refusal.finding
+            recorder.note(derived=self.heads.derived)
             recorder.note(ended="refused", refused=found.step, said=found.message)
 
     def _steps(self) -> Ending:
         for step in range(self.plan.steps):
             if step % self.plan.every == 0 and self._remembered(step):
                 return "memorised"
-            self.unread.append(self._step(self.batches[step % len(self.batches)]))
+            number = step % len(self.batches)
+            fed = self.batches[number] if self.blind is None else self.blind.shuffled(number, step)
+            self.unread.append(self._step(fed))
             self.tell(step + 1, "")
         self._remembered(self.plan.steps)
         return "steps"
@@ -174,11 +234,16 @@ class Suite:
             losses=tuple(self.losses),
             heads=self._heads(),
             passes=len(self.batches),
+            floors=self.facts.floors,
+            ceilings=self.facts.ceilings,
+            derived=self.heads.derived,
         )
 
     def _heads(self) -> dict[str, Accuracy]:
         steps = tuple(step for step, _ in self.looks)
         looks = [look for _, look in self.looks]
+        if not looks:
+            return {}
         return counted(
             {
                 name: Accuracy(
@@ -186,7 +251,8 @@ class Suite:
                     tuple(look.hits[name] for look in looks),
                     tuple(look.counts[name] for look in looks),
                 )
-                for name in self.heads.accuracies
+                for name in looks[0].counts
+                if all(name in look.counts for look in looks)
             }
         )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from overfit.curves import Curves
+from overfit.interventions import CLIPPING, SMALLER
 from overfit.rules.lacking import lacks_course
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Verdict
@@ -34,6 +35,7 @@ class Diverged:
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT003"
     rule: ClassVar[str] = "diverged"
+    cures: ClassVar[tuple[str, ...]] = (SMALLER, CLIPPING)
     unless: ClassVar[Memorised] = Memorised()
 
     def lacks(self, curves: Curves) -> str | None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from overfit.curves import Curves
+from overfit.interventions import LARGER, NO_SCHEDULE
 from overfit.rules.diverged import Diverged
 from overfit.rules.lacking import lacks_course
 from overfit.rules.memorised import Memorised
+from overfit.rules.too_slow import TooSlow
 from probes.finding import Evidence, Finding, Verdict
 
 
@@ -33,7 +35,8 @@ class Flat:
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT004"
     rule: ClassVar[str] = "flat"
-    unless: ClassVar[tuple[Memorised, Diverged]] = (Memorised(), Diverged())
+    cures: ClassVar[tuple[str, ...]] = (*LARGER, NO_SCHEDULE)
+    unless: ClassVar[tuple[Memorised, Diverged, TooSlow]] = (Memorised(), Diverged(), TooSlow())
 
     def lacks(self, curves: Curves) -> str | None:
         """A course of the loss, and room for it to fall where no head counts."""
@@ -54,6 +57,9 @@ class Flat:
         if not self.holds(curves):
             return
         heads = f"; right are {curves.told}" if curves.heads else ""
+        moved = curves.look.moved if curves.look is not None else None
+        if moved is not None:
+            heads += f"; the weights went {moved:.2g} of their size"
         yield Finding(
             code=self.code,
             rule=self.rule,

@@ -15,3 +15,12 @@ def lacks_course(curves: Curves) -> str | None:
     if not curves.losses and curves.ended != "refused":
         return f"the suite of {curves.suite} recorded no loss"
     return None
+
+
+def lacks_look(curves: Curves) -> str | None:
+    """As `lacks_course`, and a look at the trained model where it did not memorise."""
+    if (why := lacks_course(curves)) is not None:
+        return why
+    if curves.look is None and curves.ended == "steps":
+        return f"the model trained on {curves.suite} could not be looked at"
+    return None

@@ -15,9 +15,12 @@ from probes.finding import Evidence, Finding, Verdict
 class Memorised:
     """The model can learn: it has the samples of the suite by heart.
 
-    Where a head counts, every head has all of it right in eval mode at the last evaluation.
-    Where none does, the median loss of the last pass is at most `loss_left` of where it began,
-    which says less: give `Subject.metrics`.
+    Where a head counts, every head has all of it right in eval mode at the last evaluation, or
+    as much as can be told from the gold prefix where samples begin alike. Heads that were read
+    from the calls of torch's losses may lack `heads_left` where the loss is as low as below.
+    Where none counts, the median loss of the last pass is at most `loss_left` of what there was
+    to learn: of where it began, or of what the mean target gives if that is lower, above the
+    least that the labels allow. That says less: give `Subject.metrics`.
 
     Sick: not a sickness, but a note; a model that cannot do this will not learn from more data.
 
@@ -27,6 +30,7 @@ class Memorised:
     """
 
     loss_left: float = 0.05
+    heads_left: float = 0.05
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT001"
@@ -36,7 +40,7 @@ class Memorised:
         """A course of the loss, and something that says what remembered would be."""
         if (why := lacks_course(curves)) is not None:
             return why
-        if not curves.heads and curves.start <= 0:
+        if not curves.heads and not curves.start > 0:
             return (
                 f"the loss began at {curves.start:.3g}, so a share of it says nothing, and "
                 "nothing is counted: give `Subject.metrics`"
@@ -47,9 +51,11 @@ class Memorised:
         """Whether the samples are memorised."""
         if curves.ended in ("refused", "died"):
             return False
-        if curves.heads:
-            return curves.perfect
-        return curves.start > 0 and curves.end <= self.loss_left * curves.start
+        if curves.heads and not curves.derived:
+            return curves.complete
+        known = all(head.last >= 1 - self.heads_left for head in curves.heads.values())
+        low = curves.start > 0 and curves.left <= self.loss_left
+        return curves.complete or (known and low)
 
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One note where the samples are memorised."""
@@ -57,6 +63,8 @@ class Memorised:
             return
         last = curves.steps[-1] + 1
         how = curves.told or f"the loss fell to {curves.end / curves.start:.1%} of its start"
+        if curves.heads and not curves.perfect and curves.complete:
+            how += ", all that their prefixes allow"
         yield Finding(
             code=self.code,
             rule=self.rule,

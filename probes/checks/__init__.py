@@ -19,8 +19,8 @@ from probes.checks.idle_mask import IdleMask
 from probes.checks.idle_rate import IdleRate
 from probes.checks.ignored_start import IgnoredStart
 from probes.checks.index_alignment import IndexAlignment
-from probes.checks.label_place import LabelPlace
 from probes.checks.input_scale import InputScale
+from probes.checks.label_place import LabelPlace
 from probes.checks.label_shift import LabelShift
 from probes.checks.left_over import LeftOver
 from probes.checks.log_of_softmax import LogOfSoftmax

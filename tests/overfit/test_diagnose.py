@@ -61,7 +61,10 @@ def test_an_object_is_diagnosed_on_copies_and_that_is_said(
     ]
     assert [each.message.split()[0] for each in record.judgement.findings] == ["5", "20"]
     assert (tmp_path / "run" / "report.html").is_file()
-    assert record.facts["limits"]["FIT001"] == {"loss_left": 0.05}
+    assert record.facts["limits"]["FIT001"] == {
+        "loss_left": 0.05,
+        "heads_left": 0.05,
+    }
     (note,) = record.facts["settings"]["notes"]
     assert "do not follow the seed" in note
     assert note in capsys.readouterr().err

@@ -35,11 +35,17 @@ def test_a_job_crosses_to_another_process_as_one_line() -> None:
     job = Job("train.py:subject", "cpu", 2, Path("runs/a/parts/b"), Plan(5, (5, 20), seed=3))
     assert job.line().count("\n") == 1
     assert Job.read(json.loads(job.line())) == job
+    tried = Job("a:b", None, 1, Path("runs/a"), Plan(5, (5,), kind="try", changed=("a", "b")))
+    assert Job.read(json.loads(tried.line())) == tried
+    assert tried.plan.name == "overfit-5-seed0-why-a-and-b"
 
 
 def test_quick_looks_less_often_and_the_largest_suite_starts_first() -> None:
     whole, quick = Asked((5, 20)).plans(), Asked((5, 20), quick=True).plans()
-    assert [plan.size for plan in whole] == [20, 5]
-    assert [plan.attention for plan in whole] == [True, False]
+    assert [plan.size for plan in quick] == [20, 5]
+    assert [plan.attention for plan in quick] == [True, False]
+    assert [plan.name.removeprefix("overfit-") for plan in whole] == [
+        *("20-seed0", "5-seed0", "20-seed0-blind", "5-seed0-blind", "5-seed1", "5-seed2"),
+    ]
     assert quick[0].every > whole[0].every
     assert quick[0].in_a_row < whole[0].in_a_row

@@ -1,0 +1,254 @@
+"""The best that any model can reach on the samples at hand."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from overfit.floors import reached, smoothed
+from overfit.slots import Slot
+from overfit.targets import Piece, Target
+from probes.batch import leaves
+from probes.subject import Batch
+
+CONFLICT = "same input, other labels"
+PREFIX = "same prefix, other labels"
+UNREACHABLE = "labels that no output can produce"
+UNSCORED = "positions that are counted, but that the loss does not score"
+EMPTY = "samples without any target"
+SOFT = "labels that are shares of classes"
+HIDDEN = -1e4  # a score at or below it is a mask, and not an answer
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What no model can pass.
+
+    head: whose it is, an accuracy or, where nothing is counted, a target. accuracy, loss: None
+    where it says nothing of it. exact: whether the loss is the subject's own. samples: the
+    places in the suite that it comes from. count: how many labels it costs.
+    """
+
+    name: str
+    head: str
+    accuracy: float | None = None
+    loss: float | None = None
+    exact: bool = False
+    samples: tuple[int, ...] = ()
+    count: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """As a suite's settings hold it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Ceiling:
+        """The ceiling that `as_json` wrote."""
+        known = {name: row[name] for name in cls.__dataclass_fields__ if name in row}
+        return cls(**{**known, "samples": tuple(row.get("samples", ()))})
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a model is given: the batches, the keys of its inputs, whether it sees gold labels."""
+
+    batches: Sequence[Batch]
+    keys: Sequence[str]
+    prefixed: bool = False
+
+    def inputs(self, batch: int) -> list[bytes]:
+        """What each sample of the batch gives the model, to the bit."""
+        found = leaves(self.batches[batch])
+        tensors = [found[key] for key in self.keys if isinstance(found.get(key), Tensor)]
+        count = len(tensors[0]) if tensors else 0
+        return [b"|".join(_bytes(tensor[i]) for tensor in tensors) for i in range(count)]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    plain = tensor.detach().cpu().contiguous()
+    return str(tuple(plain.shape)).encode() + plain.flatten().view(torch.uint8).numpy().tobytes()
+
+
+def ceilings(
+    targets: Sequence[Target],
+    counted: Sequence[Slot],
+    unknown: Mapping[str, float],
+    read: Read,
+) -> tuple[Ceiling, ...]:
+    """Those below a perfect score.
+
+    unknown: how much accuracies count of which it is not known what they count.
+    """
+    found: list[Ceiling] = []
+    for target in targets:
+        heads = [slot for slot in counted if slot.target is target]
+        found += _softness(target)
+        found += _conflicts(target, heads, read)
+        found += _unreachable(target, heads)
+        found += _uncounted(target, unknown)
+    return tuple(found)
+
+
+def _softness(target: Target) -> Iterator[Ceiling]:
+    """The loss of labels that are smoothed or shares: their own entropy."""
+    if target.weighted or not target.count:
+        return
+    if target.kind == "shares":
+        labels = target.kept.double()
+        loss = float(-torch.special.xlogy(labels, labels).sum(-1).mean())
+    elif target.smoothing and target.classes:
+        shares = smoothed(torch.ones(1, dtype=torch.double), target)
+        loss = float(-torch.special.xlogy(shares, shares).sum())
+    else:
+        return
+    if loss > 1e-6:
+        yield Ceiling(SOFT, target.name, None, loss, target.whole, count=target.count)
+
+
+@dataclass
+class _Context:
+    """What followed the same input, and in which samples."""
+
+    labels: Counter[Hashable] = field(default_factory=Counter)
+    values: list[float] = field(default_factory=list)
+    samples: set[int] = field(default_factory=set)
+
+    @property
+    def cost(self) -> int:
+        """How many of its labels one answer gets wrong."""
+        return sum(self.labels.values()) - max(self.labels.values(), default=0)
+
+
+def _conflicts(target: Target, heads: Sequence[Slot], read: Read) -> Iterator[Ceiling]:
+    if not all(each.by_sample for each in target.pieces) or target.kind == "shares":
+        return
+    if not read.keys and not read.prefixed:
+        return
+    name = CONFLICT if read.keys else PREFIX
+    places = [(slot.head, slot.places) for slot in heads]
+    alone = [(target.name, tuple(each.counted for each in target.pieces))]
+    for head, mine in places or alone:
+        contexts = _contexts(target, mine, read)
+        odd = [each for each in contexts if len(each.labels) > 1]
+        if not odd:
+            continue
+        samples = tuple(sorted(set().union(*(each.samples for each in odd))))
+        accuracy, loss = reached(each.labels for each in contexts)
+        if target.kind == "value":
+            yield Ceiling(
+                name, head, None, _within(contexts, target), target.whole, samples, len(odd)
+            )
+            continue
+        cost = sum(each.cost for each in odd)
+        known = None if target.weighted or target.smoothing else loss
+        whole = target.whole and len(places or alone) == 1
+        yield Ceiling(name, head, accuracy if places else None, known, whole, samples, cost)
+
+
+def _contexts(target: Target, mine: Sequence[Tensor], read: Read) -> list[_Context]:
+    seen: dict[Hashable, _Context] = defaultdict(_Context)
+    first = 0
+    for number, (piece, places) in enumerate(zip(target.pieces, mine, strict=True)):
+        count = len(piece.labels)
+        inputs = read.inputs(number) or [b""] * count
+        for sample in range(count):
+            for at, label in _labels(piece, places, sample, read.prefixed):
+                context = seen[inputs[sample], at]
+                context.labels[label] += 1
+                context.samples.add(first + sample)
+        first += count
+    return list(seen.values())
+
+
+def _labels(
+    piece: Piece, places: Tensor, sample: int, prefixed: bool
+) -> Iterator[tuple[Hashable, Hashable]]:
+    """Each label of a sample that counts, with its place, or with the labels before it."""
+    wanted, there = piece.labels[sample].flatten().tolist(), places[sample].flatten().tolist()
+    shown = piece.counted[sample].flatten().tolist()
+    before: tuple[Hashable, ...] = ()
+    for at, (label, counts, known) in enumerate(zip(wanted, there, shown, strict=True)):
+        if counts:
+            yield (before if prefixed else at), label
+        if known and prefixed:
+            before = (*before, label)
+
+
+def _within(contexts: Sequence[_Context], target: Target) -> float | None:
+    """The mean square around the mean of each context, or the mean distance from its median."""
+    if target.loss not in (None, "mse_loss", "l1_loss"):
+        return None
+    total, count = 0.0, 0
+    for each in contexts:
+        values = torch.tensor([v for v, n in each.labels.items() for _ in range(n)]).double()
+        middle = values.median() if target.loss == "l1_loss" else values.mean()
+        off = (values - middle).abs() if target.loss == "l1_loss" else (values - middle).square()
+        total, count = total + float(off.sum()), count + len(values)
+    return total / max(1, count)
+
+
+def _unreachable(target: Target, heads: Sequence[Slot]) -> Iterator[Ceiling]:
+    """Labels beyond the classes that the scores know, or whose score a mask holds down."""
+    if target.kind != "class":
+        return
+    for slot in heads:
+        lost, samples, first = 0, set(), 0
+        for piece, mine in zip(target.pieces, slot.places, strict=True):
+            if piece.scores is None:
+                return
+            out = mine & _cannot(piece)
+            lost += int(out.sum())
+            if piece.by_sample:
+                rows = out.reshape(len(out), -1).any(1).nonzero().flatten().tolist()
+                samples |= {first + row for row in rows}
+            first += len(piece.labels)
+        count = sum(int(each.sum()) for each in slot.places)
+        if lost:
+            share = (count - lost) / count
+            yield Ceiling(UNREACHABLE, slot.head, share, None, False, tuple(sorted(samples)), lost)
+
+
+def _cannot(piece: Piece) -> Tensor:
+    """True where the label is no class of the scores, or its score is a mask's."""
+    assert piece.scores is not None
+    classes = piece.scores.shape[-1]
+    inside = (piece.labels >= 0) & (piece.labels < classes)
+    at = piece.labels.clamp(0, classes - 1).long()[..., None]
+    score = piece.scores.gather(-1, at)[..., 0]
+    best = piece.scores.max(-1).values
+    return ~inside | (score <= HIDDEN) & (best > HIDDEN / 2)
+
+
+def _uncounted(target: Target, unknown: Mapping[str, float]) -> Iterator[Ceiling]:
+    """Of an accuracy that counts more places than the loss scores: those are never right."""
+    kept, places = target.count, sum(each.labels.numel() for each in target.pieces)
+    masked = [each.masked for each in target.pieces]
+    shown = sum(int(each.sum()) for each in masked if each is not None)
+    by_sample = all(each.by_sample for each in target.pieces)
+    empty = [i for i, row in enumerate(_by_sample(target)) if not bool(row.any())]
+    samples = sum(len(each.labels) for each in target.pieces)
+    for head, count in unknown.items():
+        if kept < count and count in (places, shown):
+            name = UNREACHABLE if count == shown else UNSCORED
+            cost = int(count) - kept
+            yield Ceiling(name, head, kept / count, None, False, (), cost)
+        elif by_sample and empty and count == samples:
+            share = (samples - len(empty)) / samples
+            yield Ceiling(EMPTY, head, share, None, False, tuple(empty), len(empty))
+
+
+def _by_sample(target: Target) -> Iterator[Tensor]:
+    for piece in target.pieces:
+        if piece.by_sample:
+            yield from piece.counted.reshape(len(piece.counted), -1)
+
+
+def finite(value: float | None) -> bool:
+    """Whether it is there and a number."""
+    return value is not None and math.isfinite(value)

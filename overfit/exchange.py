@@ -1,0 +1,82 @@
+"""Inputs exchanged between the samples of a suite, while the targets stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from overfit.targets import Target
+from probes.batch import leaves, map_leaves, sample_axes, sample_count
+from probes.guess import complete
+from probes.layout import Layout
+from probes.subject import Batch
+
+ALIKE = 0.9  # of the labels that a key must repeat to hold their prefix
+
+
+def input_keys(batch: Batch, targets: Sequence[Target], layout: Layout) -> tuple[str, ...]:
+    """The keys that belong to no target: neither its labels, nor their prefix, nor their masks."""
+    axes = sample_axes(batch, layout)
+    own = {target.key for target in targets}
+    masks = complete(batch, layout).layout.masks
+    hide = {mask.key for mask in masks if own.intersection(mask.hides)}
+    named = {each for labels in layout.labels for each in (labels.key, labels.mask)}
+    kept = own | hide | named
+    prefixes = {each for target in targets for each in prefix_keys(batch, target, layout)}
+    return tuple(
+        key
+        for key, leaf in leaves(batch).items()
+        if isinstance(leaf, Tensor) and key in axes and key not in kept | prefixes
+    )
+
+
+def prefix_keys(batch: Batch, target: Target, layout: Layout) -> tuple[str, ...]:
+    """The keys that hold a target's labels one position later, as a decoder is fed them."""
+    found = leaves(batch)
+    labels = found.get(target.key or "")
+    declared = {each.of for each in layout.reads if each.rule in ("causal", "before")}
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.ndim < 2:
+        return tuple(declared & found.keys())
+    kept = [
+        key
+        for key, leaf in found.items()
+        if isinstance(leaf, Tensor) and key != target.key and _follows(leaf, labels)
+    ]
+    return tuple(dict.fromkeys([*(declared & found.keys()), *kept]))
+
+
+def _follows(leaf: Tensor, labels: Tensor) -> bool:
+    """Whether it repeats the labels, at their place or one later."""
+    if leaf.shape[:-1] != labels.shape[:-1] or leaf.is_floating_point() or leaf.dtype is torch.bool:
+        return False
+    length = min(leaf.shape[-1] - 1, labels.shape[-1])
+    real = labels[..., :length] >= 0
+    if length < 1 or not bool(real.any()) or len(torch.unique(labels)) < 3:
+        return False
+    late = (leaf[..., 1 : length + 1] == labels[..., :length])[real].double().mean()
+    here = (leaf[..., :length] == labels[..., :length])[real].double().mean()
+    return bool(late >= ALIKE) or bool(here >= ALIKE)
+
+
+def exchanged(
+    batch: Batch, keys: Sequence[str], order: Sequence[int], layout: Layout | None = None
+) -> Batch:
+    """The batch whose sample i has the inputs of sample `order[i]`."""
+    axes = sample_axes(batch, layout)
+
+    def moved(path: str, leaf: object) -> object:
+        if path not in keys or not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.index_select(axes[path], torch.tensor(order, device=leaf.device))
+
+    return map_leaves(batch, moved)
+
+
+def rolled(batch: Batch, keys: Sequence[str], layout: Layout | None = None) -> Batch | None:
+    """The batch whose sample i has the inputs of the one before; None of a single sample."""
+    count = sample_count(batch, layout)
+    if count is None or count < 2 or not keys:
+        return None
+    return exchanged(batch, keys, [(i - 1) % count for i in range(count)], layout)

@@ -1,0 +1,295 @@
+"""The look at a suite's model and samples when its steps are done: what a verdict rests on."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from overfit.ceilings import Ceiling, Read, ceilings
+from overfit.cuts import Cut, cuts
+from overfit.exchange import input_keys, prefix_keys, rolled
+from overfit.floors import Floor, floors
+from overfit.heads import Heads
+from overfit.lost import Lost, where_lost
+from overfit.slots import slots, units_of
+from overfit.targets import Targets, read_targets
+from overfit.undisturbed import undisturbed
+from probes.layout import Layout
+from probes.subject import Batch, Subject
+
+DRAWS = 8  # losses of the same weights in training mode
+UNREAD_KEY = 1e-6  # of the loss: what exchanging a key may do that nobody reads
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What holds of the samples, whatever the model: floors and ceilings.
+
+    unjudged: sentences on what they could not be told of.
+    """
+
+    floors: tuple[Floor, ...] = ()
+    ceilings: tuple[Ceiling, ...] = ()
+    unjudged: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """As a suite's settings hold it."""
+        return {
+            "floors": [each.as_json() for each in self.floors],
+            "ceilings": [each.as_json() for each in self.ceilings],
+            "floors_not_judged": list(self.unjudged),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was measured of a model that did not memorise; None where it could not be.
+
+    began_reading, reading: by how much of itself the loss moves when the inputs are exchanged
+    between samples, under the weights it began with and those it ended with.
+    evaluated, trained: the loss in evaluation mode, and in the modes of training.
+    hits, counts: the accuracies in the modes of training.
+    noise: the deviation of that loss from call to call at fixed weights. moved: how far all
+    trained weights went, of their size. lost: where the input is lost. cuts: where the way back
+    is cut. parts: part of the loss to the gradient norm that it gives each module. mode_site:
+    the module whose mode alone moves the loss most, where the modes disagree. narrow, width: the
+    layer with the fewest outputs that is not the last, and how many it has.
+    """
+
+    began_reading: float | None = None
+    reading: float | None = None
+    evaluated: float | None = None
+    trained: float | None = None
+    hits: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, float] = field(default_factory=dict)
+    noise: float | None = None
+    moved: float | None = None
+    lost: Lost | None = None
+    cuts: tuple[Cut, ...] = ()
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    mode_site: str | None = None
+    narrow: str | None = None
+    width: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As a suite's settings hold it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Look:
+        """The look that `as_json` wrote."""
+        known = {name: row[name] for name in cls.__dataclass_fields__ if row.get(name) is not None}
+        if "lost" in known:
+            known["lost"] = Lost(**known["lost"])
+        known["cuts"] = tuple(
+            Cut(**{**each, "parameters": tuple(each["parameters"])}) for each in row.get("cuts", ())
+        )
+        return cls(**known)
+
+
+class Looker:
+    """Looks at a subject whose model is trained; leaves it, and all random states, as they are."""
+
+    def __init__(
+        self, subject: Subject, batches: Sequence[Batch], began: Mapping[str, Tensor]
+    ) -> None:
+        self.subject = subject
+        self.model = subject.model
+        self.batches = batches
+        self.began = began
+        self.layout = subject.layout or Layout()
+        self.targets: Targets = read_targets(subject, batches)
+        self.keys = input_keys(batches[0], self.targets.found, self.layout)
+
+    def facts(self) -> Facts:
+        """Floors and ceilings of the samples."""
+        if self.targets.why is not None:
+            return Facts(unjudged=(f"floors are not judged: {self.targets.why}",))
+        found = self.targets.found
+        look = Heads(self.subject, self.batches).evaluate()
+        units = units_of(found, self.batches, self.layout)
+        known, unknown = slots(found, units, look.hits, look.counts)
+        prefixed = any(
+            each.shift or prefix_keys(self.batches[0], each, self.layout) for each in found
+        )
+        read = Read(self.batches, self._keys_read(), prefixed)
+        highest = {
+            name: look.hits[name] / look.counts[name]
+            for name in unknown + tuple(slot.head for slot in known)
+            if look.counts[name]
+        }
+        best = ceilings(found, known, {name: look.counts[name] for name in unknown}, read)
+        return Facts(
+            floors(found, known, units),
+            tuple(c for c in best if c.accuracy is None or highest[c.head] <= c.accuracy + 1e-6),
+            tuple(
+                f"floors of `{name}` are not judged: it counts {look.counts[name]:.10g}, and the "
+                f"labels are {', '.join(f'{each.count} of `{each.name}`' for each in found)}"
+                for name in unknown
+            ),
+        )
+
+    def look(self) -> Look:
+        """Everything that explains why the samples were not memorised."""
+        trained = _tried(lambda: Heads(self.subject, self.batches).evaluate(training=True))
+        draws = _tried(self._draws) or []
+        evaluated = _tried(lambda: self._loss(self.batches))
+        reading = _tried(self._reading)
+        lost = None
+        if reading is not None and reading <= UNREAD_KEY * 100:
+            lost = _tried(lambda: where_lost(self.subject, self.batches[0], self.keys))
+        return Look(
+            began_reading=_tried(self._began_reading),
+            reading=reading,
+            evaluated=evaluated,
+            trained=statistics.fmean(draws) if draws else None,
+            hits=trained.hits if trained else {},
+            counts=trained.counts if trained else {},
+            noise=statistics.stdev(draws) if len(draws) > 1 else None,
+            moved=self._moved(),
+            lost=lost,
+            cuts=_tried(lambda: cuts(self.subject, self.batches[0])) or (),
+            parts=_tried(self._parts) or {},
+            mode_site=_tried(self._mode_site),
+            **_narrowest(self.model),
+        )
+
+    def _loss(self, batches: Sequence[Batch], training: bool = False) -> float:
+        total = 0.0
+        with undisturbed(self.model, training), torch.no_grad():
+            for batch in batches:
+                total += float(self.subject.loss(self.model, batch)) / len(batches)
+        return total
+
+    def _draws(self) -> list[float]:
+        """The loss in the modes of training, again and again, from one random state to the next."""
+        found = []
+        with undisturbed(self.model, training=True), torch.no_grad():
+            for _ in range(DRAWS):
+                losses = [float(self.subject.loss(self.model, batch)) for batch in self.batches]
+                found.append(statistics.fmean(losses))
+        return found
+
+    def _mode_site(self) -> str | None:
+        """The module that alone, put into evaluation mode, moves the loss most."""
+        with undisturbed(self.model, training=True):
+            base = self._loss(self.batches, training=True)
+            effects = {}
+            for name, module in self.model.named_modules():
+                if module.training and not list(module.children()) and _has_modes(module):
+                    module.eval()
+                    effects[name] = abs(self._loss(self.batches, training=True) - base)
+                    module.train()
+        best = max(effects, key=lambda name: effects[name], default=None)
+        return best if best is not None and effects[best] > 1e-6 * abs(base) else None
+
+    def _reading(self, keys: Sequence[str] | None = None) -> float | None:
+        """By how much of itself the loss moves with inputs exchanged; None where they cannot be."""
+        other = [rolled(each, keys or self.keys, self.layout) for each in self.batches]
+        moved = [each for each in other if each is not None]
+        if len(moved) < len(other) or not moved:
+            return None
+        before, after = self._loss(self.batches), self._loss(moved)
+        return abs(after - before) / max(abs(before), 1e-12)
+
+    def _began_reading(self) -> float | None:
+        ended = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(dict(self.began))
+        try:
+            return self._reading()
+        finally:
+            self.model.load_state_dict(ended)
+
+    def _keys_read(self) -> tuple[str, ...]:
+        """The input keys that the loss follows; all of them where it follows none."""
+        read = []
+        for key in self.keys:
+            try:
+                moved = self._reading([key])
+            except Exception:  # what does not fit the other keys is read
+                moved = math.inf
+            if moved is None or moved > UNREAD_KEY:
+                read.append(key)
+        return tuple(read) or self.keys
+
+    def _moved(self) -> float | None:
+        far = size = 0.0
+        for name, parameter in self.model.named_parameters():
+            before = self.began.get(name)
+            if before is None or not parameter.requires_grad or before.shape != parameter.shape:
+                continue
+            far += float((parameter.detach() - before).double().square().sum())
+            size += float(before.double().square().sum())
+        return math.sqrt(far / size) if size > 0 and math.isfinite(far) else None
+
+    def _parts(self) -> dict[str, dict[str, float]]:
+        """Part of the loss to the gradient norm that it gives each module with parameters."""
+        found: dict[str, dict[str, float]] = {}
+        terms: dict[str, Callable[[nn.Module, Batch], Tensor]] = {**self.subject.parts}
+        if terms:
+            terms["<loss>"] = self.subject.loss
+        for name, part in terms.items():
+            self.model.zero_grad(set_to_none=True)
+            with undisturbed(self.model, training=True), torch.enable_grad():
+                value = part(self.model, self.batches[0])
+                if value.requires_grad:
+                    value.backward()
+            found[name] = _norms(self.model)
+        self.model.zero_grad(set_to_none=True)
+        return found
+
+
+def _has_modes(module: nn.Module) -> bool:
+    """Whether it has numbers of its own kind that training mode writes, or drops some."""
+    drops = "drop" in type(module).__name__.lower()
+    return drops or bool(list(module.buffers(recurse=False)))
+
+
+def _narrowest(model: nn.Module) -> dict[str, Any]:
+    """The layer with the fewest outputs, the last one left out."""
+    layers = [
+        (name, int(width))
+        for name, module in model.named_modules()
+        for width in [getattr(module, "out_features", getattr(module, "out_channels", None))]
+        if isinstance(width, int)
+    ]
+    if len(layers) < 2:
+        return {}
+    name, width = min(layers[:-1], key=lambda each: each[1])
+    return {"narrow": name, "width": width}
+
+
+def _norms(model: nn.Module) -> dict[str, float]:
+    """The gradient norm of each module's own parameters; 0 where none came."""
+    found: dict[str, float] = {}
+    for name, module in model.named_modules():
+        own = [each for each in module.parameters(recurse=False) if each.requires_grad]
+        if own:
+            total = sum(float(p.grad.double().square().sum()) for p in own if p.grad is not None)
+            found[name or "model"] = math.sqrt(total)
+    return found
+
+
+def _tried(measure: Callable[[], Found]) -> Found | None:
+    """What was measured; None where the user's code does not take to it."""
+    with suppress(Exception):
+        return measure()
+    return None
+
+
+def kept_start(model: nn.Module) -> dict[str, Tensor]:
+    """The weights and buffers as they are now."""
+    return {
+        name: value.detach().clone()
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor)
+    }

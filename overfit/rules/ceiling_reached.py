@@ -1,0 +1,97 @@
+"""FIT006: all that can be right is right, and that is not all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from overfit.ceilings import EMPTY, UNREACHABLE, UNSCORED, Ceiling
+from overfit.curves import Curves
+from overfit.rules.lacking import lacks_course
+from overfit.rules.memorised import Memorised
+from probes.finding import Evidence, Finding, Verdict
+
+FIXES = {
+    UNREACHABLE: "Give the output a class for each of these labels, and look whether a mask hides "
+    "it; or leave them out of the accuracy.",
+    UNSCORED: "Count the same places as the loss does: leave ignored labels out of the accuracy.",
+    EMPTY: "Leave out the samples that have no target, or find out where it was lost.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CeilingReached:
+    """An accuracy is as high as any model can make it on these samples, and below 1.
+
+    Some of what is counted can never be right: labels that are no class of the output or whose
+    score a mask hides, places that the metric counts and the loss ignores, samples without any
+    target. Told where what is right lies within `near` labels of the most that can be, and every
+    other accuracy is perfect or at its own ceiling. Labels that contradict each other are FIT015.
+
+    Sick: `accuracy = (scores.argmax(-1) == labels).float().mean()` where padding is labelled -100.
+    Healthy: the same over `labels != -100`.
+    """
+
+    near: float = 0.5
+
+    family: ClassVar[Literal["verdict"]] = "verdict"
+    code: ClassVar[str] = "FIT006"
+    rule: ClassVar[str] = "ceiling-reached"
+    unless: ClassVar[Memorised] = Memorised()
+
+    def lacks(self, curves: Curves) -> str | None:
+        """A course, and labels beside the inputs."""
+        return lacks_course(curves) or (
+            curves.unjudged[0] if not curves.ceilings and curves.unjudged else None
+        )
+
+    def holds(self, curves: Curves) -> bool:
+        """Whether a ceiling keeps the samples from being memorised, and nothing else does."""
+        return bool(self._reached(curves)) and not self.unless.holds(curves)
+
+    def judge(self, curves: Curves) -> Iterator[Finding]:
+        """One finding for the lowest ceiling that is reached."""
+        if not self.holds(curves):
+            return
+        found = self._reached(curves)
+        worst = min(found, key=lambda each: each.accuracy or 0.0)
+        head = curves.heads[worst.head]
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=(
+                f"`{worst.head}` of {curves.suite} is at its ceiling: {head} are right, and no "
+                f"model can be better, for {worst.count} are {worst.name}."
+            ),
+            fix=FIXES[worst.name],
+            site="<data>",
+            samples=worst.samples or None,
+            evidence=tuple(
+                Evidence(
+                    f"`{each.head}` right",
+                    curves.heads[each.head].last,
+                    each.accuracy,
+                    "of what is counted",
+                    curves.heads[each.head].steps[-1],
+                )
+                for each in found
+            ),
+        )
+
+    def _reached(self, curves: Curves) -> list[Ceiling]:
+        """The ceilings that are reached; none where another accuracy is below its own."""
+        known = {
+            each.head: each
+            for each in curves.ceilings
+            if each.name in FIXES and each.accuracy is not None and each.head in curves.heads
+        }
+        found = []
+        for name, head in curves.heads.items():
+            most = known[name].accuracy if name in known else 1.0
+            if head.hits[-1] < (most or 0.0) * head.counts[-1] - self.near:
+                return []
+            if name in known:
+                found.append(known[name])
+        return found

@@ -1,0 +1,105 @@
+"""FIT015: the same input with different labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from overfit.ceilings import CONFLICT, Ceiling
+from overfit.curves import Curves
+from overfit.rules.lacking import lacks_course
+from overfit.rules.memorised import Memorised
+from probes.finding import Evidence, Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictingLabels:
+    """Samples are equal in all that the model reads, and their labels differ.
+
+    No model can give both answers, so their share is lost whatever is trained. It leads where the
+    samples are memorised as far as that allows: an accuracy within `near` labels of the most that
+    can be right, or a loss with at most `left` of what there is to learn above the least. Else it
+    is a warning beside what keeps the model from coming that far.
+
+    Sick: the same picture stands in the data twice, once as a 3 and once as an 8.
+    Healthy: the same data, each picture with one label.
+    """
+
+    near: float = 1.0
+    left: float = 0.05
+
+    family: ClassVar[Literal["verdict"]] = "verdict"
+    code: ClassVar[str] = "FIT015"
+    rule: ClassVar[str] = "conflicting-labels"
+    unless: ClassVar[Memorised] = Memorised()
+
+    def lacks(self, curves: Curves) -> str | None:
+        """A course, and labels beside the inputs."""
+        return lacks_course(curves) or (curves.unjudged[0] if curves.unjudged else None)
+
+    def judge(self, curves: Curves) -> Iterator[Finding]:
+        """One finding where labels contradict each other."""
+        found = [each for each in curves.ceilings if each.name == CONFLICT]
+        if not found or self.unless.holds(curves):
+            return
+        worst = min(found, key=lambda each: each.accuracy if each.accuracy is not None else 1.0)
+        reached = all(self._reached(curves, each) for each in found) and self._rest(curves, found)
+        who = [curves.samples[i] for i in worst.samples if i < len(curves.samples)]
+        best = (
+            "the least loss" if worst.accuracy is None else f"the most that `{worst.head}` can be"
+        )
+        value = worst.loss if worst.accuracy is None else worst.accuracy
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL if reached else Verdict.WARN,
+            message=(
+                f"the labels of {curves.suite} contradict each other: {_some(who)} give the model "
+                f"the same input and have different labels, so {best} is {value:.4g}"
+                + (f", and that is reached: {_now(curves, worst)}." if reached else ".")
+            ),
+            fix="Look at these samples: give each input one label, or the model what tells them "
+            "apart.",
+            site="<data>",
+            phase="data",
+            samples=worst.samples,
+            evidence=tuple(_evidence(curves, found)),
+        )
+
+    def _reached(self, curves: Curves, ceiling: Ceiling) -> bool:
+        head = curves.heads.get(ceiling.head)
+        if head is not None and ceiling.accuracy is not None:
+            return head.hits[-1] >= ceiling.accuracy * head.counts[-1] - self.near
+        if not ceiling.exact or ceiling.loss is None:
+            return False
+        return curves.end - ceiling.loss <= self.left * (curves.unread - ceiling.loss)
+
+    def _rest(self, curves: Curves, found: list[Ceiling]) -> bool:
+        """Whether the heads without a conflict are perfect, or count what hangs on one."""
+        own = {each.head for each in found}
+        return not own & curves.heads.keys() or all(
+            head.hits[-1] >= head.counts[-1] or not any(f.head == name for f in curves.floors)
+            for name, head in curves.heads.items()
+            if name not in own
+        )
+
+
+def _some(names: list[str]) -> str:
+    shown = " and ".join(names[:2]) if len(names) < 3 else ", ".join(names[:3])
+    return (shown or "samples") + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _now(curves: Curves, ceiling: Ceiling) -> str:
+    head = curves.heads.get(ceiling.head)
+    return f"the loss is {curves.end:.4g}" if head is None else f"right are {head}"
+
+
+def _evidence(curves: Curves, found: list[Ceiling]) -> Iterator[Evidence]:
+    for each in found:
+        head = curves.heads.get(each.head)
+        if each.accuracy is not None and head is not None:
+            yield Evidence(f"`{each.head}` right", head.last, each.accuracy, "of what is counted")
+        elif each.loss is not None:
+            yield Evidence("loss at the end", curves.end, each.loss)
+        yield Evidence("labels that contradict another", each.count, 0)

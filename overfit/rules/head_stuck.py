@@ -1,0 +1,176 @@
+"""FIT008: one head learns, another does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from overfit.curves import Curves
+from overfit.floors import Floor
+from overfit.rules.lacking import lacks_look
+from overfit.rules.memorised import Memorised
+from probes.finding import Evidence, Finding, Verdict
+
+PLACES = ("WIR002", "GRD004", "GRD003")
+
+
+@dataclass(frozen=True, slots=True)
+class HeadStuck:
+    """One head has learned its samples, and another has gained next to nothing.
+
+    A head has learned that has `learned` of its labels right, or whose part of the loss fell to
+    `low` of its start; one is stuck that gained at most `gain` of what it lacked, or whose part
+    fell by at most `gain`, without being complete. Where the parts of the loss are given, so is
+    the gradient that each gives to each module, and the weight that it has in the whole loss.
+
+    Sick: `loss = key_loss`, where `db_loss` was to be added.
+    Healthy: `loss = key_loss + db_loss`.
+    """
+
+    learned: float = 0.9
+    low: float = 0.2
+    gain: float = 0.25
+
+    family: ClassVar[Literal["verdict"]] = "verdict"
+    code: ClassVar[str] = "FIT008"
+    rule: ClassVar[str] = "head-stuck"
+    cures: ClassVar[tuple[str, ...]] = ()
+    unless: ClassVar[Memorised] = Memorised()
+
+    def lacks(self, curves: Curves) -> str | None:
+        """Two heads or two parts of the loss."""
+        if (why := lacks_look(curves)) is not None:
+            return why
+        if len(curves.heads) < 2 and len(curves.parts) < 2:
+            return "there is only one head: give `Subject.metrics` or `Subject.parts` for each"
+        return None
+
+    def holds(self, curves: Curves) -> bool:
+        """Whether one head is stuck while another has learned."""
+        return bool(self.stuck(curves))
+
+    def stuck(self, curves: Curves) -> list[str]:
+        """The heads that are stuck while another has learned, the worst first."""
+        if curves.look is None or self.unless.holds(curves):
+            return []
+        heads = _own_heads(curves)
+        good = [name for name, head in heads.items() if curves.heads[name].last >= self.learned]
+        bad = [name for name, head in heads.items() if self._is_stuck(curves, name)]
+        if good and bad:
+            return sorted(bad, key=lambda name: curves.heads[name].last)
+        fell = {
+            name: (values[0] - values[-1]) / values[0]
+            for name, values in curves.parts.items()
+            if len(values) > 1 and values[0] > 0
+        }
+        if any(fall >= 1 - self.low for fall in fell.values()):
+            return [name for name, fall in fell.items() if fall <= self.gain]
+        return []
+
+    def _is_stuck(self, curves: Curves, name: str) -> bool:
+        head = curves.heads[name]
+        lacked = 1 - head.first
+        floor = _floor(curves, name)
+        on_floor = (
+            floor is not None and head.hits[-1] <= (floor.accuracy or 0) * head.counts[-1] + 0.5
+        )
+        return head.last < self.learned and (
+            on_floor or head.last - head.first <= self.gain * lacked
+        )
+
+    def judge(self, curves: Curves) -> Iterator[Finding]:
+        """One finding for the worst head."""
+        for name in self.stuck(curves)[:1]:
+            why, site, source = _why(curves, name)
+            head, floor = curves.heads.get(name), _floor(curves, name)
+            told = f": {head} right" if head else f": its loss is {curves.parts[name][-1]:.4g}"
+            on = (
+                f", no better than the floor `{floor.name}` ({floor.accuracy:.3g})" if floor else ""
+            )
+            others = {n: h for n, h in curves.heads.items() if n != name and h.last >= self.learned}
+            beside = ", ".join(f"`{n}` {h}" for n, h in others.items()) or "another has learned"
+            yield Finding(
+                code=self.code,
+                rule=self.rule,
+                verdict=Verdict.FAIL,
+                message=(
+                    f"the head `{name}` is stuck on {curves.suite}{told}{on}, while {beside}; "
+                    f"{why}."
+                ),
+                fix=f"Follow `{name}` from its loss back: whether its part is in the loss, and at "
+                "what weight, whether its labels are its own, and what its gradient reaches.",
+                site=site or name,
+                phase="backward",
+                step=curves.steps[-1],
+                source=source,
+                evidence=tuple(_evidence(curves, name)),
+            )
+
+
+def _own_heads(curves: Curves) -> dict[str, None]:
+    """The heads that count labels of their own, where that is known; else all of them."""
+    known = {each.head for each in curves.floors} | curves.parts.keys()
+    own = [name for name in curves.heads if name in known]
+    return dict.fromkeys(own if len(own) > 1 else curves.heads)
+
+
+def _floor(curves: Curves, name: str) -> Floor | None:
+    """The head's highest floor that its accuracy does not pass."""
+    head = curves.heads.get(name)
+    if head is None:
+        return None
+    above = [
+        each
+        for each in curves.floors
+        if each.head == name
+        and each.accuracy is not None
+        and head.hits[-1] <= each.accuracy * head.counts[-1] + 0.5
+    ]
+    return min(above, key=lambda each: each.accuracy or 0.0, default=None)
+
+
+def _why(curves: Curves, name: str) -> tuple[str, str | None, str | None]:
+    """What is known of the head's signal: a sentence, the module, the line."""
+    look = curves.look
+    assert look is not None
+    part, whole = look.parts.get(name, {}), look.parts.get("<loss>", {})
+    others = [row for other, row in look.parts.items() if other not in (name, "<loss>")]
+    own = [m for m, norm in part.items() if norm > 0 and not any(row.get(m) for row in others)]
+    if part and not any(part.values()):
+        return "its part of the loss gives no module a gradient", None, None
+    if own and whole:
+        mine, all_of = sum(part[m] ** 2 for m in own) ** 0.5, sum(whole.get(m, 0) ** 2 for m in own)
+        weight = all_of**0.5 / mine if mine else 0.0
+        if weight == 0:
+            return (
+                f"the whole loss gives `{own[0]}`, which it alone trains, no gradient",
+                own[0],
+                None,
+            )
+        if weight < 0.2:
+            return (
+                f"it weighs {weight:.2g} in the whole loss, by its gradient at `{own[0]}`",
+                own[0],
+                None,
+            )
+    for cut in look.cuts:
+        line = f" at {cut.source}" if cut.source else ""
+        return (
+            f"no gradient reaches `{cut.parameters[0]}`: the way back is cut by `{cut.op}`{line}",
+            cut.parameters[0].rpartition(".")[0],
+            cut.source,
+        )
+    for code in PLACES:
+        for each in curves.watched:
+            if each.code == code:
+                return each.message.rstrip("."), each.site, each.source
+    return "its gradient is not cut off: look at its labels, and at what it reads", None, None
+
+
+def _evidence(curves: Curves, name: str) -> Iterator[Evidence]:
+    for each, head in curves.heads.items():
+        yield Evidence(f"`{each}` gained", head.last - head.first, 1 - head.first)
+    for each, values in curves.parts.items():
+        if len(values) > 1:
+            yield Evidence(f"part `{each}` of the loss at the end", values[-1], values[0])

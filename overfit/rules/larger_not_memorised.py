@@ -1,0 +1,79 @@
+"""FIT013: a few samples are memorised, more are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from overfit.ceilings import CONFLICT
+from overfit.curves import Curves
+from overfit.rules.diverged import Diverged
+from overfit.rules.lacking import lacks_course
+from overfit.rules.memorised import Memorised
+from probes.finding import Evidence, Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class LargerNotMemorised:
+    """The smaller suite is memorised and the larger one is not: capacity, or a conflict.
+
+    The same loop learns the smaller samples, which are among the larger, so nothing is cut. Either
+    the model has no room for more (its narrowest layer is named), or samples contradict each other
+    in what the model sees of them, although no two are equal, or training needs more time.
+
+    Sick: a layer of one unit between the input and five classes.
+    Healthy: the same with sixty-four.
+    """
+
+    family: ClassVar[Literal["verdict"]] = "verdict"
+    code: ClassVar[str] = "FIT013"
+    rule: ClassVar[str] = "larger-not-memorised"
+    unless: ClassVar[tuple[Memorised, Diverged]] = (Memorised(), Diverged())
+
+    def lacks(self, curves: Curves) -> str | None:
+        """A suite of fewer samples."""
+        if (why := lacks_course(curves)) is not None:
+            return why
+        return None if curves.smaller else "there is no suite of fewer samples"
+
+    def memorised(self, curves: Curves) -> Curves | None:
+        """The largest of the smaller suites that was memorised; None where none was."""
+        fit = [each for each in curves.smaller if self.unless[0].holds(each)]
+        return max(fit, key=lambda each: each.size, default=None)
+
+    def holds(self, curves: Curves) -> bool:
+        """Whether fewer samples are memorised, and these are not."""
+        if any(other.holds(curves) for other in self.unless):
+            return False
+        return self.memorised(curves) is not None
+
+    def judge(self, curves: Curves) -> Iterator[Finding]:
+        """One finding where fewer samples are memorised."""
+        if not self.holds(curves):
+            return
+        fewer, look = self.memorised(curves), curves.look
+        assert fewer is not None
+        told = curves.told or f"the loss is {curves.end:.4g} of {curves.start:.4g}"
+        conflict = any(each.name == CONFLICT for each in curves.ceilings)
+        cause = "conflict: equal inputs have different labels" if conflict else "capacity"
+        if not conflict and look is not None and look.narrow is not None:
+            cause += f": its narrowest layer is `{look.narrow}` with {look.width} outputs"
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=(
+                f"{fewer.suite} are memorised and {curves.suite} are not ({told}): this points to "
+                f"{cause}; no input is cut off, since the {fewer.size} are among the {curves.size}."
+            ),
+            fix="Give the model more room (width, layers, fewer frozen parts), or look whether "
+            "what it sees of the samples tells them apart.",
+            site=look.narrow if look is not None and not conflict else None,
+            step=curves.steps[-1],
+            evidence=(
+                Evidence(f"steps to memorise {fewer.suite}", len(fewer.losses)),
+                Evidence("steps of the larger suite", len(curves.losses), curves.budget),
+                Evidence("loss at the end", curves.end, curves.start, anchor=curves.name),
+            ),
+        )

@@ -1,0 +1,96 @@
+"""FIT011: what looks like oscillation is noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
+from typing import ClassVar, Literal
+
+from overfit.curves import Curves
+from overfit.noise import counting, interval, swing
+from overfit.rules.diverged import Diverged
+from overfit.rules.lacking import lacks_look
+from overfit.rules.memorised import Memorised
+from overfit.trend import trend
+from probes.finding import Evidence, Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyNoise:
+    """The curves swing, and the same weights give as much from call to call.
+
+    Told where the loss swings by `swings` of itself over the last half, at fixed weights by
+    `share` of that or more, and does not fall by `falling` a quarter. What is drawn anew in every
+    call (dropout that stays on, sampling, noise that is added) keeps the samples from being
+    memorised, and no learning rate mends it. Each accuracy is told with what counting alone makes
+    it swing: the standard deviation of a share p of n is sqrt(p (1 - p) / n).
+
+    Sick: `F.dropout(x, 0.9)` in `forward`, which drops in evaluation too.
+    Healthy: `F.dropout(x, 0.1, self.training)`.
+    """
+
+    swings: float = 0.05
+    share: float = 0.2
+    falling: float = 0.2
+
+    family: ClassVar[Literal["verdict"]] = "verdict"
+    code: ClassVar[str] = "FIT011"
+    rule: ClassVar[str] = "only-noise"
+    unless: ClassVar[tuple[Memorised, Diverged]] = (Memorised(), Diverged())
+
+    def lacks(self, curves: Curves) -> str | None:
+        """Losses of the same weights."""
+        if (why := lacks_look(curves)) is not None:
+            return why
+        if curves.look is not None and curves.look.noise is None:
+            return "the loss of the same weights could not be taken again"
+        return None
+
+    def holds(self, curves: Curves) -> bool:
+        """Whether noise is what swings."""
+        look, course = curves.look, trend(curves.losses, curves.passes)
+        if look is None or not look.noise or course is None or course.falls > self.falling:
+            return False
+        if any(other.holds(curves) for other in self.unless):
+            return False
+        half = curves.losses[len(curves.losses) // 2 :]
+        wild = swing(half)
+        return wild >= self.swings * abs(fmean(half)) and look.noise >= self.share * wild
+
+    def judge(self, curves: Curves) -> Iterator[Finding]:
+        """One finding where noise is what swings."""
+        if not self.holds(curves):
+            return
+        look, half = curves.look, curves.losses[len(curves.losses) // 2 :]
+        assert look is not None
+        assert look.noise is not None
+        told = f"; right are {curves.told}" if curves.heads else ""
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=(
+                f"training on {curves.suite} does not oscillate, it is noisy: the loss swings by "
+                f"{swing(half):.3g} around {fmean(half):.4g}, and by {look.noise:.3g} from call to "
+                f"call at fixed weights{told}."
+            ),
+            fix="Look what is drawn anew in every call (dropout that stays on, sampling, noise) "
+            "and take it away; no learning rate mends it.",
+            site="model",
+            phase="forward",
+            step=curves.steps[-1],
+            evidence=tuple(self._evidence(curves)),
+        )
+
+    def _evidence(self, curves: Curves) -> Iterator[Evidence]:
+        look, half = curves.look, curves.losses[len(curves.losses) // 2 :]
+        assert look is not None
+        yield Evidence("swing of the loss over the last half", swing(half), anchor=curves.name)
+        yield Evidence("deviation of the loss at fixed weights", look.noise)
+        for name, head in curves.heads.items():
+            shares = [h / c for h, c in zip(head.hits, head.counts, strict=True)]
+            by_counting = counting(fmean(shares[len(shares) // 2 :]), head.counts[-1])
+            what = f"swing of `{name}`, beside what counting alone gives"
+            yield Evidence(what, swing(shares[len(shares) // 2 :]), by_counting)
+            yield Evidence(f"`{name}` right", interval(head.hits[-1], head.counts[-1]))

@@ -1,0 +1,95 @@
+"""FIT012: the signal is cut on its way back, or dies there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from overfit.curves import Curves
+from overfit.interventions import THAWED
+from overfit.rules.diverged import Diverged
+from overfit.rules.lacking import lacks_look
+from overfit.rules.memorised import Memorised
+from probes.finding import Evidence, Finding, Verdict
+
+SIGNS = ("WIR002", "GRD004", "GRD003", "GRD007", "GRD008", "GRD005")
+
+
+@dataclass(frozen=True, slots=True)
+class SignalCut:
+    """The samples are not memorised, and what should learn them gets no gradient.
+
+    A call gives numbers that have no way back (`detach`, `no_grad`, `argmax`, `.item()`), and
+    trained parameters stand behind it that nothing else reaches; or the watch or a check found,
+    worse than a note, that a gradient is absent or exactly zero, that units are dead or saturated,
+    or that clipping takes it away.
+
+    Sick: `head(encoder(x).detach())`, with a head that is too small to do without.
+    Healthy: the same without `detach`.
+    """
+
+    family: ClassVar[Literal["verdict"]] = "verdict"
+    code: ClassVar[str] = "FIT012"
+    rule: ClassVar[str] = "signal-cut"
+    cures: ClassVar[tuple[str, ...]] = (THAWED,)
+    unless: ClassVar[tuple[Memorised, Diverged]] = (Memorised(), Diverged())
+
+    def lacks(self, curves: Curves) -> str | None:
+        """A look at the trained model."""
+        return lacks_look(curves)
+
+    def holds(self, curves: Curves) -> bool:
+        """Whether the signal is cut."""
+        if curves.look is None or any(other.holds(curves) for other in self.unless):
+            return False
+        return bool(curves.look.cuts) or self._sign(curves) is not None
+
+    def _sign(self, curves: Curves) -> Finding | None:
+        """The first of what the watch and the checks found that says so."""
+        bad = {each.code: each for each in reversed(curves.watched) if each.verdict.rank > 1}
+        return next((bad[code] for code in SIGNS if code in bad), None)
+
+    def judge(self, curves: Curves) -> Iterator[Finding]:
+        """One finding where the signal is cut."""
+        if not self.holds(curves):
+            return
+        look, sign = curves.look, self._sign(curves)
+        assert look is not None
+        told = f"right are {curves.told}" if curves.heads else f"the loss is {curves.end:.4g}"
+        source: str | None = None
+        op: str | None = None
+        if look.cuts:
+            cut = max(look.cuts, key=lambda each: len(each.parameters))
+            line = f" at {cut.source}" if cut.source else ""
+            more = f" and {len(cut.parameters) - 1} more" if len(cut.parameters) > 1 else ""
+            why = f"`{cut.op}`{line} cuts `{cut.parameters[0]}`{more} off the loss"
+            site = cut.site or cut.parameters[-1].rpartition(".")[0] or "model"
+            source, op, fix = (
+                cut.source,
+                cut.op,
+                "Take that call away, or freeze what is behind it.",
+            )
+            found = Evidence("trained parameters cut off", len(cut.parameters), 0)
+        else:
+            assert sign is not None
+            why, site, source, op = (
+                sign.message.rstrip("."),
+                sign.site or "model",
+                sign.source,
+                sign.op,
+            )
+            fix, found = sign.fix, Evidence("found by", sign.code)
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"the signal is cut in training on {curves.suite}: {why}; {told}.",
+            fix=fix,
+            site=site,
+            op=op,
+            phase="backward",
+            step=curves.steps[-1],
+            source=source,
+            evidence=(found, Evidence("loss at the end", curves.end, anchor=curves.name)),
+        )

@@ -1,0 +1,127 @@
+"""FIT010: the step is too large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+from typing import ClassVar, Literal
+
+from overfit.curves import Curves
+from overfit.interventions import SMALLER
+from overfit.noise import swing
+from overfit.rules.diverged import Diverged
+from overfit.rules.lacking import lacks_look
+from overfit.rules.memorised import Memorised
+from overfit.trend import trend
+from probes.finding import Evidence, Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class StepTooLarge:
+    """The loss jumps about or the net was killed, and not by noise: the step is too large.
+
+    The same samples in every step give a loss that falls smoothly while the step is small enough.
+    Told where it swings by `swings` of itself over the last half and rises in `rises` of its
+    steps, at `times` of what the same weights give from call to call, and does not fall by
+    `falling` a quarter. Or where the untrained model followed its input (`began`), the trained one
+    does not (`ended`), and the weights went `far` of their size or the loss rose by `spike`: the
+    first steps killed every unit.
+
+    Sick: `Adam(model.parameters(), lr=0.5)`.
+    Healthy: the same with lr=0.005.
+    """
+
+    swings: float = 0.1
+    rises: float = 0.2
+    times: float = 6.0
+    falling: float = 0.2
+    began: float = 1e-3
+    ended: float = 1e-4
+    far: float = 1.0
+    spike: float = 1.5
+    left: float = 0.05
+
+    family: ClassVar[Literal["verdict"]] = "verdict"
+    code: ClassVar[str] = "FIT010"
+    rule: ClassVar[str] = "step-too-large"
+    cures: ClassVar[tuple[str, ...]] = (SMALLER,)
+    unless: ClassVar[tuple[Memorised, Diverged]] = (Memorised(), Diverged())
+
+    def lacks(self, curves: Curves) -> str | None:
+        """A look at the trained model."""
+        return lacks_look(curves)
+
+    def holds(self, curves: Curves) -> bool:
+        """Whether the step is too large."""
+        if curves.look is None or any(other.holds(curves) for other in self.unless):
+            return False
+        return self.killed(curves) or self._jumps(curves)
+
+    def killed(self, curves: Curves) -> bool:
+        """Whether training made a model blind that was not."""
+        look = curves.look
+        if look is None or look.began_reading is None or look.reading is None:
+            return False
+        if look.began_reading < self.began or look.reading > self.ended:
+            return False
+        high = max(curves.losses[: max(2, len(curves.losses) // 4)])
+        return high > self.spike * abs(curves.start) or (look.moved or 0.0) > self.far
+
+    def _jumps(self, curves: Curves) -> bool:
+        half, course = _last_half(curves), trend(curves.losses, curves.passes)
+        look = curves.look
+        if course is None or look is None or len(half) < 8 or not curves.left > self.left:
+            return False
+        mean = abs(fmean(half)) or 1.0
+        wild = swing(half) / mean
+        up = sum(b > a for a, b in pairwise(half)) / (len(half) - 1)
+        noise = self.times * (look.noise or 0.0) / mean
+        calm = course.falls <= self.falling
+        return wild >= self.swings and wild > noise and up >= self.rises and calm
+
+    def judge(self, curves: Curves) -> Iterator[Finding]:
+        """One finding where the step is too large."""
+        if not self.holds(curves):
+            return
+        look, half = curves.look, _last_half(curves)
+        assert look is not None
+        if self.killed(curves):
+            why = (
+                f"training killed the model: at the start the loss followed the input, now it "
+                f"does not, and the weights went {look.moved or 0.0:.2g} times their own size"
+            )
+        else:
+            why = (
+                f"the loss swings by {swing(half):.3g} around {fmean(half):.4g} from step to step, "
+                f"and by {look.noise or 0.0:.2g} at fixed weights, so it is no noise"
+            )
+        told = f"; right are {curves.told}" if curves.heads else ""
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"the step is too large for {curves.suite}: {why}{told}.",
+            fix="Make the step smaller: a learning rate ten times lower, or a warm-up.",
+            site="<optimizer>",
+            phase="update",
+            step=curves.steps[-1],
+            evidence=tuple(self._evidence(curves)),
+        )
+
+    def _evidence(self, curves: Curves) -> Iterator[Evidence]:
+        look, half = curves.look, _last_half(curves)
+        assert look is not None
+        mean = abs(fmean(half)) or 1.0
+        yield Evidence("swing of the loss, of itself", swing(half) / mean, self.swings)
+        yield Evidence("the same at fixed weights", (look.noise or 0.0) / mean)
+        yield Evidence("way of the weights, of their size", look.moved)
+        yield Evidence("highest loss", max(curves.losses), curves.start, anchor=curves.name)
+
+
+def _last_half(curves: Curves) -> list[float]:
+    """The loss of each pass over the samples, in the last half."""
+    p = curves.passes
+    rounds = [fmean(curves.losses[i : i + p]) for i in range(0, len(curves.losses) - p + 1, p)]
+    return rounds[len(rounds) // 2 :]

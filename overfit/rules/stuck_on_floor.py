@@ -1,0 +1,196 @@
+"""FIT007: what is reached can be had without reading the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from overfit.curves import Curves
+from overfit.floors import BLIND, MEAN, PRIOR, Floor
+from overfit.rules.lacking import lacks_look
+from overfit.rules.memorised import Memorised
+from overfit.rules.too_slow import TooSlow
+from overfit.trend import trend
+from probes.finding import Evidence, Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class StuckOnFloor:
+    """Training ended on a floor, or under one: the model is blind, or might as well be.
+
+    It is blind where its loss stays the same, but for `same` of itself, when the inputs are
+    exchanged between the samples (told of weights that moved by `moved` of their size at least).
+    It might as well be where the loss lies within `near` of what the labels' frequencies, the
+    mean target or the same model trained on shuffled inputs give, or no accuracy is better than
+    the most frequent label, and the loss has stopped falling (by `falling` from one quarter to
+    the next, after the weights went `learned` of their size). An accuracy of a sequence that has
+    stopped below what its own previous label gives is told of too.
+
+    Sick: `model(batch["x"] * 0)`, or the first token in place of the last.
+    Healthy: `model(batch["x"])`.
+    """
+
+    same: float = 1e-4
+    moved: float = 1e-4
+    learned: float = 1e-3
+    near: float = 0.05
+    falling: float = 0.02
+
+    family: ClassVar[Literal["verdict"]] = "verdict"
+    code: ClassVar[str] = "FIT007"
+    rule: ClassVar[str] = "stuck-on-floor"
+    unless: ClassVar[Memorised] = Memorised()
+    slow: ClassVar[TooSlow] = TooSlow()
+
+    def lacks(self, curves: Curves) -> str | None:
+        """A look at the model, and inputs to exchange or floors."""
+        if (why := lacks_look(curves)) is not None:
+            return why
+        look = curves.look
+        if look is not None and look.reading is None and not curves.floors:
+            return curves.unjudged[0] if curves.unjudged else "there are no inputs to exchange"
+        return None
+
+    def blind(self, curves: Curves) -> bool:
+        """Whether exchanging the inputs changes nothing, of a model that has learned."""
+        look = curves.look
+        if look is None or look.reading is None:
+            return False
+        return look.reading <= self.same and (look.moved is None or look.moved >= self.moved)
+
+    def holds(self, curves: Curves) -> bool:
+        """Whether it is stuck on a floor."""
+        if curves.look is None or self.unless.holds(curves):
+            return False
+        return self.blind(curves) or self.floor(curves) is not None
+
+    def floor(self, curves: Curves) -> Floor | None:
+        """The floor that it ended on, or the lowest that it ended under."""
+        course, look = trend(curves.losses, curves.passes), curves.look
+        if course is None or course.falls > self.falling or self.slow.holds(curves):
+            return None
+        if look is not None and look.moved is not None and look.moved < self.learned:
+            return None
+        return self._by_loss(curves) or self._by_accuracy(curves)
+
+    def _by_loss(self, curves: Curves) -> Floor | None:
+        known = [
+            each
+            for each in curves.floors
+            if each.loss is not None and (each.exact or each.name == BLIND) and each.loss > 0
+        ]
+        room = curves.least
+        hit = [
+            each
+            for each in known
+            if abs(curves.end - (each.loss or 0.0)) <= self.near * ((each.loss or 0.0) - room)
+        ]
+        return min(hit, key=lambda each: each.name != PRIOR, default=None)
+
+    def _by_accuracy(self, curves: Curves) -> Floor | None:
+        """The prior, where no head beats it; else a prefix floor that a head has not come to."""
+        heads = {n: h for n, h in curves.heads.items() if any(f.head == n for f in curves.floors)}
+        if not heads or any(head.last >= 1 for head in heads.values()):
+            return None
+        priors = {f.head: f for f in curves.floors if f.name == PRIOR and f.accuracy is not None}
+        if heads.keys() <= priors.keys() and all(
+            head.hits[-1] <= (priors[name].accuracy or 0.0) * head.counts[-1] + 0.5
+            for name, head in heads.items()
+        ):
+            return priors[next(iter(heads))]
+        under = [
+            each
+            for each in curves.floors
+            if each.name.startswith("previous ")
+            and "one class" not in each.name
+            and each.head in heads
+            and heads[each.head].hits[-1] < (each.accuracy or 0.0) * heads[each.head].counts[-1] - 1
+        ]
+        first = [each for each in under if each.name == "previous gold token"]
+        return min(first, key=lambda each: each.accuracy or 0.0, default=None)
+
+    def judge(self, curves: Curves) -> Iterator[Finding]:
+        """One finding where it is stuck on a floor."""
+        if not self.holds(curves):
+            return
+        floor, look = self.floor(curves), curves.look
+        assert look is not None
+        lost = look.lost if self.blind(curves) else None
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=self._message(curves, floor),
+            fix=_fix(lost is not None, self.blind(curves)),
+            site=(lost.site or "model") if lost else "<data>" if self.blind(curves) else None,
+            op=lost.op if lost else None,
+            phase="forward",
+            step=curves.steps[-1],
+            source=lost.source if lost else None,
+            evidence=tuple(self._evidence(curves)),
+        )
+
+    def _message(self, curves: Curves, floor: Floor | None) -> str:
+        look = curves.look
+        assert look is not None
+        name = f"`{floor.name}`" if floor else "what needs no input"
+        where = f"the model trained on {curves.suite}"
+        told = _reached(curves, floor)
+        if not self.blind(curves):
+            how = "on" if floor is not None and not _under(curves, floor) else "under"
+            return f"{where} is stuck {how} the floor {name}: {told} without reading the input."
+        place = ""
+        if look.lost is not None:
+            line = f" at {look.lost.source}" if look.lost.source else ""
+            module = f" in `{look.lost.site}`" if look.lost.site else ""
+            place = f": the signal is lost at `{look.lost.op}`{module}{line}, whose output is the "
+            place += "same for every input"
+        return (
+            f"{where} is blind, and stuck on the floor {name}{place}; exchanging the inputs "
+            f"between the samples moves the loss by {look.reading:.2g} of itself; {told}."
+        )
+
+    def _evidence(self, curves: Curves) -> Iterator[Evidence]:
+        look = curves.look
+        assert look is not None
+        yield Evidence("loss moved by exchanging the inputs, of itself", look.reading, self.same)
+        yield Evidence("loss at the end", curves.end, anchor=curves.name)
+        for each in curves.floors:
+            head = curves.heads.get(each.head)
+            if each.name in (PRIOR, MEAN, BLIND, "previous gold token"):
+                if each.accuracy is not None and head is not None:
+                    what = f"`{each.head}` right, beside the floor `{each.name}`"
+                    yield Evidence(what, head.last, each.accuracy)
+                elif each.loss is not None and each.exact:
+                    yield Evidence(f"loss, beside the floor `{each.name}`", curves.end, each.loss)
+
+
+def _under(curves: Curves, floor: Floor) -> bool:
+    head = curves.heads.get(floor.head)
+    if head is None or floor.accuracy is None:
+        return False
+    return head.hits[-1] < floor.accuracy * head.counts[-1] - 0.5
+
+
+def _reached(curves: Curves, floor: Floor | None) -> str:
+    """What was reached, and what the floor gives."""
+    parts = [f"right are {curves.told}"] if curves.heads else []
+    parts.append(f"the loss is {curves.end:.4g}")
+    if floor is not None:
+        gives = [f"{floor.accuracy:.3g} right"] if floor.accuracy is not None else []
+        gives += [f"a loss of {floor.loss:.4g}"] if floor.loss is not None else []
+        if gives:
+            parts.append(f"and the floor gives {' and '.join(gives)}")
+    return ", ".join(parts)
+
+
+def _fix(lost: bool, blind: bool) -> str:
+    if lost:
+        return "Mend that line: what it gives must follow its input."
+    if blind:
+        return "Look what hides the samples from the model: a mask, an index, a constant in place."
+    return (
+        "Look whether inputs and labels belong together, and what of the input comes through: "
+        "a mask, an index, a shuffled order; more steps will not mend it."
+    )

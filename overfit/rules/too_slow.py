@@ -1,0 +1,109 @@
+"""FIT009: it learns, and would need more steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from overfit.curves import Curves
+from overfit.interventions import LARGER, NO_SCHEDULE
+from overfit.rules.diverged import Diverged
+from overfit.rules.lacking import lacks_course
+from overfit.rules.memorised import Memorised
+from overfit.trend import trend
+from probes.finding import Evidence, Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class TooSlow:
+    """The loss was still falling when the steps ended, on its way to being memorised.
+
+    It fell by `falling` or more from the third quarter to the last, and, each quarter's fall over
+    the one before staying as it is, comes to `target` of what there was to learn within `most`
+    times the steps that it had. How many that would be is extrapolated, and said to be so. A fall
+    that shrinks towards a limit above the target is no matter of steps.
+
+    Sick: `Adam(model.parameters(), lr=1e-5)`.
+    Healthy: the same with lr=1e-2.
+    """
+
+    falling: float = 0.002
+    target: float = 0.05
+    with_heads: float = 0.15
+    most: float = 100.0
+
+    family: ClassVar[Literal["verdict"]] = "verdict"
+    code: ClassVar[str] = "FIT009"
+    rule: ClassVar[str] = "too-slow"
+    cures: ClassVar[tuple[str, ...]] = (*LARGER, NO_SCHEDULE)
+    unless: ClassVar[tuple[Memorised, Diverged]] = (Memorised(), Diverged())
+
+    def lacks(self, curves: Curves) -> str | None:
+        """A course that is long enough."""
+        if (why := lacks_course(curves)) is not None:
+            return why
+        if trend(curves.losses, curves.passes) is None and curves.ended == "steps":
+            return f"{len(curves.losses)} steps are too few to tell a trend"
+        return None
+
+    def holds(self, curves: Curves) -> bool:
+        """Whether more steps would do."""
+        if any(other.holds(curves) for other in self.unless):
+            return False
+        return self.needed(curves) is not None
+
+    def needed(self, curves: Curves) -> int | None:
+        """How many more steps it would take, extrapolated; None where it does not lack steps."""
+        course = trend(curves.losses, curves.passes)
+        if course is None or course.falls < self.falling:
+            return None
+        share = self.with_heads if curves.heads else self.target
+        room = max(curves.unread - curves.least, 0.0)
+        more = course.needed(curves.least + share * room)
+        if more == 0:  # the loss is low enough, and heads still gain
+            more = len(curves.losses) if _gains(curves) or not curves.heads else None
+        return more if more is not None and more <= self.most * curves.budget else None
+
+    def judge(self, curves: Curves) -> Iterator[Finding]:
+        """One finding where it is too slow."""
+        if not self.holds(curves):
+            return
+        more = self.needed(curves)
+        course = trend(curves.losses, curves.passes)
+        assert more is not None
+        assert course is not None
+        whole = _round_up(len(curves.losses) + more)
+        told = f", right are {curves.told}" if curves.heads else ""
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=(
+                f"training on {curves.suite} is too slow: after {len(curves.losses)} steps the "
+                f"loss is {curves.end:.4g} of {curves.start:.4g} and still falls{told}; "
+                f"extrapolated, it would need about {whole} steps in all."
+            ),
+            fix=f"Try a learning rate ten times higher, or look what holds it back (a schedule, "
+            f"clipping); or give it time: `--steps {whole}`.",
+            site="<optimizer>",
+            step=curves.steps[-1],
+            evidence=(
+                Evidence("loss in the third quarter", course.third),
+                Evidence("loss in the last quarter", course.last, anchor=curves.name),
+                Evidence("fall from one to the other", course.falls, self.falling),
+                Evidence("steps it would need, extrapolated", whole, curves.budget),
+            ),
+        )
+
+
+def _gains(curves: Curves) -> bool:
+    """Whether some accuracy grew over the last half of the evaluations."""
+    pairs = ((head.hits[len(head.hits) // 2], head.hits[-1]) for head in curves.heads.values())
+    return any(after > before for before, after in pairs)
+
+
+def _round_up(steps: int) -> int:
+    """To two digits."""
+    unit: int = 10 ** max(0, len(str(steps)) - 2)
+    return -(-steps // unit) * unit

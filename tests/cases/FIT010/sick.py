@@ -1,0 +1,27 @@
+"""The learning rate is a hundred times too high: the loss jumps about."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from probes import Subject
+
+PLANTED = {"site": "<optimizer>", "phase": "update"}
+ASKED = {"sizes": (5,), "steps": 200}
+
+
+def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return nn.functional.mse_loss(model(batch["x"]), batch["y"])
+
+
+def subject() -> Subject:
+    chance = torch.Generator().manual_seed(0)
+    x = torch.randn(24, 8, generator=chance)
+    y = 3 * torch.randn(24, 1, generator=chance)
+    return Subject(
+        nn.Linear(8, 1),
+        [{"x": x[i : i + 8], "y": y[i : i + 8]} for i in range(0, 24, 8)],
+        loss,
+        lambda model: torch.optim.Adam(model.parameters(), lr=1.0, betas=(0.0, 0.0)),
+    )
