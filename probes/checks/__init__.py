@@ -26,6 +26,7 @@ from probes.checks.left_over import LeftOver
 from probes.checks.log_of_softmax import LogOfSoftmax
 from probes.checks.loss_formula import LossFormula
 from probes.checks.loss_input import LossInput
+from probes.checks.mask_disagreement import MaskDisagreement
 from probes.checks.misapplied_mask import MisappliedMask
 from probes.checks.mixed_states import MixedStates
 from probes.checks.modes import Modes
@@ -77,6 +78,7 @@ RULES: tuple[Check[Experiment], ...] = (
     EmptyRow(),
     MisappliedMask(),
     IdleMask(),
+    MaskDisagreement(),
     BatchDependence(),
     Future(),
     OwnLabel(),

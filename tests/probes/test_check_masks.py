@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from probes import Subject
+from probes import Layout, Reads, Subject
 from probes.checking import chosen
 from probes.checks import RULES
 from probes.experiment import Experiment
@@ -148,3 +148,45 @@ def test_a_longer_batch_has_more_of_its_own_padding() -> None:
     assert made.batch["ids"].shape == (len(made.batch["labels"]), 11)
     for key, value in (("ids", 0), ("mask", 0), ("tags", -100)):
         assert bool((made.batch[key][:, -2:] == value).all())
+
+
+class Writer(nn.Module):
+    """A causal model that also generates, with or without a state that goes on."""
+
+    def __init__(self, goes_on: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 16)
+        self.causal = nn.GRU(16, 16, batch_first=True)
+        self.head = nn.Linear(16, 50)
+        self.goes_on = goes_on
+
+    def forward(self, ids: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        out, state = self.causal(self.embedding(ids), state)
+        return self.head(out), state
+
+    def generate(self, ids: Tensor, steps: int) -> Tensor:
+        scores, state = self(ids)
+        for _ in range(steps):
+            ids = torch.cat([ids, scores[:, -1:].argmax(-1)], 1)
+            scores, after = self(ids[:, -1:], state)
+            state = after if self.goes_on else state
+        return ids
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_greedy_generation_is_the_likeliest_of_the_whole_pass(goes_on: bool) -> None:
+    seed_everything(0)
+    text = torch.randint(0, 50, (6, 10))
+    subject = Subject(
+        Writer(goes_on),
+        [{"ids": text[:, :-1], "labels": text[:, 1:]}],
+        lambda model, b: F.cross_entropy(model(b["ids"])[0].flatten(0, 1), b["labels"].flatten()),
+        lambda model: torch.optim.Adam(model.parameters()),
+        predict=lambda model, b: model(b["ids"])[0],
+        layout=Layout(reads=(Reads("output", of="ids", rule="causal"),)),
+    )
+    experiment = Experiment.of(subject)
+    found = judge(chosen(["MSK009"], known=RULES), experiment).findings
+    assert [f.verdict for f in found] == ([] if goes_on else [Verdict.FAIL])
+    kept = experiment.arrays["decoding-parity-difference"]
+    assert [bool(value) for value in kept.values] == [False, False, not goes_on]
