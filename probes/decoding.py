@@ -54,6 +54,8 @@ def from_prefix(experiment: Experiment, each: Causal, length: int) -> Parted | N
         return None
     at = length - 1
     seen = _visible(experiment, each, before).narrow(axis, at, 1)
+    for outer in range(1, axis):  # later turns may read all of the ones before, which are cut
+        seen.narrow(outer, 1, seen.shape[outer] - 1).fill_(False)
     how = f"the batch is cut after {length} places"
     return _parted(
         experiment, how, at, before.narrow(axis, at, 1), after.narrow(axis, at, 1), ran, seen

@@ -15,7 +15,7 @@ from probes.compare import Comparison
 from probes.emptied import emptied, may_be_empty, opened
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.place import place
+from probes.place import Place, place
 from probes.share import true_leaks
 from probes.visible import seen
 
@@ -128,7 +128,7 @@ class EmptyRow:
             if each.mask.key not in keys - known:
                 continue
             known.add(each.mask.key)
-            where = place(found, experiment.subject.model)
+            where = _attention(changed) or place(found, experiment.subject.model)
             worst = max(found.outputs, key=lambda one: one.relative)
             change = Evidence(f"largest change of `{worst.site}`", worst.largest, worst.limit)
             yield Finding(
@@ -162,6 +162,14 @@ def _meant(experiment: Experiment) -> set[str]:
 def _moves(experiment: Experiment, site: str | None) -> Comparison:
     look = seen(experiment)
     return experiment.evaluated.against(refilled(experiment, site), look, experiment.axes)
+
+
+def _attention(changed: Experiment) -> Place | None:
+    """The first attention whose rows that see nothing are used; None where none is."""
+    for site in dict.fromkeys(each.site for each in attended(changed) if bool(each.empty.any())):
+        if _moves(changed, site).outputs:
+            return Place(site, f"in the attention of `{site}`")
+    return None
 
 
 def _is_start(experiment: Experiment, found: Comparison) -> bool:
