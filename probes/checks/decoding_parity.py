@@ -37,6 +37,7 @@ class DecodingParity:
     code: ClassVar[str] = "MSK009"
     rule: ClassVar[str] = "decoding-parity"
     family: ClassVar[Literal["check"]] = "check"
+    slow: ClassVar[bool] = True
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A causal output."""

@@ -38,6 +38,7 @@ class EmptyRow:
     code: ClassVar[str] = "MSK005"
     rule: ClassVar[str] = "empty-row"
     family: ClassVar[Literal["check"]] = "check"
+    slow: ClassVar[bool] = True
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Nothing; attention is looked for at work."""
