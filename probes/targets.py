@@ -21,12 +21,16 @@ NAMES = ("label", "target", "gold")
 def targets(experiment: Experiment) -> Iterator[str]:
     """Keys that hold labels: declared, guessed, or found to move the loss and no output.
 
-    Masks are none of them. Where the loss or the outputs cannot be had, the known ones only.
+    Masks are none of them; where any are declared, they are all. Where the loss or the outputs
+    cannot be had, the known ones only.
     """
     from probes.experiment import LOSS
 
     known = {each.key for each in experiment.layout.labels}
     masks = {each.key for each in experiment.layout.masks}
+    if experiment.declared.labels:
+        yield from (key for key in experiment.tensors if key in known)
+        return
     outputs = experiment.evaluated.ran.outputs
     seen = LOSS in outputs and any(value.ndim for value in experiment.outputs.values())
     for key, tensor in experiment.tensors.items():

@@ -34,6 +34,7 @@ from probes.checks.more_padding import MorePadding
 from probes.checks.over_samples import OverSamples
 from probes.checks.own_label import OwnLabel
 from probes.checks.pad_leak import PadLeak
+from probes.checks.padding_pick import PaddingPick
 from probes.checks.pairing import Pairing
 from probes.checks.repeats import Repeats
 from probes.checks.scored_padding import ScoredPadding
@@ -98,4 +99,5 @@ RULES: tuple[Check[Experiment], ...] = (
     OverSamples(),
     StaleCache(),
     IgnoredStart(),
+    PaddingPick(),
 )
