@@ -143,3 +143,11 @@ def last_pick(picks: Iterable[Pick], before: Shown, after: int = -1) -> Pick | N
     """The last time before a tensor was shown that anything with a gradient was indexed."""
     found = [p for p in picks if after < p.order < before.order and p.source.requires_grad]
     return found[-1] if found else None
+
+
+def site_of(experiment: Experiment, seen: Alive, order: int) -> str:
+    """The module whose code was at work then: what calls, or gives, what is shown next."""
+    later = next((each for each in seen.shown if each.order > order), None)
+    if later is None or (later.module == seen.root and later.kind is Kind.INPUT):
+        return "<loss>"
+    return came_about(later.kind, later.module, experiment.subject.model).site

@@ -49,6 +49,7 @@ from probes.checks.unreachable_label import UnreachableLabel
 from probes.checks.unread_state import UnreadState
 from probes.checks.unregistered import Unregistered
 from probes.checks.unused_input import UnusedInput
+from probes.checks.view_for_transpose import ViewForTranspose
 from probes.experiment import Experiment
 from probes.finding import Check
 
@@ -100,4 +101,5 @@ RULES: tuple[Check[Experiment], ...] = (
     StaleCache(),
     IgnoredStart(),
     PaddingPick(),
+    ViewForTranspose(),
 )

@@ -9,8 +9,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from probes.alive import Alive, alive
-from probes.bus import every_module
+from probes.alive import Alive, alive, site_of
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
 from probes.hidden import Hidden
@@ -61,7 +60,7 @@ class PaddingPick:
     def _finding(
         self, experiment: Experiment, seen: Alive, pick: Pick, mask: Hidden, hits: Tensor
     ) -> Finding:
-        site = _site(experiment, seen, pick)
+        site = site_of(experiment, seen, pick.order)
         rows = sorted({int(row[0]) for row in hits.nonzero()})
         lengths = mask.keep.sum(1)
         finding = Finding(
@@ -109,13 +108,3 @@ def _hits(seen: Alive, pick: Pick, keep: Tensor) -> Tensor | None:
     if grad is None:
         return None
     return hidden & (grad.reshape(*hidden.shape, -1) != 0).any(-1)
-
-
-def _site(experiment: Experiment, seen: Alive, pick: Pick) -> str:
-    """The module whose code picks: the nearest around what comes next; the model without one."""
-    modules = [name for name, _ in every_module(experiment.subject.model)]
-    later = [each for each in seen.shown if each.order > pick.order]
-    if not later:
-        return "<loss>"
-    parent = later[0].module.rpartition(".")[0] if later[0].kind == "input" else later[0].module
-    return parent if parent in modules else modules[0]
