@@ -201,5 +201,10 @@ def _equal(one: Any, two: Any) -> bool:
             return False
         if one.layout is not torch.strided or two.layout is not torch.strided:
             return True  # a sparse buffer: not known to change
-        return bool(((one == two) | ((one != one) & (two != two))).all())
+        return torch.equal(_bytes(one), _bytes(two))
     return type(one) is type(two) and not isinstance(one, Tensor) and bool(one == two)
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Its bits, since not every number format can be compared."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -23,6 +23,7 @@ from probes.loop import Loop
 from probes.one_step import made, take_step
 from probes.recurrence import Calls, Recurrent
 from probes.replay import RandomState
+from probes.seeding import kept_random_state
 from probes.subject import Batch
 
 Outputs = Mapping[str, Tensor]
@@ -182,7 +183,9 @@ def noise_of(one: Outputs, two: Outputs) -> float:
 def other_batches(experiment: Experiment) -> Iterator[Batch]:
     """Batches of as many samples and other content: what comes next, or copies of one sample."""
     size, keys = experiment.size, leaves(experiment.batch).keys()
-    for batch in islice(experiment.subject.batches, 1, 1 + OTHERS):
+    with kept_random_state():  # a loader draws from it
+        following = list(islice(experiment.subject.batches, 1, 1 + OTHERS))
+    for batch in following:
         count = sample_count(batch, experiment.layout) or 0
         if leaves(batch).keys() == keys and count >= size:
             whole = count == size or not size

@@ -175,10 +175,13 @@ def equal(one: Tensor, two: Tensor) -> bool:
 
 
 def flows(start: Tensor, end: Tensor) -> bool:
-    """Whether a gradient flows from the end back to the start."""
+    """Whether a gradient flows from the end back to the start, or that cannot be told."""
     if end is start:
         return start.requires_grad
     if not end.requires_grad or not start.requires_grad:
         return False
-    (grad,) = torch.autograd.grad(end.sum(), start, retain_graph=True, allow_unused=True)
+    try:
+        (grad,) = torch.autograd.grad(end.sum(), start, retain_graph=True, allow_unused=True)
+    except RuntimeError:  # such as of a tensor that was written in place since
+        return True
     return grad is not None and bool((grad != 0).any())

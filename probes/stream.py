@@ -8,6 +8,7 @@ from torch import Tensor
 
 from probes.batch import leaves
 from probes.experiment import Experiment
+from probes.seeding import kept_random_state
 from probes.subject import Batch
 
 LOOKED = 4  # batches
@@ -21,7 +22,8 @@ def is_stream(experiment: Experiment) -> bool:
     Of ids: the label of a row's last place is the first id of the row in the next batch, or the
     last id itself is. Of numbers: a row begins near where it ended, and not near other rows.
     """
-    batches = list(islice(experiment.subject.batches, LOOKED))
+    with kept_random_state():
+        batches = list(islice(experiment.subject.batches, LOOKED))
     pairs = list(pairwise(batches))
     return bool(pairs) and all(_goes_on(one, two) for one, two in pairs)
 

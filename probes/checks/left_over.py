@@ -341,7 +341,7 @@ def _follows(one: object, two: object, size: int) -> bool:
     if one.shape != two.shape:
         pairs = [(a, b) for a, b in zip(one.shape, two.shape, strict=True) if a != b]
         return pairs == [(size, size - 1)]
-    moved = one != two
+    moved = one.double() != two.double()
     return bool(moved.any()) and any(
         n == size and not bool(moved.narrow(axis, 0, n - 1).any())
         for axis, n in enumerate(one.shape)

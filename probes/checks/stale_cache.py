@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -47,6 +47,7 @@ class StaleCache:
     code: ClassVar[str] = "STA008"
     rule: ClassVar[str] = "stale-cache"
     family: ClassVar[Literal["check"]] = "check"
+    slow: ClassVar[bool] = True
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Nothing."""
@@ -203,10 +204,11 @@ def _shorter(experiment: Experiment) -> Batch | None:
     length = lengths.pop()
     counts = {mask.key for mask in experiment.layout.masks if mask.means == "length"}
 
-    def cut(path: str, leaf: Tensor) -> Tensor:
+    def cut(path: str, leaf: Any) -> Any:
         if path in places:
             return leaf[:, :-1].contiguous()
-        return leaf.clamp(max=length - 1) if path in counts else leaf
+        counted = path in counts and isinstance(leaf, Tensor)
+        return leaf.clamp(max=length - 1) if counted else leaf
 
     return map_leaves(experiment.batch, cut)
 
