@@ -21,7 +21,7 @@ from probes.subject import Batch
 SAMPLES = 4  # are enough: what is wrong with a gradient is wrong for each
 STEPS = (1e-4, 1e-5, 1e-6)  # of a parameter's size; the first that is smooth enough counts
 SMOOTH = 1e-3  # two steps, one half of the other, give slopes as near as this
-APART = 1e-2  # from so large a share of the slope on, two slopes are not the same
+APART = 2e-3  # from so large a share of the slope on, two slopes are not the same
 NOISE = 1e-14  # what rounding does to a loss in float64, as a share of it
 
 Direction = Mapping[str, Tensor]

@@ -1,0 +1,148 @@
+"""Wiring that is no case of its own: what is said of it, where, and what is left unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from probes import Subject
+from probes.checking import check, chosen
+from probes.finding import Finding, Verdict
+from probes.seeding import seed_everything
+
+Batch = dict[str, Tensor]
+Map = Callable[[Tensor], Tensor]
+
+
+class Between(nn.Module):
+    """Something between two layers."""
+
+    def __init__(self, function: Map) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class Net(nn.Module):
+    def __init__(self, between: Map) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(8, 16)
+        self.between = Between(between)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.between(self.encoder(x)))
+        return logits
+
+
+def found(code: str, between: Map, loss: Callable[[nn.Module, Batch], Tensor]) -> list[Finding]:
+    seed_everything(0)
+    chance = torch.Generator().manual_seed(0)
+    batch = {"x": torch.randn(12, 8, generator=chance), "labels": torch.arange(12) % 3}
+    subject = Subject(
+        Net(between), [batch], loss, lambda m: torch.optim.Adam(m.parameters(), lr=1e-3)
+    )
+    return list(check(subject, chosen([code])).findings)
+
+
+def entropy(model: nn.Module, batch: Batch) -> Tensor:
+    return F.cross_entropy(model(batch["x"]), batch["labels"])
+
+
+class Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return -0.5 * grad
+
+
+class Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+def by_data(x: Tensor) -> Tensor:
+    return x / x.data.norm(dim=1, keepdim=True)
+
+
+def by_item(x: Tensor) -> Tensor:
+    return torch.tanh(x / x.std().item())
+
+
+def by_copy(x: Tensor) -> Tensor:
+    return x * torch.tensor(x.tolist()).tanh()
+
+
+def without_gradient(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return x.tanh()
+
+
+@pytest.mark.parametrize("between", [by_data, by_item, by_copy, without_gradient])
+def test_what_cuts_the_way_back_is_followed_to_its_module(between: Map) -> None:
+    (one,) = found("WIR011", between, entropy)
+    assert (one.verdict, one.site, one.phase) == (Verdict.WARN, "between", "backward")
+    if between in (by_data, without_gradient):
+        assert one.source is not None
+        line = between.__code__.co_firstlineno + 1
+        assert one.source.endswith(f"test_wiring.py:{line}")
+
+
+@pytest.mark.parametrize(
+    ("between", "words"),
+    [
+        (Reversed.apply, "-0.5 times the derivative, a reversal"),
+        (Rounded.apply, "a straight-through estimator"),
+        (lambda x: F.gumbel_softmax(x, hard=True), "a straight-through estimator"),
+        (lambda x: x + x.detach() * x.sigmoid(), "`detach` cuts one of its ways back"),
+    ],
+)
+def test_a_backward_that_is_made_up_on_purpose_is_a_note(between: Map, words: str) -> None:
+    (one,) = found("WIR011", between, entropy)
+    assert one.verdict is Verdict.NOTE
+    assert words in one.message
+
+
+@pytest.mark.parametrize("between", [F.relu, F.dropout, lambda x: x.amax(1, True) * x.abs()])
+def test_kinks_and_draws_are_no_false_alarm(between: Map) -> None:
+    assert found("WIR011", between, entropy) == []
+
+
+def picked(logs: Map) -> Callable[[nn.Module, Batch], Tensor]:
+    return lambda model, batch: F.nll_loss(logs(model(batch["x"])), batch["labels"])
+
+
+@pytest.mark.parametrize(
+    ("code", "loss", "verdict"),
+    [
+        ("WIR012", picked(lambda x: x.softmax(-1).log()), Verdict.WARN),
+        ("WIR012", picked(lambda x: (1 - torch.sigmoid(x)).log()), Verdict.WARN),
+        ("WIR012", picked(lambda x: torch.sigmoid(x).log()), Verdict.NOTE),
+        ("WIR012", picked(lambda x: x.softmax(-1).clamp(min=1e-8).log()), None),
+        ("WIR013", picked(lambda x: x), Verdict.FAIL),
+        ("WIR013", picked(lambda x: x.softmax(-1)), Verdict.FAIL),
+        ("WIR013", picked(lambda x: x.log_softmax(0)), Verdict.FAIL),
+        ("WIR013", picked(lambda x: x.log_softmax(-1)), None),
+        ("WIR014", picked(lambda x: x.log_softmax(0)), Verdict.WARN),
+        ("WIR014", picked(lambda x: x.log_softmax(-1)), None),
+    ],
+)
+def test_what_a_loss_is_given(
+    code: str, loss: Callable[[nn.Module, Batch], Tensor], verdict: Verdict | None
+) -> None:
+    assert [one.verdict for one in found(code, F.relu, loss)] == ([verdict] if verdict else [])
