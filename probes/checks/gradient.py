@@ -110,6 +110,8 @@ class Gradient:
             )  # fmt: skip
         if place is not None and place.slope.flat:
             return self._said(Verdict.NOTE, bad, place, None, f"what follows {JUMPS}")
+        if place is None and bad.slope.back != 0:
+            return self._said(Verdict.NOTE, bad, None, None, "no call of a module shows where")
         nothing = place is not None and place.slope.back == 0
         return self._said(
             Verdict.WARN, bad, place, None,
