@@ -68,7 +68,7 @@ class Gradient:
         gradient, groups = exact.gradient(), _groups(experiment)
         found, kept = [], []
         for name, parameters in groups.items():
-            way = direction(parameters, 0)
+            way = _still(exact, direction(parameters, 0))
             slope = exact.along(way, dot(gradient, way))
             kept.append([slope.back, float("nan") if slope.real is None else slope.real])
             if not slope.agree and _disagrees_again(exact, gradient, parameters):
@@ -193,10 +193,19 @@ def _groups(experiment: Experiment) -> dict[str, dict[str, Tensor]]:
     return found
 
 
+def _still(exact: Exact, way: Direction) -> Direction:
+    """The direction, but for padding rows of embeddings, which get no gradient by design."""
+    for name, module in exact.model.named_modules():
+        rows = way.get(f"{name}.weight" if name else "weight")
+        if rows is not None and getattr(module, "padding_idx", None) is not None:
+            rows[module.padding_idx] = 0
+    return way
+
+
 def _disagrees_again(
     exact: Exact, gradient: Mapping[str, Tensor | None], parameters: Mapping[str, Tensor]
 ) -> bool:
-    ways = [direction(parameters, seed) for seed in range(1, WAYS)]
+    ways = [_still(exact, direction(parameters, seed)) for seed in range(1, WAYS)]
     return not any(exact.along(way, dot(gradient, way)).agree for way in ways)
 
 
