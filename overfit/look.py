@@ -59,10 +59,11 @@ class Look:
     evaluated, trained: the loss in evaluation mode, and in the modes of training.
     hits, counts: the accuracies in the modes of training.
     noise: the deviation of that loss from call to call at fixed weights. moved: how far all
-    trained weights went, of their size. lost: where the input is lost. cuts: where the way back
-    is cut. parts: part of the loss to the gradient norm that it gives each module. mode_site:
-    the module whose mode alone moves the loss most, where the modes disagree. narrow, width: the
-    layer with the fewest outputs that is not the last, and how many it has.
+    trained weights went, of their size; size: their size now, of what it was. lost: where the
+    input is lost. cuts: where the way back is cut. parts: part of the loss to the gradient norm
+    that it gives each module. mode_site: the module whose mode alone moves the loss most, where
+    the modes disagree. narrow, width: the layer with the fewest outputs that is not the last, and
+    how many it has.
     """
 
     began_reading: float | None = None
@@ -76,6 +77,7 @@ class Look:
     lost: Lost | None = None
     cuts: tuple[Cut, ...] = ()
     parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    size: float | None = None
     mode_site: str | None = None
     narrow: str | None = None
     width: int | None = None
@@ -156,6 +158,7 @@ class Looker:
             counts=trained.counts if trained else {},
             noise=statistics.stdev(draws) if len(draws) > 1 else None,
             moved=self._moved(),
+            size=self._size(),
             lost=lost,
             cuts=_tried(lambda: cuts(self.subject, self.batches[0])) or (),
             parts=_tried(self._parts) or {},
@@ -230,6 +233,15 @@ class Looker:
             far += float((parameter.detach() - before).double().square().sum())
             size += float(before.double().square().sum())
         return math.sqrt(far / size) if size > 0 and math.isfinite(far) else None
+
+    def _size(self) -> float | None:
+        """The norm of all trained weights over what it was."""
+        now = before = 0.0
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and name in self.began:
+                now += float(parameter.detach().double().square().sum())
+                before += float(self.began[name].double().square().sum())
+        return math.sqrt(now / before) if before > 0 and math.isfinite(now) else None
 
     def _parts(self) -> dict[str, dict[str, float]]:
         """Part of the loss to the gradient norm that it gives each module with parameters."""

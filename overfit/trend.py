@@ -7,13 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from overfit.noise import swing
+
 LEAST = 8  # losses that tell a trend
+KEPT = 0.75  # of the power that a loss fell by, to call it one
+SURE = 3.0  # standard errors
+SEEN = 0.02  # of the loss: a fall from quarter to quarter
 STEADY = 0.98  # a quarter's fall over that of the quarter before, from which on it is a line
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
     """The means of the last three quarters of a course, and how many steps a quarter has.
+
+    error: the standard error of the difference of two such means, by the swings around a line.
 
     Each quarter's fall over that of the one before is taken to stay as it is: falls that stay the
     same are a line, and falls that shrink by a factor tend to a limit (Aitken's extrapolation).
@@ -23,6 +30,12 @@ class Trend:
     third: float
     last: float
     length: int
+    error: float = 0.0
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the last fall is larger than what swings around a line would make of it."""
+        return self.third - self.last > SURE * self.error
 
     @property
     def falls(self) -> float:
@@ -44,6 +57,25 @@ class Trend:
             return -math.inf
         return self.last - (self.third - self.last) * self.ratio / (1 - self.ratio)
 
+    def by_power(self, target: float) -> int | None:
+        """As `needed`, where the loss falls as a power of the steps; None where it does not.
+
+        The power of the last two quarters is at least `KEPT` of that of the two before, so that
+        the course is no approach to a limit, and the fall is `SEEN` or more.
+        """
+        if min(self.second, self.third, self.last, target) <= 0 or self.falls < SEEN:
+            return None
+        before = math.log(self.second / self.third) / math.log(2.5 / 1.5)
+        now = math.log(self.third / self.last) / math.log(3.5 / 2.5)
+        if now < KEPT * before or now <= 0:
+            return None
+        steps = 3.5 * self.length * (self.last / target) ** (1 / now)
+        return math.ceil(steps - 4 * self.length) if math.isfinite(steps) else None
+
+    def at_this_pace(self, target: float) -> int:
+        """How many more steps it would take at the pace of the last quarter."""
+        return math.ceil((self.last - target) / (self.third - self.last) * self.length)
+
     def needed(self, target: float) -> int | None:
         """How many more steps it would take to the target; None where it never comes there."""
         fall = self.third - self.last
@@ -52,7 +84,7 @@ class Trend:
         if fall <= 0 or self.limit >= target:
             return None
         if self.ratio >= STEADY:
-            return math.ceil((self.last - target) / fall * self.length)
+            return self.at_this_pace(target)
         left = 1 - (self.last - target) * (1 - self.ratio) / (fall * self.ratio)
         return math.ceil(math.log(left) / math.log(self.ratio) * self.length)
 
@@ -69,4 +101,5 @@ def trend(losses: Sequence[float], passes: int = 1) -> Trend | None:
     second, third, last = (
         fmean(rounds[len(rounds) - k * length : len(rounds) - (k - 1) * length]) for k in (3, 2, 1)
     )
-    return Trend(second, third, last, length * passes)
+    swings = max(swing(rounds[-length:]), swing(rounds[-2 * length : -length]))
+    return Trend(second, third, last, length * passes, swings * math.sqrt(2 / length))

@@ -26,8 +26,8 @@ class StepTooLarge:
     Told where it swings by `swings` of itself over the last half and rises in `rises` of its
     steps, at `times` of what the same weights give from call to call, and does not fall by
     `falling` a quarter. Or where the untrained model followed its input (`began`), the trained one
-    does not (`ended`), and the weights went `far` of their size or the loss rose by `spike`: the
-    first steps killed every unit.
+    does not at all (`ended`), and the weights kept `kept` of their size, so that it was no decay:
+    the steps killed every unit.
 
     Sick: `Adam(model.parameters(), lr=0.5)`.
     Healthy: the same with lr=0.005.
@@ -37,10 +37,9 @@ class StepTooLarge:
     rises: float = 0.2
     times: float = 6.0
     falling: float = 0.2
-    began: float = 1e-3
-    ended: float = 1e-4
-    far: float = 1.0
-    spike: float = 1.5
+    began: float = 1e-5
+    ended: float = 1e-6
+    kept: float = 0.7
     left: float = 0.05
 
     family: ClassVar[Literal["verdict"]] = "verdict"
@@ -66,14 +65,15 @@ class StepTooLarge:
             return False
         if look.began_reading < self.began or look.reading > self.ended:
             return False
-        high = max(curves.losses[: max(2, len(curves.losses) // 4)])
-        return high > self.spike * abs(curves.start) or (look.moved or 0.0) > self.far
+        return look.size is None or look.size >= self.kept  # decay kills as well
 
     def _jumps(self, curves: Curves) -> bool:
         half, course = _last_half(curves), trend(curves.losses, curves.passes)
         look = curves.look
         if course is None or look is None or len(half) < 8 or not curves.left > self.left:
             return False
+        if look.reading is not None and look.reading <= self.ended:
+            return False  # it is blind, and that is another matter
         mean = abs(fmean(half)) or 1.0
         wild = swing(half) / mean
         up = sum(b > a for a, b in pairwise(half)) / (len(half) - 1)

@@ -33,8 +33,9 @@ class StuckOnFloor:
 
     same: float = 1e-4
     moved: float = 1e-4
-    learned: float = 1e-3
+    learned: float = 0.05
     near: float = 0.05
+    shrunk: float = 0.5
     falling: float = 0.02
 
     family: ClassVar[Literal["verdict"]] = "verdict"
@@ -146,6 +147,8 @@ class StuckOnFloor:
             module = f" in `{look.lost.site}`" if look.lost.site else ""
             place = f": the signal is lost at `{look.lost.op}`{module}{line}, whose output is the "
             place += "same for every input"
+        if look.size is not None and look.size < self.shrunk:
+            place += f"; the weights shrank to {look.size:.2g} of their size, as decay makes them"
         return (
             f"{where} is blind, and stuck on the floor {name}{place}; exchanging the inputs "
             f"between the samples moves the loss by {look.reading:.2g} of itself; {told}."

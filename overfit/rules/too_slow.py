@@ -21,14 +21,16 @@ class TooSlow:
 
     It fell by `falling` or more from the third quarter to the last, and, each quarter's fall over
     the one before staying as it is, comes to `target` of what there was to learn within `most`
-    times the steps that it had. How many that would be is extrapolated, and said to be so. A fall
-    that shrinks towards a limit above the target is no matter of steps.
+    times the steps that it had. How many that would be is extrapolated, and said to be so: along
+    a line, towards a limit, or as a power of the steps. A fall that shrinks towards a limit above
+    the target is no matter of steps, unless it is `fast` and no fewer samples were memorised.
 
     Sick: `Adam(model.parameters(), lr=1e-5)`.
     Healthy: the same with lr=1e-2.
     """
 
     falling: float = 0.002
+    fast: float = 0.05
     target: float = 0.05
     with_heads: float = 0.15
     most: float = 100.0
@@ -56,14 +58,22 @@ class TooSlow:
     def needed(self, curves: Curves) -> int | None:
         """How many more steps it would take, extrapolated; None where it does not lack steps."""
         course = trend(curves.losses, curves.passes)
-        if course is None or course.falls < self.falling:
+        if course is None or course.falls < self.falling or not course.is_sure:
             return None
         share = self.with_heads if curves.heads else self.target
         room = max(curves.unread - curves.least, 0.0)
         more = course.needed(curves.least + share * room)
+        if more is None:
+            more = course.by_power(curves.least + share * room)
+        if more is None and course.falls >= self.fast and not self._fewer_known(curves):
+            more = course.at_this_pace(curves.least + share * room)
         if more == 0:  # the loss is low enough, and heads still gain
             more = len(curves.losses) if _gains(curves) or not curves.heads else None
         return more if more is not None and more <= self.most * curves.budget else None
+
+    def _fewer_known(self, curves: Curves) -> bool:
+        """Whether a suite of fewer samples was memorised, so that time may not be what it lacks."""
+        return any(self.unless[0].holds(each) for each in curves.smaller)
 
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One finding where it is too slow."""

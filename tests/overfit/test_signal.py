@@ -1,0 +1,114 @@
+"""Where the input is lost, where the way back is cut, and the look that says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from overfit.cuts import cuts
+from overfit.look import Look, Looker, kept_start
+from overfit.lost import where_lost
+from probes import Subject
+
+BATCH = (torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
+
+
+class Net(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.body, self.head, self.how = nn.Linear(4, 8), nn.Linear(8, 3), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "no_grad":
+            with torch.no_grad():
+                return self.head(self.body(x))  # type: ignore[no-any-return]  # no_grad
+        seen = self.body(x)
+        if self.how == "detach":
+            seen = seen.detach()  # detach
+        if self.how == "zero":
+            seen = seen * 0  # zero
+        if self.how == "first":
+            seen = seen[:1].expand_as(seen)
+        return self.head(seen)  # type: ignore[no-any-return]
+
+
+def subject(how: str) -> Subject:
+    torch.manual_seed(0)
+    return Subject(
+        Net(how),
+        [BATCH],
+        lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]),
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+    )
+
+
+def line(mark: str) -> str:
+    rows = Path(__file__).read_text().splitlines()
+    return f"test_signal.py:{next(i for i, row in enumerate(rows, 1) if row.endswith(f'# {mark}'))}"
+
+
+def test_a_detach_is_named_with_its_line_and_what_it_cuts_off() -> None:
+    (cut,) = cuts(subject("detach"), BATCH)
+    assert (cut.op, cut.parameters) == ("detach", ("body.weight", "body.bias"))
+    assert str(cut.source).endswith(line("detach"))
+
+
+def test_no_grad_cuts_what_runs_inside() -> None:
+    own = subject("no_grad")
+    with torch.no_grad():
+        loss = own.loss(own.model, BATCH)
+    assert not loss.requires_grad  # nothing has a gradient, so that no step could be taken
+    assert cuts(subject("none"), BATCH) == ()
+
+
+def test_the_operator_that_loses_the_input_is_named() -> None:
+    lost = where_lost(subject("zero"), BATCH, ("0",))
+    assert lost is not None
+    assert lost.op == "mul"
+    assert str(lost.source).endswith(line("zero"))
+    assert where_lost(subject("none"), BATCH, ("0",)) is None
+
+
+def test_the_look_measures_what_a_blind_model_reads_and_changes_nothing() -> None:
+    own = subject("zero")
+    began = kept_start(own.model)
+    random = torch.get_rng_state()
+    look = Looker(own, [BATCH], began).look()
+    assert look.reading == look.began_reading == 0.0
+    assert (look.moved, look.size, look.noise) == (0.0, 1.0, 0.0)
+    assert look.evaluated == pytest.approx(look.trained)
+    assert all(torch.equal(own.model.state_dict()[name], began[name]) for name in began)
+    assert all(each.grad is None for each in own.model.parameters())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert Look.from_json(look.as_json()) == look
+    seeing = subject("none")
+    reading = Looker(seeing, [BATCH], kept_start(seeing.model)).look().reading
+    assert reading is not None
+    assert reading > 1e-3
+
+
+def test_a_module_whose_mode_moves_the_loss_is_named() -> None:
+    own = subject("none")
+    own.model.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
+    look = Looker(own, [BATCH], kept_start(own.model)).look()
+    assert look.mode_site == "body.1"
+    assert (look.narrow, look.width) == ("body.0", 8)
+
+
+def test_a_loss_that_raises_without_gradients_leaves_out_what_needs_it() -> None:
+    def penalised(model: nn.Module, batch: Any) -> Tensor:
+        x = batch[0].requires_grad_()
+        loss = F.cross_entropy(model(x), batch[1])
+        return loss + torch.autograd.grad(loss, x, create_graph=True)[0].square().sum()
+
+    own = Subject(
+        Net("none"), [BATCH], penalised, lambda m: torch.optim.SGD(m.parameters(), lr=0.1)
+    )
+    look = Looker(own, [(BATCH[0].clone(), BATCH[1])], kept_start(own.model)).look()
+    assert look.reading is None
+    assert look.moved == 0.0
