@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -74,10 +76,38 @@ def around(model: Parser, batches: Iterable[Batch]) -> Subject:
         clip_norm=config.clip_norm if whole and config.clip == "all" else None,
         parts={"key": key, "db": db},
         metrics=METRICS,
+        interventions=dict(_switches(config, corpus, faults)),
         describe=describe,
         layout=layout(model.collate),
         group="database",
     )
+
+
+SWITCHES = (
+    *("clip", "loss", "reduction", "softmax", "bert_frozen", "pooling", "pre_transform"),
+    *("transformer_layers", "merge", "pre_turn", "state_pooling", "state_mask", "fusion"),
+    *("attend_utterance", "attention_mask", "hard_attention", "join_input", "unit_score"),
+    *("keyword_init", "attend_units", "residual"),
+)
+"""What `--why` turns back to what it is in the model that memorises, one at a time."""
+
+
+def _switches(
+    config: Config, corpus: Corpus, faults: Faults
+) -> Iterator[tuple[str, Callable[[Subject], Subject]]]:
+    """A variant for every switch that is not as it should be, and for every planted fault."""
+    sound = Config()
+    for name in SWITCHES:
+        if getattr(config, name) != getattr(sound, name):
+            other = replace(config, **{name: getattr(sound, name)})
+            yield f"{name}={getattr(sound, name)}", partial(_variant, other, corpus, faults)
+    for name in faults.planted:
+        healed = replace(faults, **{name: getattr(Faults(), name)})
+        yield f"without {name}", partial(_variant, config, corpus, healed)
+
+
+def _variant(config: Config, corpus: Corpus, faults: Faults, _: Subject) -> Subject:
+    return subject(config, corpus, faults)
 
 
 def _moves(config: Config) -> bool:

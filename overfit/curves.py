@@ -10,6 +10,7 @@ from statistics import fmean, median
 from overfit.ceilings import PREFIX, SOFT, Ceiling
 from overfit.floors import Floor
 from overfit.look import Look
+from overfit.noise import interval
 from overfit.plan import Ending
 from probes.finding import Finding
 from probes.run import Run
@@ -32,6 +33,11 @@ class Accuracy:
     def last(self) -> float:
         """The share that was right at the last evaluation."""
         return self.hits[-1] / self.counts[-1]
+
+    @property
+    def told(self) -> str:
+        """The last evaluation with its count and Wilson's interval."""
+        return interval(self.hits[-1], self.counts[-1])
 
     def __str__(self) -> str:
         return f"{self.hits[-1]:.10g} of {self.counts[-1]:.10g}"

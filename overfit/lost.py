@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from overfit.exchange import rolled
+from overfit.scoring import LOSSES
 from overfit.undisturbed import undisturbed
 from probes.batch import leaves
 from probes.layout import Layout
@@ -20,7 +21,7 @@ from probes.subject import Batch, Subject
 
 MOST = 20_000  # operators that are followed
 KEPT = 2**29  # bytes that are held on to
-NOTHING = 1e-6  # of a tensor's size: a difference that rounding may make
+NOTHING = 1e-5  # of a tensor's size: a difference that rounding may make
 MAKERS = ("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like")
 
 
@@ -47,7 +48,8 @@ def where_lost(subject: Subject, batch: Batch, keys: Sequence[str]) -> Lost | No
     for trace, fed in ((first, batch), (second, other)):
         with undisturbed(subject.model), torch.no_grad(), trace:
             subject.loss(subject.model, fed)
-    return second.last if len(first.marks) < MOST and not second.parted else None
+    found = second.last if len(first.marks) < MOST and not second.parted else None
+    return None if found is not None and found.op in LOSSES.values() else found
 
 
 def _moved(before: Batch, after: Batch) -> dict[int, bool]:

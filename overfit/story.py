@@ -10,7 +10,7 @@ from nan_watch.causes import RULES as CAUSES
 from nan_watch.rules import RULES as HEALTH
 from overfit.outcome import outcome
 from overfit.rules import RULES
-from overfit.suites import read_suites
+from overfit.suites import note_floors, read_suites
 from probes import strict_json
 from probes.finding import Finding, Judgement, Verdict, judge
 from probes.run import Run
@@ -37,6 +37,7 @@ def story(folder: Path) -> Judgement:
         watched, found = _of_watch(suite.part.judgement), outcome(suite.curves)
         whole, place = watched + found, suite.part.folder
         strict_json.write(place / "findings.json", whole.as_json(place.name))
+        note_floors(suite)
         if suite.leads:
             seen, outcomes = seen + watched, outcomes + found
     seen = _once(seen + judge(HEALTH, Run(folder)))

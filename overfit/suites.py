@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from nan_watch.rules import RULES as HEALTH
 from overfit.curves import Curves, read_curves
 from overfit.floors import BLIND, Floor
+from probes import strict_json
 from probes.finding import Finding, judge
 from probes.run import Run
 
@@ -66,15 +68,28 @@ def _tries(tries: Sequence[tuple[Run, Curves]], of: Curves) -> Mapping[tuple[str
 
 def _blind(part: Run | None, of: Curves) -> dict[str, Any]:
     """The floors with those of the model trained blind, or why there are none."""
-    if part is None:
+    if part is None or any(each.name == BLIND for each in of.floors):
         return {}
     if part.facts["settings"].get("ended") == "died":
         said = str(part.facts["settings"].get("said")).partition(": ")[2]
+        if f"nothing was trained blind: {said}" in of.unjudged:
+            return {}
         return {"unjudged": (*of.unjudged, f"nothing was trained blind: {said}")}
     curves = read_curves(part)
     if curves.ended not in ("steps", "memorised") or not curves.losses:
         return {}
     return {"floors": (*of.floors, *blind_floors(curves))}
+
+
+def note_floors(suite: Suite) -> None:
+    """The floors of the suite, blind training included, stand in its record's settings."""
+    facts = json.loads((suite.part.folder / "run.json").read_text(encoding="utf-8"))
+    known = [each.as_json() for each in suite.curves.floors]
+    said = list(suite.curves.unjudged)
+    before = facts["settings"]
+    if known != before.get("floors", []) or said != before.get("floors_not_judged", []):
+        facts["settings"] |= {"floors": known, "floors_not_judged": said}
+        strict_json.write(suite.part.folder / "run.json", facts)
 
 
 def blind_floors(curves: Curves) -> tuple[Floor, ...]:

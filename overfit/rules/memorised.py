@@ -73,7 +73,7 @@ class Memorised:
             fix="Nothing to mend here; go on with more data.",
             step=curves.steps[-1],
             evidence=(
-                *(Evidence(f"`{name}` right", str(head)) for name, head in curves.heads.items()),
+                *(Evidence(f"`{name}` right", head.told) for name, head in curves.heads.items()),
                 Evidence("loss at the start", curves.start),
                 Evidence("loss at the end", curves.end, anchor=curves.name),
             ),

@@ -98,6 +98,6 @@ class NotMemorised:
 
 def _evidence(curves: Curves) -> Iterator[Evidence]:
     for name, head in curves.heads.items():
-        yield Evidence(f"`{name}` right", head.hits[-1], head.counts[-1], step=head.steps[-1])
+        yield Evidence(f"`{name}` right", head.told, step=head.steps[-1])
     yield Evidence("loss at the start", curves.start)
     yield Evidence("loss at the end", curves.end, anchor=curves.name)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.collate import IGNORED
 from model.config import Config
+from model.faults import Faults
 from model.linearise import KEYWORDS
 from model.read import Corpus
 from model.subject import subject
@@ -170,3 +171,12 @@ def test_schedule_and_frozen_encoder(corpus: Corpus) -> None:
         rates.append(loop.optimizer.param_groups[0]["lr"])
         loop.step(take(next(iter(warm.batches)), [0], warm.layout))
     assert rates == pytest.approx([1e-3, 2e-3, 3e-3])
+
+
+def test_switches_and_faults_are_offered_one_at_a_time(corpus: Corpus) -> None:
+    assert subject(Config(**SMALL), corpus).interventions == {}
+    turned = Config(**SMALL, fusion="two_way", loss="key")
+    sick = subject(turned, corpus, Faults(softmax_then_log=True))
+    assert [*sick.interventions] == ["loss=sum", "fusion=three_way", "without softmax_then_log"]
+    other = sick.interventions["without softmax_then_log"](sick)
+    assert [*other.interventions] == ["loss=sum", "fusion=three_way"]
