@@ -56,11 +56,27 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a model is given: the batches, the keys of its inputs, whether it sees gold labels."""
+    """What a model is given: the batches, the keys of its inputs, whether it sees gold labels.
+
+    prefixes: the keys by which it sees them, each of which may begin with something of its own.
+    """
 
     batches: Sequence[Batch]
     keys: Sequence[str]
     prefixed: bool = False
+    prefixes: Sequence[str] = ()
+
+    def beginnings(self, batch: int, target: Target) -> list[tuple[Hashable, ...]]:
+        """What each sample of the batch shows before the first label that is scored."""
+        found = leaves(self.batches[batch])
+        count = len(target.pieces[batch].labels)
+        rows: list[tuple[Hashable, ...]] = [()] * count
+        spans = [(target.key, target.shift), *((key, 1) for key in self.prefixes)]
+        for key, length in spans:
+            leaf = found.get(key or "")
+            if self.prefixed and isinstance(leaf, Tensor) and leaf.ndim == 2 and length > 0:
+                rows = [(*a, *b) for a, b in zip(rows, leaf[:, :length].tolist(), strict=True)]
+        return rows
 
     def inputs(self, batch: int) -> list[bytes]:
         """What each sample of the batch gives the model, to the bit."""
@@ -157,9 +173,10 @@ def _contexts(target: Target, mine: Sequence[Tensor], read: Read) -> list[_Conte
     for number, (piece, places) in enumerate(zip(target.pieces, mine, strict=True)):
         count = len(piece.labels)
         inputs = read.inputs(number) or [b""] * count
+        begun = read.beginnings(number, target)
         for sample in range(count):
             for at, label in _labels(piece, places, sample, read.prefixed):
-                context = seen[inputs[sample], at]
+                context = seen[inputs[sample], begun[sample], at]
                 context.labels[label] += 1
                 context.samples.add(first + sample)
         first += count

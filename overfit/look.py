@@ -120,10 +120,10 @@ class Looker:
         look = Heads(self.subject, self.batches).evaluate()
         units = units_of(found, self.batches, self.layout)
         known, unknown = slots(found, units, look.hits, look.counts)
-        prefixed = any(
-            each.shift or prefix_keys(self.batches[0], each, self.layout) for each in found
-        )
-        read = Read(self.batches, self._keys_read(), prefixed)
+        before = [prefix_keys(self.batches[0], each, self.layout) for each in found]
+        prefixes = tuple(dict.fromkeys(key for keys in before for key in keys))
+        prefixed = bool(prefixes) or any(each.shift for each in found)
+        read = Read(self.batches, self._keys_read(), prefixed, prefixes)
         highest = {
             name: look.hits[name] / look.counts[name]
             for name in unknown + tuple(slot.head for slot in known)

@@ -134,6 +134,7 @@ def test_equal_prefixes_of_a_language_model_are_no_conflict_of_labels() -> None:
     found = facts({"ids": torch.tensor([[1, 2, 3], [1, 3, 2]])}, loss)
     (best,) = found.ceilings
     assert (best.name, best.accuracy) == (PREFIX, 0.75)
+    assert facts({"ids": torch.tensor([[1, 2, 3], [2, 3, 2]])}, loss).ceilings == ()
 
 
 def test_what_is_counted_and_never_scored() -> None:
