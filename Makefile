@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt
 JOBS ?= 2
 
-.PHONY: help report test test-slow check format rules screenshot bench clean
+.PHONY: help report log test test-slow check format rules screenshot bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ help: ## what can be made
 
 report: .venv/installed ## the main job: the specimen on 5 and 20 samples, judged, as one HTML file
 	@$(BIN)/whynan diagnose model.subject:hierarchical --sizes 5,20 --quick
+
+log: .venv/installed ## the experiment log of 2020, replayed; DATA=FOLDER with SParC adds a second leg; goes on where it was left
+	@$(BIN)/whynan notebook model.subject:log --quick --out runs/log$(if $(DATA),-data) --resume
 
 test: .venv/developed ## the fast tests
 	@$(BIN)/pytest -n $(JOBS) -q -m "not slow"

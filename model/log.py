@@ -80,14 +80,14 @@ def log() -> Notebook:
     """Every run of the log, in its order."""
     data = os.environ.get("DATA")
     entries, earlier = [], dict[object, str]()
-    for experiment in experiments():
+    for before, experiment in zip((None, *experiments()), experiments(), strict=False):
         same = earlier.setdefault(what_runs(experiment), experiment.name)
         second = experiment.entry in FULL
         entries.append(
             Entry(
                 name=experiment.name,
                 subject=partial(one_at_a_time, experiment),
-                settings=_stated(experiment),
+                settings=_set(experiment, before),
                 remark=experiment.remark,
                 notes=tuple(_notes(experiment, second and not data)),
                 together=partial(together, experiment),
@@ -110,6 +110,7 @@ def faults() -> Notebook:
             Entry(
                 name="+".join(planted.planted) or "none",
                 subject=partial(_planted, planted),
+                together=partial(_planted, planted, FEW),
                 suites={5: 200},
                 seeds=1,
             )
@@ -124,8 +125,10 @@ def _on(default: object) -> Any:
     return True if isinstance(default, bool) else 1
 
 
-def _planted(planted: Faults) -> Subject:
-    return specimen.subject(Config(), embedded(), planted)
+def _planted(planted: Faults, at_once: int = specimen.AT_ONCE) -> Subject:
+    corpus = embedded()
+    model = build(Config(), corpus, planted)
+    return specimen.around(model, specimen.batches(model.collate, corpus.interactions, at_once))
 
 
 def one_at_a_time(experiment: Experiment) -> Subject:
@@ -193,13 +196,23 @@ def what_runs(experiment: Experiment) -> object:
     return config, experiment.faults
 
 
-def _stated(experiment: Experiment) -> dict[str, Value]:
-    """What the entry says that it set; for the first, which says nothing, what is set later on."""
-    names = [name for name, mark in experiment.marks.items() if mark == "stated"]
-    if not names and experiment.entry == "1":
+def _set(experiment: Experiment, before: Experiment | None) -> dict[str, Value]:
+    """What the entry says that it set, and what else is not as in the run before.
+
+    The first run says nothing: of it is told what a later one sets.
+    """
+    config = experiment.config
+    if before is None:
         later = {name for each in experiments() for name, m in each.marks.items() if m == "stated"}
-        names = [each.name for each in fields(Config) if each.name in later]
-    return {name: getattr(experiment.config, name) for name in names}
+        return {f.name: getattr(config, f.name) for f in fields(Config) if f.name in later}
+    found: dict[str, Value] = {}
+    for name, mark in experiment.marks.items():
+        value = getattr(config, name)
+        if mark == "stated":
+            found[name] = value
+        elif value != getattr(before.config, name):
+            found[name] = f"{value}, {mark}"
+    return found
 
 
 def _notes(experiment: Experiment, without_data: bool) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -64,6 +65,8 @@ def main() -> None:
 
 def serve(run: Callable[[dict[str, Any], TextIO], int]) -> None:
     """`run` has done the job that the parent wrote; ends with the status that it returned."""
+    # a parent in the background may ignore Ctrl-C; a child must hear that its parent has ended
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     row = json.loads(_line())
     sys.argv = row["argv"]
     mouth = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")

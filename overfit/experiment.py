@@ -1,4 +1,4 @@
-"""One experiment of a notebook: checks, hunt, suites and course, each on a fresh subject."""
+"""One experiment of a notebook: hunt, checks, suites and course, each on a fresh subject."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class _Moves:
         looked_at = self.entry.together or self.entry.subject
         self._said("first step")
         first_step(self._fresh(looked_at))
+        self._hunt(self._fresh(looked_at))  # first: what is not finite it tells in a step or two
         self._checks(self._fresh(looked_at))
-        self._hunt(self._fresh(looked_at))
         for seed in range(self.tried.seed, self.tried.seed + self.entry.seeds_of(self.tried.quick)):
             for size, steps in sorted(self.entry.suites.items()):
                 self._suite(size, steps, seed)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ def gone(pid: int, within: float = 20.0) -> bool:
     return False
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [Path(sys.executable).with_name("whynan"), *arguments],
         cwd=folder,
@@ -72,6 +73,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **more,
     )
 
 
@@ -165,11 +167,20 @@ def test_a_run_that_was_interrupted_is_gone_on_with(tmp_path: Path, whynan: Whyn
     assert Run(twenty).complete
 
 
+def ignore_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what it runs with `&`
+
+
 @pytest.mark.slow
-def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [None, ignore_ctrl_c])
+def test_children_end_when_their_parent_is_killed(
+    tmp_path: Path, before: Callable[[], None] | None
+) -> None:
     write(tmp_path, during="time.sleep(0.02); Path(str(os.getpid())).touch()", lr=1e-9)
     process = start(
-        tmp_path, "overfit", "train.py:subject", "--sizes", "5", "--out", "run", "--steps", "100000"
+        tmp_path,
+        *("overfit", "train.py:subject", "--sizes", "5", "--out", "run", "--steps", "100000"),
+        preexec_fn=before,
     )
     await_steps(process, tmp_path / "run", parts=1, steps=9)
     process.kill()
