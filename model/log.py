@@ -58,11 +58,11 @@ WHAT: Mapping[str, str] = {
 }
 
 CODES: Mapping[str, tuple[str, ...]] = {
-    "softmax_then_log": ("NAN002",),
+    "softmax_then_log": ("NAN001", "WIR012"),
     "unit_index_offset": ("IDX001",),
-    "padded_rows_averaged": ("MSK004",),
+    "padded_rows_averaged": ("MSK005",),
     "misaligned": ("IDX001",),
-    "wrong_state": ("STA001",),
+    "wrong_state": ("STA002",),
 }
 """The codes that name each bug."""
 
