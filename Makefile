@@ -46,10 +46,14 @@ format: .venv/developed ## the style that `make check` demands
 rules: .venv/installed ## reports/RULES.md, from the rules' own text
 	@$(BIN)/python -m reports.rules
 
-screenshot: .venv/developed ## the README's picture, of a fresh run of the main job
-	@rm -rf runs/screenshot
-	@$(BIN)/whynan diagnose model.subject:hierarchical --sizes 5,20 --quick --out runs/screenshot
-	@$(BIN)/python -m reports.screenshot runs/screenshot/report.html reports/screenshot.png --height 900
+SHOT := runs/screenshot
+screenshot: .venv/developed ## the README's pictures, of a fresh run of the main job
+	@rm -rf $(SHOT)
+	@$(BIN)/whynan diagnose model.subject:hierarchical --sizes 5,20 --quick --out $(SHOT)
+	@$(BIN)/python -m reports.screenshot $(SHOT)/report.html reports/screenshot.png --height 900
+	@$(BIN)/python -m reports.screenshot $(SHOT)/report.html reports/screenshot-dark.png --height 900 --dark
+	@$(BIN)/python -m reports.screenshot $(SHOT)/report.html reports/screenshot-attention.png --height 900 \
+		--anchor overfit-20-seed0-attention-010
 
 bench: .venv/installed ## what the watch costs, beside other tools; some 15 minutes
 	@$(BIN)/whynan bench

@@ -96,10 +96,11 @@ class Names:
         self.alone = alone
         self.leaves = leaves(batch)
         keys = [*self.layout.names, *(key for mask in self.layout.masks for key in mask.hides)]
-        found = (self._column(key) for key in dict.fromkeys(keys))
+        found = (self.column(key) for key in dict.fromkeys(keys))
         self.columns = [column for column in found if column is not None]
 
-    def _column(self, key: str) -> Column | None:
+    def column(self, key: str) -> Column | None:
+        """What is known of the key's entries; None where they have neither names nor a mask."""
         leaf = self.leaves.get(key)
         names = self.layout.names.get(key)
         if not isinstance(leaf, Tensor):

@@ -49,6 +49,10 @@ class NamedArray:
     about: Mapping[str, Any]
 
 
+class NewerRecordError(RequestError):
+    """The record was written by a version of whynan that is newer than this one."""
+
+
 class Run:
     """Reads a run folder, complete or not."""
 
@@ -178,7 +182,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise RequestError(f"`{path}` is not JSON ({error}): the run cannot be read.") from error
     if facts.get("schema", 0) > SCHEMA:
-        raise RequestError(
+        raise NewerRecordError(
             f"`{path}` has schema {facts['schema']}, but this version of whynan reads up to "
             f"{SCHEMA}: upgrade whynan to read the run."
         )

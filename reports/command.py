@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -14,9 +15,19 @@ from probes.errors import RequestError
 
 if TYPE_CHECKING:
     from probes.attention import AttentionMap
+    from probes.record import Recorder
+    from probes.subject import Batch, Subject
 
 Chosen = Annotated[str | None, typer.Option(help="Such as 0,3; all by default.")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+
+
+class Picture(StrEnum):
+    """What an attention map is drawn as."""
+
+    HTML = "html"
+    PNG = "png"
+    SVG = "svg"
 
 
 def attention(
@@ -27,6 +38,19 @@ def attention(
     ] = None,
     layers: Chosen = None,
     heads: Chosen = None,
+    attribute: Annotated[
+        bool,
+        typer.Option(
+            "--attribute", help="Attribute decisions to the inputs too, by integrated gradients."
+        ),
+    ] = False,
+    at: Annotated[
+        str | None,
+        typer.Option(help="Place of the decision in the output, such as 0,2 for turn 0, step 2."),
+    ] = None,
+    format_: Annotated[
+        Picture, typer.Option("--format", help="The page, or a file of each map beside it.")
+    ] = Picture.HTML,
     out: Out = None,
     seed: Seed = 0,
     device: Device = None,
@@ -36,6 +60,7 @@ def attention(
     from probes.attention import attention_maps, write_attention
     from probes.batch import sample_count
     from probes.first_step import first_batch
+    from probes.progress import progress
     from probes.raised import asked_of_user
     from probes.record import Recorder, new_folder
     from reports import render
@@ -45,6 +70,9 @@ def attention(
         "layers": places("--layers", layers),
         "heads": places("--heads", heads),
     }
+    place = places("--at", at, each_once=False)
+    if place is not None and not attribute:
+        raise RequestError("`--at` names a decision to attribute: give `--attribute` with it.")
     share_cores(jobs)
     subject = prepare(address, seed, device)
     batch = first_batch(subject)
@@ -58,13 +86,55 @@ def attention(
     settings = {"part": "attention", "subject": address, **asked}
     recorder = Recorder(folder, seed=seed, device=device, settings=settings)
     drawn = write_attention(recorder, subject, subject.model, batch, **asked)
+    told = [f"{drawn} attention maps, each with its heads"]
+    if attribute:
+        with progress() as shown:
+            shown.add_task("attributions", total=None, said="")
+            told.append(_attributed(recorder, subject, batch, asked["samples"], place))
     recorder.close()
-    print(f"{drawn} attention maps, each with its heads")
+    print("\n".join(told))
     print(f"report: {render(folder)}")
+    if format_ is not Picture.HTML:
+        _pictures(folder, format_)
     done(folder)
 
 
-def places(option: str, words: str | None) -> list[int] | None:
+def _attributed(
+    recorder: Recorder,
+    subject: Subject,
+    batch: Batch,
+    samples: list[int] | None,
+    place: list[int] | None,
+) -> str:
+    """How many decisions were attributed; or why none, as the record then says as well."""
+    from probes.attribution_record import write_attributions
+    from probes.finding import ExperimentError
+
+    try:
+        count = write_attributions(recorder, subject, batch, samples or [0], place)
+    except ExperimentError as why:
+        recorder.note(no_attribution=str(why))
+        return f"no decision was attributed: {why}"
+    return f"{count} decisions attributed to what they rest on"
+
+
+def _pictures(folder: Path, kind: Picture) -> None:
+    """Every map of the run lies in its folder as a file."""
+    from probes.run import Run
+    from reports.figures.attention_file import save
+    from reports.reading.attention import read_attention
+    from reports.reading.stretches import stretches
+
+    missing: list[str] = []
+    for map_ in read_attention(stretches(Run(folder)), missing):
+        path = folder / f"{map_.name}.{kind.value}"
+        save(map_, path)
+        print(f"picture: {path}")
+    for words in missing:
+        print(words, file=sys.stderr)
+
+
+def places(option: str, words: str | None, each_once: bool = True) -> list[int] | None:
     """The numbers of `0,3`; None where nothing was asked. Raises RequestError where malformed."""
     if words is None:
         return None
@@ -74,7 +144,7 @@ def places(option: str, words: str | None) -> list[int] | None:
             f"`{option} {words}` is no list of numbers from 0 on: write them with commas between "
             f"them, such as `{option} 0,3`."
         )
-    return [int(part) for part in dict.fromkeys(parts)]
+    return [int(part) for part in (dict.fromkeys(parts) if each_once else parts)]
 
 
 def _check_samples(samples: Sequence[int] | None, count: int | None) -> None:

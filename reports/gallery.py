@@ -14,6 +14,7 @@ from reports.figures.png import packed
 ROOM, ALONE = 350_000, 3_400_000  # characters: beside other things, and of a page of their own
 SIDES = (64, 48, 32, 16)  # cells of a small picture, the first that leaves room for large ones
 MOST = 1500  # rows of head summaries in a page
+MISSES = 4  # large pictures that find no room before no other is tried
 FURNITURE = 6_000  # characters of a large picture beside its cells
 
 
@@ -38,16 +39,19 @@ class Gallery:
     names: dict[str, object]
 
 
-def gallery(maps: Sequence[Attention], room: int = ROOM) -> Gallery:
+def gallery(maps: Sequence[Attention], room: int = ROOM, every: bool = False) -> Gallery:
     """The maps that fit: every head small, the ones that matter large.
+
+    every: whether each head was asked for, so that all are large for as long as there is room.
 
     Those that look from one kind of thing at another stand before the others of their sample.
     The worst is drawn first, then the first and the last, then such maps, then all in order.
     """
     samples = list(dict.fromkeys(map_.sample for map_ in maps))
     maps = sorted(maps, key=lambda map_: (samples.index(map_.sample), not map_.crosses))
-    side = next((each for each in SIDES if _small(maps, each) < room / 2), SIDES[-1])
-    places, large = _chosen(maps, side, room)
+    sizes = ((side, _small(maps, side)) for side in SIDES)
+    side, small = next((each for each in sizes if each[1] < room / 2), (SIDES[-1], 0.0))
+    places, large = _chosen(maps, small or _small(maps, side), room, every)
     rows = 120 if len(places) <= 12 else 24
     drawn = {at: draw(maps[at], large.get(at, []), side, rows) for at in places}
     groups = tuple(
@@ -74,7 +78,7 @@ def _small(maps: Sequence[Attention], side: int) -> float:
 
 
 def _chosen(
-    maps: Sequence[Attention], side: int, room: int
+    maps: Sequence[Attention], small: float, room: int, every: bool
 ) -> tuple[list[int], dict[int, list[int]]]:
     """Places of the maps to draw, in order, and the heads that are drawn large."""
     worst = max(range(len(maps)), key=lambda at: maps[at].badness, default=0)
@@ -83,33 +87,41 @@ def _chosen(
     size: float = 0
     places: list[int] = []
     large: dict[int, list[int]] = {}
+    misses = 0
     for at in order:  # small pictures with the one large one that matters most, where it fits
-        size += draw(maps[at], [], side, 24).size
+        size += small / len(maps)
         if size > room and places:
             break
         places.append(at)
-    for at, head in _mattering(maps, places):
+    for at, head in _mattering(maps, places, every):
         cost = FURNITURE + packed(indices(maps[at].weights[head]))
-        if size + cost <= room or not large:
-            large.setdefault(at, []).append(head)
-            size += cost
+        if large and size + cost > room:
+            misses += 1
+            if misses == MISSES:  # nothing of this size will fit
+                break
+            continue
+        large.setdefault(at, []).append(head)
+        size += cost
     return sorted(places), large
 
 
-def _mattering(maps: Sequence[Attention], places: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Maps and heads worth a large picture, the most first: each map's worst, then a second."""
-    own = {at: list(_ranked(maps[at])) for at in places}
-    for turn in range(2):
+def _mattering(
+    maps: Sequence[Attention], places: Sequence[int], every: bool
+) -> Iterator[tuple[int, int]]:
+    """Maps and heads worth a large picture, the most first: each map's worst, then the others."""
+    own = {at: _ranked(maps[at], every) for at in places}
+    for turn in range(max(map(len, own.values()), default=0)):
         for at in places:
             if turn < len(own[at]):
                 yield at, own[at][turn]
 
 
-def _ranked(map_: Attention) -> Iterator[int]:
-    if not map_.flat:
-        yield map_.worst
-        if map_.sharpest != map_.worst:
-            yield map_.sharpest
+def _ranked(map_: Attention, every: bool) -> list[int]:
+    """The worst, then the sharpest; none where all are nearly even; all where they were asked."""
+    if map_.flat and not every:
+        return []
+    more = range(len(map_.heads)) if every else ()
+    return list(dict.fromkeys([map_.worst, map_.sharpest, *more]))
 
 
 def _heads(maps: Sequence[Attention], sample: str) -> Table:

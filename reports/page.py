@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from reports.reading.graphs import read_graphs
 from reports.reading.kept import read_kept
 from reports.reading.memory import read_memory
 from reports.reading.norms import Norms, read_clipping, read_gradients, read_updates
-from reports.reading.stretches import UNREADABLE, each, settings, stretches
+from reports.reading.stretches import UNREADABLE, Stretch, each, settings, stretches
 
 WORDS = {
     Verdict.OK: "Nothing found",
@@ -53,8 +53,8 @@ class Page:
     """Everything that a report says.
 
     verdict: None where nothing was judged. whole: false where attention was all that was asked
-    for. banners: what must be known before anything else.
-    missing: what could not be read or was never recorded.
+    for. asked: whether maps were asked for by layer or head. banners: what must be known before
+    anything else. missing: what could not be read or was never recorded.
     """
 
     run: str
@@ -62,6 +62,7 @@ class Page:
     word: str
     headline: str
     whole: bool
+    asked: bool
     banners: tuple[str, ...]
     cards: tuple[Card, ...]
     passed: tuple[str, ...]
@@ -91,14 +92,15 @@ def read_page(run: Run) -> Page:
     """
     missing: list[str] = []
     judgement, judged = _judgement(run, missing)
-    every = stretches(run)
+    every = stretches(run, missing)
     return Page(
         run=str(run.facts.get("run", run.folder.name)),
         verdict=judgement.verdict if judged else None,
         word=_word(run, judgement, judged),
         headline=_headline(run, judgement, judged),
         whole=not only_attention(run),
-        banners=tuple(_banners(run, judgement, judged)),
+        asked=any(settings(run).get(what) for what in ("layers", "heads")),
+        banners=tuple(_banners(run, every, judgement, judged)),
         cards=tuple(read_cards(judgement.findings, _sources(run, missing))),
         passed=judgement.passed,
         not_judged=tuple(Fact(each.code, each.why) for each in judgement.not_judged),
@@ -162,19 +164,24 @@ def _sources(run: Run, missing: list[str]) -> Mapping[str, tuple[SourceLine, ...
         return {}
 
 
-def _banners(run: Run, judgement: Judgement, judged: bool) -> Iterator[str]:
+def _banners(
+    run: Run, every: Sequence[Stretch], judgement: Judgement, judged: bool
+) -> Iterator[str]:
     steps = run.steps
     if not run.complete:
         reach = f"to step {steps[-1]}" if len(steps) else "before any step of its own was recorded"
         stopped = settings(run).get("interrupted")
         how = "was interrupted and is incomplete" if stopped else "is incomplete"
         yield f"This run {how}: its record reaches {reach}, and what follows rests on that."
-    cut = [name for name, part in run.parts if not part.complete]
+    cut = [name for name, part in every[1:] if not part.complete]
     if cut:
         yield f"Cut off before they were done: {', '.join(cut)}."
     broken = [found.code for found in judgement.findings if found.verdict is Verdict.BROKEN]
     if broken:
         yield f"A rule raised an exception and was not judged: {', '.join(broken)}."
+    why = settings(run).get("no_attribution")
+    if why:
+        yield f"No decision was attributed: {why}."
     if not judged and not only_attention(run):
         yield "This run holds no findings: nothing was judged. That is not to say that all is well."
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from probes.run import Run
+from probes.run import NewerRecordError, Run
 from reports.comparison import Comparison, facts_of
 from reports.figures import curves
 from reports.figures.figure import identifier
@@ -24,18 +24,23 @@ from reports.sections import LARGEST, fitting, later, sections
 from reports.sections import ROOM as OF_A_SECTION
 from reports.shelf import rows
 
-CARDS, ROWS, WORDS = 150, 400, 4000  # findings, rows of a table, characters of a fact
+CARDS, ROWS, WORDS = 150, 400, 4000  # findings, rows of a table, characters of one text
 SMALL = (1.0, 0.25, 0.05)  # shares of the rooms that are tried in turn
 
 
 def render(folder: Path) -> Path:
     """`report.html` in the run folder tells of the run; returns its path.
 
-    The same record gives the same bytes. Raises RequestError where the folder is no run folder.
+    The same record gives the same bytes. Of a record that is newer than this version the page
+    says so. Raises RequestError where the folder is no run folder.
     """
     report = folder / "report.html"
     fresh = report.with_name("report.html.new")
-    fresh.write_text(_text(Run(folder)), encoding="utf-8")
+    try:
+        text = _text(Run(folder))
+    except NewerRecordError as newer:
+        text = framed("unread.html", name=folder.name, why=str(newer))
+    fresh.write_text(text, encoding="utf-8")
     fresh.replace(report)
     return report
 
@@ -108,6 +113,7 @@ def _bounded(page: Page) -> tuple[Page, tuple[str, ...]]:
     parts = tuple((name, _few(facts)) for name, facts in page.parts[:ROWS])
     bounded = replace(
         page,
+        headline=_short(page.headline),
         cards=tuple(map(_short_card, page.cards[:CARDS])),
         passed=page.passed[:ROWS],
         not_judged=_few(page.not_judged),
@@ -121,21 +127,29 @@ def _bounded(page: Page) -> tuple[Page, tuple[str, ...]]:
 
 def _few(facts: Sequence[Fact]) -> tuple[Fact, ...]:
     """So many of them, none too long."""
-    return tuple(
-        fact
-        if len(fact.value) <= WORDS
-        else replace(fact, value=f"{fact.value[:WORDS]} … ({len(fact.value)} characters)")
-        for fact in facts[:ROWS]
-    )
+    return tuple(replace(fact, value=_short(fact.value)) for fact in facts[:ROWS])
 
 
 def _short_card(card: Card) -> Card:
-    return replace(card, evidence=card.evidence[:ROWS], story=card.story[:ROWS])
+    finding = card.finding
+    told = replace(finding, message=_short(finding.message), fix=_short(finding.fix))
+    evidence = tuple(
+        replace(each, what=_short(each.what), value=_short(each.value))
+        for each in card.evidence[:ROWS]
+    )
+    return replace(card, finding=told, evidence=evidence, story=card.story[:ROWS])
+
+
+def _short(words: str) -> str:
+    if len(words) <= WORDS:
+        return words
+    return f"{words[:WORDS]} … ({len(words)} characters)"
 
 
 def _laid_out(page: Page, share: float) -> str:
     before, behind = (tuple(which(page, int(OF_A_SECTION * share))) for which in (sections, later))
-    maps = gallery(page.attention, int((ROOM if page.whole else ALONE) * share))
+    room = int((ROOM if page.whole else ALONE) * share)
+    maps = gallery(page.attention, room, page.asked)
     figures = [f for s in (*before, *behind) for f in s.figures]
     figures += [figure for group in maps.groups for figure in group.figures]
     ids = {figure.id for figure in figures} | {card.id for card in page.cards}

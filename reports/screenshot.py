@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,6 +42,9 @@ def take(report: Path, out: Path, *, width: int, height: int, dark: bool, anchor
         raise RequestError(f"`{report}` was not found: name the report.html of a run folder.")
     program = browser()
     out = out.resolve()
+    if anchor:
+        _at(program, report, out, (width, height), dark, anchor)
+        return
     with tempfile.TemporaryDirectory() as profile:
         done = subprocess.run(
             [
@@ -52,7 +55,7 @@ def take(report: Path, out: Path, *, width: int, height: int, dark: bool, anchor
                 # 0 is dark, 1 is light
                 f"--blink-settings=preferredColorScheme={0 if dark else 1}",
                 f"--screenshot={out}",
-                report.resolve().as_uri() + (f"#{anchor}" if anchor else ""),
+                report.resolve().as_uri(),
             ],
             capture_output=True,
             text=True,
@@ -62,6 +65,32 @@ def take(report: Path, out: Path, *, width: int, height: int, dark: bool, anchor
     if not out.is_file():
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise RequestError(f"`{program}` took no picture of `{report}`: {last}")
+
+
+def _at(
+    program: str, report: Path, out: Path, size: tuple[int, int], dark: bool, anchor: str
+) -> None:
+    """The picture of what the address names: the browser by itself takes none after scrolling."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise RequestError(
+            "`playwright` was not found, which goes to an address in a page: `pip install "
+            "playwright`, or leave `--anchor` out."
+        ) from error
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        scheme: Literal["dark", "light"] = "dark" if dark else "light"
+        context = opened.new_context(
+            viewport={"width": size[0], "height": size[1]},
+            color_scheme=scheme,
+            reduced_motion="reduce",
+        )
+        page = context.new_page()
+        page.goto(f"{report.resolve().as_uri()}#{anchor}")
+        page.wait_for_timeout(500)
+        page.screenshot(path=out)
+        opened.close()
 
 
 def main(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-Weights = npt.NDArray[np.float64]
+Weights = npt.NDArray[np.floating]
 Marks = npt.NDArray[np.bool_]
 
 SPECIAL = frozenset({"[CLS]", "[SEP]", "<s>", "</s>", "<cls>", "<sep>", "<bos>", "<eos>"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Attention:
     """One recorded map.
 
@@ -40,65 +41,66 @@ class Attention:
     masked: Marks
     named: bool = False
 
-    @property
+    @cached_property
     def real(self) -> Marks:
         """(query,) neither padding nor masked."""
         return ~(self.query_padding | self.masked)
 
-    @property
+    @cached_property
     def on_padding(self) -> float:
         """The largest share of a query's weight that lies on padding; 0 where none can be told."""
         share = self.weights[:, self.real][:, :, self.key_padding].sum(-1)  # (head, query)
         return float(np.nan_to_num(share).max(initial=0))
 
-    @property
+    @cached_property
     def odd(self) -> int:
         """Queries, over heads, that hold a weight that is not finite."""
         return int((~np.isfinite(self.weights)).any(-1).sum())
 
-    @property
+    @cached_property
     def badness(self) -> float:
         """What makes a map worth a look: not finite first, masked rows, weight on padding."""
         masked = int((self.masked & ~self.query_padding).sum())
         return 1000.0 * self.odd + masked + self.on_padding
 
-    @property
+    @cached_property
     def crosses(self) -> bool:
         """Whether it looks from one kind of thing at another, such as SQL steps at db units."""
         return self.query_axis != self.key_axis and self.named
 
-    @property
+    @cached_property
     def largest(self) -> float:
         """The largest finite weight of a query that is neither padding nor masked."""
         found = self.weights[:, self.real]
         return float(np.where(np.isfinite(found), found, 0).max(initial=0))
 
-    @property
+    @cached_property
     def even(self) -> float:
         """The weight of each key, were it spread evenly over those that are neither."""
         return 1 / max(1, int((~(self.key_padding | self.hidden)).sum()))
 
-    @property
+    @cached_property
     def flat(self) -> bool:
         """Whether no query looks anywhere in particular, so that small pictures tell all."""
         return len(self.heads) > 1 and self.odd == 0 and self.largest < 2 * self.even
 
-    @property
+    @cached_property
     def entropies(self) -> npt.NDArray[np.float64]:
         """(head,) the mean entropy of a query in nats; NaN where no query is real."""
-        finite = np.where(np.isfinite(self.weights) & (self.weights > 0), self.weights, 1.0)
-        spread = -(finite * np.log(finite)).sum(-1)[:, self.real]  # (head, query)
+        found = self.weights[:, self.real]
+        finite = np.where(np.isfinite(found) & (found > 0), found, 1.0)
+        spread = -np.einsum("hqk,hqk->hq", finite, np.log(finite))  # (head, query)
         if not spread.shape[1]:
             return np.full(len(self.heads), np.nan)
         out: npt.NDArray[np.float64] = spread.mean(-1)
         return out
 
-    @property
+    @cached_property
     def sharpest(self) -> int:
         """The head whose queries look at the fewest keys."""
         return int(np.nan_to_num(self.entropies, nan=0.0).argmin())
 
-    @property
+    @cached_property
     def worst(self) -> int:
         """The head with the most weights that are not finite; failing that, the sharpest."""
         odd = (~np.isfinite(self.weights)).sum((1, 2))

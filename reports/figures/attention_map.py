@@ -158,7 +158,7 @@ def _queries(map_: Attention, left: float, top: float, side: float) -> Iterator[
 
 
 def _keys(map_: Attention, left: float, top: float, side: float) -> Iterator[Markup]:
-    for place in range(0, len(map_.keys), max(1, math.ceil(11 / side))):
+    for place in range(0, len(map_.keys), max(1, math.ceil(14 / side))):
         off = map_.key_padding[place] or map_.hidden[place]
         x, y = left + (place + 0.5) * side + 3, top - 5
         yield Markup('<text transform="translate({:.5g} {:.5g}) rotate(-50)"{}>{}</text>').format(

@@ -94,9 +94,7 @@ def draw(attribution: Attribution) -> Figure:
 
 def _line(source: Source, most: float) -> Markup:
     marks = Markup(" ").join(_mark(source, place, most) for place in range(len(source.values)))
-    return Markup('<p class="marked"><span class="label">{}</span> {}</p>').format(
-        source.key, marks
-    )
+    return Markup('<p class="marked"><code>{}</code> {}</p>').format(source.key, marks)
 
 
 def _mark(source: Source, place: int, most: float) -> Markup:

@@ -29,7 +29,7 @@ def read_attention(found: Sequence[Stretch], missing: list[str]) -> Iterator[Att
 def _map(part: str, name: str, run: Run) -> Attention:
     array = run.array(name)
     about = array.about
-    weights = np.asarray(array.values, np.float64)
+    weights = np.asarray(array.values, np.float32)
     heads, queries, keys = weights.shape
     if 0 in weights.shape:
         raise ValueError(f"its shape is {weights.shape}")

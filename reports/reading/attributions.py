@@ -17,19 +17,20 @@ PREFIX = ("attribution-", "conductance-")
 def read_attributions(found: Sequence[Stretch], missing: list[str]) -> Iterator[Attribution]:
     """Every decision with all of its sources, in the order of the record."""
     for part, run in found:
-        decisions: dict[str, list[NamedArray]] = {}
+        decisions: dict[tuple[str, str], list[NamedArray]] = {}
         for array in _arrays(PREFIX[0], part, run, missing):
-            decisions.setdefault(str(array.about.get("decision")), []).append(array)
-        for place, (decision, arrays) in enumerate(decisions.items()):
+            which = (str(array.about.get("sample")), str(array.about.get("decision")))
+            decisions.setdefault(which, []).append(array)
+        for place, ((_, decision), arrays) in enumerate(decisions.items()):
             about = arrays[0].about
             yield Attribution(
                 name=f"{part}-attribution-{place}" if part != "run" else f"attribution-{place}",
                 decision=decision,
                 sample=str(about.get("sample_name") or f"sample {about.get('sample')}"),
-                score=float(about["score"]),
-                baseline_score=float(about["baseline_score"]),
+                score=_number(about["score"]),
+                baseline_score=_number(about["baseline_score"]),
                 baseline=str(about.get("baseline", "")),
-                delta=float(about["delta"]),
+                delta=_number(about["delta"]),
                 steps=int(about.get("steps", 0)),
                 sources=tuple(map(_source, arrays)),
             )
@@ -54,14 +55,20 @@ def _arrays(prefix: str, part: str, run: Run, missing: list[str]) -> Iterator[Na
             try:
                 array = run.array(name)
                 if prefix == PREFIX[0]:
-                    _source(array), float(array.about["score"]), float(array.about["delta"])
-                    float(array.about["baseline_score"])
+                    _source(array)
+                    for name in ("score", "baseline_score", "delta"):
+                        _number(array.about[name])
                 elif len(array.labels.get("module", ())) != array.values.size:
                     raise ValueError("its modules are not as many as its values")
                 yield array
             except UNREADABLE as error:
                 why = f"({type(error).__name__}: {error})"
                 missing.append(f"array {name} of {part} cannot be read {why}")
+
+
+def _number(value: Any) -> float:
+    """A number that was not finite stands as null in the record."""
+    return float("nan") if value is None else float(value)
 
 
 def _source(array: NamedArray) -> Source:

@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from probes.errors import RequestError
 from probes.run import Run
 
 Stretch = tuple[str, Run]
 Found = TypeVar("Found")
 
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError)
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 
-def stretches(run: Run) -> list[Stretch]:
-    """The run as `run`, then its parts: suites by their size, after what has none."""
-    return [("run", run), *sorted(run.parts, key=_order)]
+def stretches(run: Run, missing: list[str] | None = None) -> list[Stretch]:
+    """The run as `run`, then its parts: suites by their size, after what has none.
+
+    missing: takes what is said of parts that cannot be read.
+    """
+    parts = []
+    for path in sorted((run.folder / "parts").glob("*/run.json")):
+        try:
+            parts.append((path.parent.name, Run(path.parent)))
+        except (RequestError, *UNREADABLE) as error:
+            if missing is not None:
+                missing.append(f"part {path.parent.name} cannot be read ({error})")
+    return [("run", run), *sorted(parts, key=_order)]
 
 
 def settings(run: Run) -> dict[str, object]:

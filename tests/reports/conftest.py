@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,95 @@ from probes.record import Recorder
 from reports import render
 
 STEPS, PARAMETERS = 200, 60
+HOSTILE = (
+    "</script><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>\"'&$"
+)
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Seen(HTMLParser):
+    """The elements of a page, and whether every one was closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: Counter[str] = Counter()
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.labels: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.handlers: list[str] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.tags["data" if given.get("type") == "application/json" else tag] += 1
+        if tag not in VOID:
+            self._open.append(tag)
+        if "id" in given:
+            self.ids[given["id"]] += 1
+        self.handlers += [name for name in given if name.startswith("on")]
+        self.labels += given.get("aria-labelledby", "").split()
+        if tag == "a":
+            self.links.append(given["href"])
+        else:
+            self.sources += [given[name] for name in ("src", "href") if name in given]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self._open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open[-1:] not in (["style"], ["script"]):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def _check(report: Path, limit: int = 2**20) -> Seen:
+    """What holds for any report."""
+    text = report.read_text(encoding="utf-8")
+    assert len(text.encode()) <= limit
+    seen = Seen(text)
+    assert [name for name, count in seen.ids.items() if count > 1] == []
+    inside = [link for link in seen.links if link.startswith("#")]
+    assert inside == seen.links
+    assert {link[1:] for link in inside} <= set(seen.ids)
+    assert set(seen.labels) <= set(seen.ids)
+    assert all(source.startswith(("data:image/png;base64,", "#")) for source in seen.sources)
+    assert seen.handlers == []
+    assert seen.tags["script"] == 1
+    assert seen.tags["h1"] == 1
+    assert "default-src 'none'" in text
+    assert not re.search(r"@import|url\((?!#)", text)
+    return seen
+
+
+@pytest.fixture
+def check() -> Callable[..., Seen]:
+    """Looks at a report, of which all must hold that holds for any, and returns what it saw."""
+    return _check
+
+
+@pytest.fixture
+def read() -> Callable[[str], Seen]:
+    """What a page holds, of which every element must be closed."""
+    return Seen
+
+
+@pytest.fixture
+def hostile() -> str:
+    """Text that is no markup, wherever it comes from."""
+    return HOSTILE
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +120,7 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
         part = suite(recorder, size)
         if size == 20:
             for place in range(40):
-                attention(part, place)
+                write_map(part, place)
         part.close()
     evidence = Evidence("loss", float("nan"), 1.0, "nats", 151, anchor="overfit-20-seed0")
     findings = (
@@ -75,7 +168,13 @@ def suite(recorder: Recorder, size: int, steps: int = STEPS) -> Recorder:
     return part
 
 
-def attention(part: Recorder, place: int, **changes: object) -> None:
+@pytest.fixture(scope="session")
+def attention() -> Callable[..., None]:
+    """Writes a map into a record."""
+    return write_map
+
+
+def write_map(part: Recorder, place: int, **changes: object) -> None:
     """A map of 4 heads, 16 steps and 30 units, the last two of them padding."""
     rng = np.random.default_rng(place)
     weights = rng.random((4, 16, 30)).astype(np.float32) ** 6

@@ -144,3 +144,35 @@ def test_light_is_light_and_dark_has_no_white_island(main_job: Path, tmp_path: P
         shares.append((grey > 200).mean())
     assert shares[0] > 0.7
     assert shares[1] < 0.05
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_maps_are_files_of_their_own(
+    train: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    arguments = ["--samples", "0", "--format", kind, "--out", "maps"]
+    with pytest.raises(SystemExit) as end:
+        main(["attention", "train.py:subject", *arguments])
+    assert end.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == [f"picture: maps/attention-000.{kind}", "run: maps"]
+    content = (train / "maps" / f"attention-000.{kind}").read_bytes()
+    assert content.startswith(b"\x89PNG" if kind == "png" else b"<?xml")
+    assert kind == "png" or b"&lt;b&gt;" in content or b"singers" in content
+
+
+def test_a_notebook_shows_pages_and_bare_maps(main_job: Path) -> None:
+    import torch
+    from torch import nn
+
+    from probes.attention import attention_maps
+    from reports import show
+
+    frame = show(main_job)._repr_html_()
+    assert frame.startswith('<iframe srcdoc="&lt;!doctype html&gt;')
+    assert "<script" not in frame
+    model = nn.MultiheadAttention(8, 2, batch_first=True)
+    x = torch.ones(2, 3, 8)
+    page = show(attention_maps(model, lambda: model(x, x, x))).page
+    assert "2 maps" in page
+    assert page.count("<figure") == 2

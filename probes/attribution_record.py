@@ -1,0 +1,220 @@
+"""Puts what decisions rest on into the run folder, every entry by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from probes.attention_names import Column, Names
+from probes.attribution import (
+    BASELINE,
+    Attributed,
+    Source,
+    attribute,
+    decide,
+    outputs_of,
+)
+from probes.batch import leaves, sample_count, take
+from probes.finding import ExperimentError
+from probes.guess import complete
+from probes.layout import Layout
+from probes.record import Recorder
+from probes.subject import Batch, Subject
+
+FIRST = 2  # decisions of a sample, where none is asked for
+ENTRIES = 600  # of a source that are kept, the largest
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The entries of a source that are no padding. names: how they are called."""
+
+    values: Array
+    names: list[str]
+
+
+def write_attributions(
+    recorder: Recorder,
+    subject: Subject,
+    batch: Batch,
+    samples: Sequence[int],
+    place: Sequence[int] | None = None,
+    output: str | None = None,
+) -> int:
+    """What decisions of the samples rest on lies in the record; returns how many were attributed.
+
+    place, output: of the decision; by default the first ones that are scored, of the first
+    output that decides. Raises ExperimentError where there is no such decision.
+    """
+    layout = complete(batch, subject.layout).layout
+    cut = sample_count(batch, subject.layout) is not None
+    written = 0
+    for sample in samples if cut else [0]:
+        one = take(batch, [sample], subject.layout) if cut else batch
+        called = subject.describe(batch, sample) if subject.describe is not None and cut else None
+        for found in _attributed(subject, one, layout, place, output):
+            decision = _words(found, one, layout)
+            about = {"sample": sample, "sample_name": called, "decision": decision}
+            _write(recorder, written, found, Names(one, layout, alone=cut), layout, about)
+            written += 1
+    return written
+
+
+def _attributed(
+    subject: Subject, one: Batch, layout: Layout, place: Sequence[int] | None, output: str | None
+) -> Iterator[Attributed]:
+    model, predict = subject.model, subject.predict
+    if predict is None:
+        raise ExperimentError("decisions are attributed of `Subject.predict`, which is not given")
+    model.eval()
+    found = predict(model, one)
+    named = output or _deciding(found, layout)
+    places = [tuple(place)] if place is not None else _scored(found, named, one, layout)
+    for each in places:
+        decision = decide(found, named, each)
+        yield attribute(model, one, lambda: predict(model, one), decision)
+
+
+def _deciding(found: Any, layout: Layout) -> str:
+    named = outputs_of(found)
+    declared = (labels.output for labels in layout.labels if labels.output in named)
+    first = next(declared, None) or next(iter(named), None)
+    if first is None:
+        raise ExperimentError("`Subject.predict` gives no floating tensor with an axis of choices")
+    return first
+
+
+def _scored(found: Any, output: str, one: Batch, layout: Layout) -> list[tuple[int, ...]]:
+    """The first places that are scored, the very first one of all where no label says."""
+    shape = tuple(outputs_of(found)[output].shape[1:-1])
+    for labels in layout.labels:
+        leaf = leaves(one).get(labels.key)
+        if labels.output == output and isinstance(leaf, Tensor) and tuple(leaf.shape[1:]) == shape:
+            there = torch.ones_like(leaf[0]) if labels.ignore is None else leaf[0].ne(labels.ignore)
+            scored = there.nonzero().tolist()
+            if scored:
+                return [tuple(each) for each in scored[:FIRST]]
+    return [(0,) * len(shape)]
+
+
+def _words(found: Attributed, one: Batch, layout: Layout) -> str:
+    """Such as `scores at turn 0, time 1: select`."""
+    decision = found.decision
+    axes = layout.axes.get(decision.output, ())[1:-1]
+    names = axes if len(axes) == len(decision.place) else ("place",) * len(decision.place)
+    where = ", ".join(f"{axis} {at}" for axis, at in zip(names, decision.place, strict=True))
+    return f"{decision.output}{' at ' if where else ''}{where}: {_choice(found, one, layout)}"
+
+
+def _choice(found: Attributed, one: Batch, layout: Layout) -> str:
+    """What the choice is called, where it is the label and that has a name.
+
+    A key of the label's axes that no model reads is there for its names.
+    """
+    decision = found.decision
+    for labels in layout.labels:
+        leaf, axes = leaves(one).get(labels.key), layout.axes.get(labels.key)
+        place = (0, *decision.place)
+        if labels.output != decision.output or not isinstance(leaf, Tensor):
+            continue
+        if leaf.ndim != len(place) or int(leaf[place]) != decision.choice:
+            continue
+        for key in layout.names:
+            column = Names(one, layout, alone=True).column(key)
+            own = key == labels.key or (layout.axes.get(key) == axes and key not in found.read)
+            if own and column is not None and column.names is not None:
+                return f"{column.names[decision.place]}, which is right"
+    return f"choice {decision.choice}"
+
+
+def _write(
+    recorder: Recorder,
+    number: int,
+    found: Attributed,
+    names: Names,
+    layout: Layout,
+    about: dict[str, Any],
+) -> None:
+    told = {
+        **about,
+        "score": found.score,
+        "baseline_score": found.baseline_score,
+        "baseline": BASELINE,
+        "delta": found.delta,
+        "steps": found.steps,
+    }
+    for place, source in enumerate(found.sources):
+        entries = _entries(source, names, layout)
+        recorder.array(
+            f"attribution-{number:03d}-{place:02d}", entries.values, ("entry",),
+            {"entry": entries.names}, kind="attribution", key=source.key, **told,
+        )  # fmt: skip
+    if found.conductance:
+        recorder.array(
+            f"conductance-{number:03d}", np.array([*found.conductance.values()]), ("module",),
+            {"module": [*found.conductance]}, kind="conductance", decision=about["decision"],
+        )  # fmt: skip
+
+
+def _entries(source: Source, names: Names, layout: Layout) -> Entries:
+    """The source's entries by name; axes that the names do not have are summed over."""
+    values = source.values[0].numpy() if source.values.ndim > 1 else source.values.numpy()
+    axes = layout.axes.get(source.key, ())[1:]
+    axes = axes if len(axes) == values.ndim else tuple(f"axis{at}" for at in range(values.ndim))
+    column = names.column(source.key)
+    named = column if column is not None and column.names is not None else None
+    if named is None and not any(source.key == reads.of for reads in layout.reads):
+        named = _kin(axes, values, names, layout)
+    if named is None:
+        kept = column.kept if column is not None and column.kept is not None else None
+        return _flat(values, axes, None, kept)
+    over = tuple(at for at, axis in enumerate(axes) if axis not in named.axes)
+    own = values.sum(over) if named.shape != values.shape else values
+    left = tuple(axis for axis in axes if axis in named.axes) if over else axes
+    return _flat(own, left, named.names, named.kept)
+
+
+def _kin(axes: tuple[str, ...], values: Array, names: Names, layout: Layout) -> Column | None:
+    """The names of another key along axes that this one has too, the most axes first."""
+    found = []
+    for key in layout.names:
+        column = names.column(key)
+        if column is None or column.names is None or not set(column.axes) <= set(axes):
+            continue
+        lengths = tuple(
+            n for axis, n in zip(axes, values.shape, strict=True) if axis in column.axes
+        )
+        if lengths == column.shape and len(set(column.axes)) == len(column.axes):
+            found.append(column)
+    return max(found, key=lambda column: len(column.axes), default=None)
+
+
+def _flat(values: Array, axes: Sequence[str], names: Array | None, kept: Array | None) -> Entries:
+    """In order; the first entry of every row of the leading axes says which one it is."""
+    there = np.ones(values.shape, bool)
+    if kept is not None and kept.shape == values.shape:
+        there = kept.astype(bool)
+    places = np.argwhere(there)
+    if len(places) > ENTRIES:
+        sizes = np.abs(values[there])
+        largest = np.sort(np.argsort(-sizes, kind="stable")[:ENTRIES])
+        places = places[largest]
+    called: list[str] = []
+    before: tuple[int, ...] | None = None
+    for place in map(tuple, places.tolist()):
+        word = str(names[place]) if names is not None else f"{axes[-1]} {place[-1]}"
+        row = place[:-1]
+        if row and row != before:
+            where = ", ".join(f"{axis} {at}" for axis, at in zip(axes, row, strict=False))
+            word = f"({where}) {word}"
+        before = row
+        called.append(word)
+    return Entries(np.array([values[tuple(place)] for place in places], np.float64), called)

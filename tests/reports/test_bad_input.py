@@ -1,0 +1,176 @@
+"""Records that are odd, hostile, huge or torn: a page that says so, never a blank or broken one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from probes.chunks import NOT_SEEN
+from probes.command import main
+from probes.finding import Evidence, Finding, Judgement, Verdict
+from probes.record import Recorder
+from reports import render
+from reports.sections import LARGEST, fitting
+
+Check = Callable[..., Any]
+
+
+def whole(folder: Path, text: str = "plain", number: float = 1.0) -> Recorder:
+    """A record with something of every figure, every word `text` and every number `number`."""
+    told = {
+        "step": 3,
+        "size": 9,
+        "by_site": [[text, "forward", 5]],
+        "largest": [[text, 4]],
+    }
+    bounds = [{"name": text, "head": text, "accuracy": number, "loss": number}]
+    settings = {"out_of_memory": told, "floors": bounds, "ceilings": bounds}
+    recorder = Recorder(folder, settings=settings)
+    for step in range(3):
+        recorder.values(step, "loss", "value", {"<loss>": number})
+        recorder.values(step, "metric", "hits", {text: number})
+        recorder.values(step, "metric", "count", {text: 4.0})
+        recorder.values(step, "update", "ratio", {text: number})
+        recorder.values(step, "clip", "total_norm", {"<optimizer>": number})
+        recorder.values(step, "clip", "factor", {"<optimizer>": number})
+    recorder.array("index-x", np.full((2, 2, 3), number), (text, "b", "c"), {text: [text, text]})
+    about = {"sample": 0, "decision": text, "score": number, "baseline_score": 0.0, "delta": number}
+    names = {"entry": [text, text]}
+    recorder.array("attribution-000-00", [number, -1.0], ("entry",), names, key=text, **about)
+    recorder.array("conductance-000", [number], ("module",), {"module": [text]}, decision=text)
+    node = {"name": text, "op": text, "site": text, "source": text, "reads": [], "guilty": True}
+    recorder.graph("graph-000", {"total": 1, "finding": text, "step": 3, "operators": [node]})
+    evidence = (Evidence("story", text), Evidence("story", f"not finite: {text}"))
+    recorder.close(Judgement((Finding("A", "a", Verdict.FAIL, text, text, evidence=evidence),)))
+    return recorder
+
+
+@pytest.mark.parametrize("number", [1.0, 0.0, -2.5, float("nan"), float("inf"), -float("inf")])
+def test_any_number_in_every_figure(tmp_path: Path, number: float, check: Check) -> None:
+    seen = check(render(whole(tmp_path / "run", number=number).folder))
+    assert seen.tags["figure"] == 8
+    assert "Memory at step 3" in seen.text
+    odd = not np.isfinite(number)
+    assert ("attributions are not finite" in seen.text) == odd
+    assert ("12 of 12 entries are not finite" in seen.text) == odd
+
+
+def test_hostile_text_in_every_figure(tmp_path: Path, check: Check, hostile: str) -> None:
+    seen = check(render(whole(tmp_path / "run", hostile).folder))
+    assert seen.tags["figure"] == 8
+    assert seen.tags["img"] == 0
+    assert "first bad" in seen.text
+
+
+def test_a_newer_record_has_a_page_that_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], check: Check
+) -> None:
+    folder = whole(tmp_path / "run").folder
+    facts = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**facts, "schema": 99}))
+    with pytest.raises(SystemExit) as end:
+        main(["render", str(folder)])
+    assert (end.value.code, capsys.readouterr().err) == (0, "")
+    seen = check(folder / "report.html")
+    assert "has schema 99, but this version of whynan reads up to 1" in seen.text
+    assert "Not read" in seen.text
+
+
+def test_a_torn_part_graph_and_array_are_said(tmp_path: Path, check: Check) -> None:
+    recorder = whole(tmp_path / "run")
+    folder = recorder.folder
+    part = folder / "parts" / "overfit-5-seed0"
+    part.mkdir(parents=True)
+    (part / "run.json").write_text("{")
+    (folder / "graphs" / "graph-000.json").write_text('{"operators": [{}]}')
+    (folder / "arrays" / "index-x.npy").unlink()
+    (folder / "arrays" / "conductance-000.npy").write_bytes(b"")
+    (folder / "sources.json").write_text("[")
+    seen = check(render(folder))
+    for words in (
+        "part overfit-5-seed0 cannot be read",
+        "a graph of run cannot be read (TypeError",
+        "array index-x of run cannot be read (FileNotFoundError",
+        "array conductance-000 of run cannot be read",
+        "sources.json cannot be read",
+    ):
+        assert f"Missing from this page: {words}" in seen.text
+    assert seen.tags["figure"] == 5
+
+
+def test_a_hundred_thousand_steps(tmp_path: Path, check: Check) -> None:
+    recorder = Recorder(tmp_path / "run")
+    recorder.close(Judgement())
+    folder = tmp_path / "run"
+    steps = np.arange(100_000)
+    for kind, site, numbers in (
+        ("loss", "<loss>", np.exp(-steps / 3e4)),
+        ("param_grad", "w", np.where(steps == 77_777, np.nan, 1.0)),
+    ):
+        stream = "value" if kind == "loss" else "norm"
+        path = folder / "readings" / f"{kind}.{stream}"
+        path.mkdir()
+        table = np.stack([steps.astype(np.int32).view(np.float32), numbers.astype(np.float32)], 1)
+        (path / "000000000-1-1.f32").write_bytes(table.astype(np.float32).tobytes())
+        with (folder / "sites.jsonl").open("a") as sites:
+            sites.write(json.dumps({"kind": kind, "site": site, "tick": 0}) + "\n")
+    (folder / "readings" / "steps.i64").write_bytes(steps.astype(np.int64).tobytes())
+    seen = check(render(folder))
+    assert "100000 steps are binned by their maximum into 1000 columns" in seen.text
+    assert "not finite, first at step 77777" in seen.text
+    assert "from 1 at step 0 to 0.03568 at step 99999" in seen.text
+
+
+def test_five_thousand_parameters(tmp_path: Path, check: Check) -> None:
+    recorder = Recorder(tmp_path / "run")
+    for place in range(5000):
+        recorder.column("param_grad", f"layer.{place}.weight")
+    norms = np.ones(5000, np.float32)
+    norms[4321], norms[17] = np.inf, NOT_SEEN
+    for step in range(2):
+        recorder.write(step, {("param_grad", "norm"): norms})
+    recorder.close(Judgement())
+    seen = check(render(tmp_path / "run"))
+    assert "5000 parameters are binned by their maximum into 480 rows" in seen.text
+    assert "first at step 0: layer.4321.weight" in seen.text
+    assert "Never seen: layer.17.weight ." in seen.text
+
+
+def test_a_page_never_outgrows_its_limit_and_says_what_it_left_out(
+    tmp_path: Path, check: Check
+) -> None:
+    recorder = Recorder(tmp_path / "run", settings={"words": "x" * 3_000_000})
+    rng = np.random.default_rng(0)
+    for place in range(60):
+        recorder.array(f"mask-{place:03d}", rng.random((3, 60, 60)), ("a", "b", "c"))
+    findings = [
+        Finding("A", "a", Verdict.FAIL, f"{place} " + "m" * 20_000, "f", site=str(place))
+        for place in range(400)
+    ]
+    recorder.close(Judgement(tuple(findings)))
+    report = render(tmp_path / "run")
+    seen = check(report, limit=LARGEST)
+    assert "150 of 400 findings stand here" in seen.text
+    assert "of 60 figures are drawn, the worst, the first and the last among them" in seen.text
+    assert "(3000000 characters)" in seen.text
+
+
+def test_what_is_kept_is_the_worst_the_first_and_the_last() -> None:
+    from markupsafe import Markup
+
+    from reports.figures.figure import Figure, Table
+
+    def figure(place: int, **changes: Any) -> Figure:
+        empty = Table((), ())
+        return Figure(str(place), "t", "a", Markup("x" * 100), empty, **changes)
+
+    figures = [figure(place, badness=float(place == 4)) for place in range(9)]
+    assert [each.id for each in fitting(figures, 0)] == ["0", "4", "8"]
+    assert [each.id for each in fitting(figures, 450)] == ["0", "1", "4", "8"]
+    assert len(fitting(figures, 10_000)) == 9
+    assert fitting([], 0) == ()
