@@ -109,7 +109,8 @@ def test_all_but_the_lead_is_folded_and_one_click_away(chromium: Any, poisoned: 
         page = visit.page
         assert page.locator("#NAN001-head .story li").first.is_visible()
         assert page.locator("#NAN001-head .culprit").is_visible()
-        folded = page.locator("main details").evaluate_all("all => all.map(each => each.open)")
+        outer = page.locator("details.fold, details.card")
+        folded = outer.evaluate_all("all => all.map(each => each.open)")
         assert folded
         assert not any(folded)
         page.locator("#GRD001-w summary").click()
