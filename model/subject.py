@@ -49,7 +49,8 @@ def subject(config: Config, corpus: Corpus, faults: Faults = Faults()) -> Subjec
     All batches have one shape but for their last, so that any samples can be joined.
     """
     model = build(config, corpus, faults)
-    return around(model, batches(model.collate, cut(config, corpus.interactions)))
+    made = around(model, batches(model.collate, cut(config, corpus.interactions)))
+    return replace(made, interventions=dict(_switches(config, corpus, faults)))
 
 
 def around(model: Parser, batches: Iterable[Batch]) -> Subject:
@@ -76,7 +77,6 @@ def around(model: Parser, batches: Iterable[Batch]) -> Subject:
         clip_norm=config.clip_norm if whole and config.clip == "all" else None,
         parts={"key": key, "db": db},
         metrics=METRICS,
-        interventions=dict(_switches(config, corpus, faults)),
         describe=describe,
         layout=layout(model.collate),
         group="database",

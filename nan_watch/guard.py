@@ -66,6 +66,7 @@ class Guard:
         self._after = after
         self._asleep = asleep
         self._hooks = ExitStack()
+        self._at_work = optimizer  # the one that steps, of those that it holds
         self._outermost: FrameType | None = None  # the call of `step` that is at work
 
     def __enter__(self) -> Self:
@@ -95,7 +96,7 @@ class Guard:
 
     def is_skipped_by_scaler(self) -> bool:
         """Whether a GradScaler has told the optimizer to take no step: fused ones are called."""
-        found = getattr(self.optimizer, "found_inf", None)
+        found = getattr(self._at_work, "found_inf", None)
         return found is not None and bool(found)
 
     def _pre(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
@@ -103,7 +104,7 @@ class Guard:
             sys._getframe(1)
         ):  # a replay, or an optimizer whose step calls its parent's
             return None
-        self._outermost = None
+        self._outermost, self._at_work = None, optimizer
         # torch calls the hook with the optimizer itself as the first of the arguments
         own, rest = args[:1], args[1:]
         closure = rest[0] if rest else kwargs.get("closure")

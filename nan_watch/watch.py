@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,6 @@ from nan_watch.causes import RULES as CAUSES
 from nan_watch.flags import Doubles, Flags, Sightings, read
 from nan_watch.grad_norms import GradNorms, HookedNorms
 from nan_watch.guard import Guard, PoisonedStep, real_optimizer
-from nan_watch.inquest.hold import Repeatable
 from nan_watch.inquest.replays import Replays
 from nan_watch.inquest.telling import Telling
 from nan_watch.out_of_memory.exhaustion import Exhaustions
@@ -33,6 +32,7 @@ from nan_watch.readings import Readings
 from nan_watch.rules import RULES as HEALTH
 from nan_watch.sampled.looks import Sampled
 from nan_watch.state import Poisoned, poisoned
+from nan_watch.stepping import stepping
 from nan_watch.updates import Updates
 from probes.bus import Bus, Observer, watched_modules
 from probes.errors import RequestError, demand_one_of
@@ -40,8 +40,7 @@ from probes.finding import Finding, Judgement, NotJudged, judge, limits
 from probes.layout import Layout
 from probes.raised import said
 from probes.record import Recorder, new_folder
-from probes.replay import RandomState, Snapshots
-from probes.roots import noted_roots
+from probes.replay import Snapshots
 from probes.run import Run
 from probes.subject import Batch
 
@@ -99,7 +98,8 @@ class NanWatch:
         self._losses: list[Tensor] = []
         self._roots: list[Tensor] = []
         self._late_losses: list[Tensor] = []
-        self._told = False
+        self._told = self._at_once = False
+        self._before = start  # how many steps there were when the one that was handed over began
         self._writes = OwnWrites(lambda: self._norms.parameters)
         self._snapshots = Snapshots(model)
         self._replays = Replays(model, optimizer, capsules)
@@ -189,39 +189,30 @@ class NanWatch:
         A step that is refused is replayed and its origin named. batch, layout: what the
         step reads, so that keys, samples and tokens have names.
         """
-        before, self._told, self._telling.news = self.steps, False, None
-        snapshot = self._snapshots.take(RandomState.take(), parameters=self._writes.expected)
-        self._writes.begin()
-        again = Repeatable(fn, snapshot, batch, layout)
-        self._exhaustions.begin(before, batch)
-        self._roots = []
-        with self._replays.of(again), noted_roots(self._note_root):
-            try:
-                with self._sampled.looking(before):
-                    result = fn()
-            except PoisonedStep as refusal:
-                raise PoisonedStep(self._telling.name(refusal.finding), self._folder) from None
-            except Exception as error:
-                self._forget_half_a_step()
-                with self._replays.at_work(self._bus):
-                    self._exhaustions.note(self.recorder, error, self.steps, again)
-                found = self._explain(error)
-                if found is not None and self.on_poison == "raise":
-                    raise PoisonedStep(found, self._folder) from error
-                raise
-            if self._telling.news is not None and self.on_poison != "allow":
-                self._telling.name(self._telling.news[1])
-        if isinstance(result, Tensor) and result.numel() == 1 and not self._told:
-            waiting = self._late_losses if self.steps > before else self._losses
-            waiting.append(result.detach().reshape(()))
+        with self.stepping(fn, batch=batch, layout=layout):
+            result = fn()
+            self.note_loss(result)
         return result
 
-    def _forget_half_a_step(self) -> None:
-        """What was seen of a step that raised is no part of the next one."""
-        self._losses = []
-        self._flags.forget()
-        self._sampled.units.forget()
-        self._hooked.take(np.zeros(len(self._hooked.waiting)), str)
+    def stepping(
+        self,
+        again: Callable[[], Any],
+        *,
+        batch: Batch = None,
+        layout: Layout | None = None,
+        at_once: bool = False,
+    ) -> AbstractContextManager[None]:
+        """Inside stands a whole step, as in `step`, which `again` runs once more.
+
+        at_once: a refusal is explained where it is raised, and not when the step has unwound.
+        """
+        return stepping(self, again, batch, layout, at_once)
+
+    def note_loss(self, loss: object) -> None:
+        """The step's loss, or that of one of its parts, is in the record where it is a number."""
+        if isinstance(loss, Tensor) and loss.numel() == 1 and not self._told:
+            waiting = self._late_losses if self.steps > self._before else self._losses
+            waiting.append(loss.detach().reshape(()))
 
     def _explain(self, error: Exception) -> Finding | None:
         """What led to the exception of a step, where that is a number that is not finite."""
@@ -339,7 +330,8 @@ class NanWatch:
     def _stop(self, symptom: Symptom) -> None:
         """What is known of the step is a finding, and the step is refused as the user asked."""
         finding = self._telling.tell(symptom, self.batch)
-        if self.on_poison == "allow" or not self._replays.step:  # else once it has ended
+        ended = self._at_once or not self._replays.step
+        if self.on_poison == "allow" or ended:  # else once it has ended
             finding = self._telling.name(finding)
         self._readings.forget_newest()
         self._in_a_row += 1

@@ -298,7 +298,12 @@ def with_inner(optimizers: Iterable[Any]) -> list[Optimizer]:
         if id(optimizer) not in found:
             found[id(optimizer)] = optimizer
             todo += _inner(optimizer)
-    return [each for each in found.values() if isinstance(each, Optimizer)]
+    return [each for each in found.values() if isinstance(each, Optimizer) and not _is_shell(each)]
+
+
+def _is_shell(optimizer: Optimizer) -> bool:
+    """Whether it is an Optimizer by name alone, as Accelerate's: it steps the one it holds."""
+    return not hasattr(optimizer, "_optimizer_step_pre_hooks")
 
 
 def _inner(optimizer: Any) -> list[Optimizer]:

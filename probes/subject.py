@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -86,11 +87,25 @@ def load_subject(address: str, seed: int | None = None) -> Subject:
         with asked_of_user(f"`{address}`, called without arguments,"):
             found = found()
     if not isinstance(found, Subject):
+        with asked_of_user(f"`{address}`, asked for its parts,"):
+            found = _of_framework(found) or found
+    if not isinstance(found, Subject):
         raise RequestError(
-            f"`{address}` is a {type(found).__name__}, but a Subject, or a function that returns "
-            "one, was expected: write `subject = Subject(model, batches, loss, optimizer)`."
+            f"`{address}` is a {type(found).__name__}, but a Subject, a trainer of a known "
+            "framework, or a function that returns one, was expected: write "
+            "`subject = Subject(model, batches, loss, optimizer)`."
         )
     return found
+
+
+def _of_framework(found: object) -> Subject | None:
+    """What the adapters to other frameworks make of it; they are listed as `whynan.subjects`."""
+    for point in sorted(entry_points(group="whynan.subjects"), key=lambda point: point.name):
+        for make in point.load():
+            made: Subject | None = make(found)
+            if made is not None:
+                return made
+    return None
 
 
 def load(address: str) -> object:

@@ -77,7 +77,10 @@ def test_a_function_is_called_afresh_after_seeding(train: Path) -> None:
         ("gone.py:subject", "`gone.py` was not found below"),
         ("gone.module:subject", "there is no module `gone` here; name a file"),
         ("{train}:nothing", "holds no `nothing`; it holds Subject, WIDTH, number, subject, torch"),
-        ("{train}:number", "is a int, but a Subject, or a function that returns one, was expected"),
+        (
+            "{train}:number",
+            "is a int, but a Subject, a trainer of a known framework, or a",
+        ),
     ],
 )
 def test_a_wrong_address_is_a_sentence(train: Path, address: str, sentence: str) -> None:

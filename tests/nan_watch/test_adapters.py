@@ -1,0 +1,140 @@
+"""Subjects that are made of other frameworks' trainers, and callbacks that are used wrongly."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from nan_watch import NanWatch
+from nan_watch.adapters.copied import names_of, optimizer_for, schedule_for
+from nan_watch.adapters.passes import passes
+from nan_watch.adapters.together import together
+from nan_watch.hunt import hunt
+from probes.errors import RequestError
+from probes.loop import Loop
+from probes.seeding import kept_random_state
+from probes.subject import load_subject
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+trainer = pytest.mark.skipif(
+    find_spec("accelerate") is None, reason="accelerate is not installed: pip install '.[dev]'"
+)
+lightning = pytest.mark.skipif(
+    find_spec("lightning") is None, reason="lightning is not installed: pip install '.[dev]'"
+)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_an_optimizer_and_its_schedule_are_made_again_for_another_model() -> None:
+    one, two = nn.Linear(2, 2), nn.Linear(2, 2)
+    groups = [{"params": [one.weight], "weight_decay": 0.1}, {"params": [one.bias]}]
+    like = torch.optim.AdamW(groups, lr=0.5)
+    warm = torch.optim.lr_scheduler.LambdaLR(like, lambda step: (step + 1) / 4)
+    made = optimizer_for(two, like, names_of(one))
+    schedule = schedule_for(made, warm, like)
+    assert made.param_groups[0]["params"] == [two.weight]
+    assert [group["weight_decay"] for group in made.param_groups] == [0.1, 0.01]
+    two(torch.ones(1, 2)).sum().backward()
+    made.step()
+    schedule.step()
+    assert made.param_groups[1]["lr"] == 0.25
+    assert like.param_groups[1]["lr"] == 0.125
+    assert not like.state
+
+
+def test_every_pass_draws_the_same_order_and_moves_no_generator() -> None:
+    own = torch.Generator().manual_seed(3)
+    loaders = [
+        DataLoader(range(20), batch_size=5, shuffle=True),  # type: ignore[arg-type]
+        DataLoader(range(20), batch_size=5, shuffle=True, generator=own),  # type: ignore[arg-type]
+    ]
+    for loader in loaders:
+        again = passes(lambda loader=loader: loader)  # type: ignore[misc]
+        with kept_random_state():
+            first = [batch.tolist() for batch in again]
+        torch.rand(3)
+        before = torch.get_rng_state()
+        assert [batch.tolist() for batch in again] == first
+        assert torch.equal(torch.get_rng_state(), before)
+        assert len(again) == 4  # type: ignore[arg-type]
+    assert not hasattr(passes(lambda: iter([1, 2])), "__len__")
+
+
+def test_two_optimizers_of_one_model_are_guarded_as_one() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    pair = [torch.optim.SGD(part.parameters(), 0.1) for part in model]
+    before = [parameter.clone() for parameter in model.parameters()]
+    with NanWatch(model, together(pair), on_poison="skip") as watch:
+        for each in pair:
+            for one in pair:
+                one.zero_grad()
+            (model(torch.ones(1, 2)) / 0.0).sum().backward()
+            each.step()
+    assert watch.steps == 2
+    assert watch.findings
+    assert all(torch.equal(one, two) for one, two in zip(before, model.parameters(), strict=True))
+
+
+@trainer
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_trainer_is_a_subject() -> None:
+    place = EXAMPLES / "trainer_classifier.py"
+    subject = load_subject(f"{place}:sick", seed=0)
+    loop = Loop(subject)
+    assert [len(group["params"]) for group in loop.optimizer.param_groups] == [10, 16]
+    assert subject.clip_norm == 1.0
+    found = hunt(subject, steps=2).judgement.findings
+    assert found[0].code == "NAN001"
+    healthy = load_subject(f"{place}:healthy", seed=0)
+    assert not hunt(healthy, steps=4).judgement.findings
+
+
+@trainer
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_callback_that_is_added_twice_is_refused() -> None:
+    from nan_watch.adapters.transformers import WatchCallback
+
+    source: dict[str, object] = {"__name__": "example"}
+    exec(compile((EXAMPLES / "trainer_classifier.py").read_text(), "example.py", "exec"), source)
+    make, kind = source["make"], source["Trainer"]
+    with pytest.raises(RequestError, match="2 callbacks of class `WatchCallback`"):
+        make(kind, [WatchCallback(), WatchCallback()]).train()  # type: ignore[operator]
+    with pytest.raises(RequestError, match="watched nothing yet"):
+        _ = WatchCallback().watch
+
+
+@lightning
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_lightning_module_with_its_data_is_a_subject() -> None:
+    place = EXAMPLES / "lightning_module.py"
+    subject = load_subject(f"{place}:sick", seed=0)
+    assert subject.clip_norm == 1.0
+    assert subject.schedule is not None
+    assert hunt(subject, steps=2).judgement.findings[0].code == "NAN001"
+    healthy = load_subject(f"{place}:healthy", seed=0)
+    assert not hunt(healthy, steps=8).judgement.findings
+
+
+@lightning
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_manual_optimization_is_a_step_of_the_modules_own() -> None:
+    place = EXAMPLES / "lightning_by_hand.py"
+    healthy = load_subject(f"{place}:healthy", seed=0)
+    assert healthy.train_step is not None
+    assert not hunt(healthy, steps=8).judgement.findings
+    found = hunt(load_subject(f"{place}:sick", seed=0), steps=8).judgement.findings
+    assert found[0].code == "NAN001"
