@@ -9,6 +9,7 @@ from statistics import fmean, median
 
 from overfit.ceilings import PREFIX, SOFT, Ceiling
 from overfit.floors import Floor
+from overfit.interventions import UNCHANGED
 from overfit.look import Look
 from overfit.noise import interval
 from overfit.plan import Ending
@@ -89,6 +90,12 @@ class Curves:
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     WINDOW = 5
+
+    @property
+    def control(self) -> Curves | None:
+        """The run with nothing but its initial weights changed; None where it did not end."""
+        found = self.tries.get((UNCHANGED,))
+        return found if found is not None and found.ended in ("memorised", "steps") else None
 
     @property
     def suite(self) -> str:

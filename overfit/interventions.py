@@ -78,6 +78,8 @@ def changed(subject: Subject, names: Sequence[str]) -> Subject:
     Raises CannotChangeError where one is not offered, raises, or returns no Subject.
     """
     for name in names:
+        if name == UNCHANGED:
+            continue
         known = offered(subject, dropout=True)
         if name not in known:
             raise CannotChangeError(f"`{name}` changes nothing of this subject")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from overfit.curves import Curves
-from overfit.interventions import UNCHANGED
 from overfit.rules import RULES
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Judgement, Verdict, judge
@@ -36,7 +35,7 @@ def _led(findings: tuple[Finding, ...], curves: Curves) -> Iterator[Finding]:
 def _confirmed(finding: Finding, curves: Curves) -> Finding:
     cures = {rule.code: getattr(rule, "cures", ()) for rule in RULES}[finding.code]
     tried = [name for name in cures if (name,) in curves.tries]
-    control = curves.tries.get((UNCHANGED,))
+    control = curves.control
     if not tried or control is None or finding.confirmed is not None:
         return finding
     known = Memorised()

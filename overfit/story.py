@@ -10,7 +10,7 @@ from nan_watch.causes import RULES as CAUSES
 from nan_watch.rules import RULES as HEALTH
 from overfit.outcome import outcome
 from overfit.rules import RULES
-from overfit.suites import note_floors, read_suites
+from overfit.suites import OwnParts, note_floors, read_suites
 from probes import strict_json
 from probes.finding import Finding, Judgement, Verdict, judge
 from probes.run import Run
@@ -40,7 +40,7 @@ def story(folder: Path) -> Judgement:
         note_floors(suite)
         if suite.leads:
             seen, outcomes = seen + watched, outcomes + found
-    seen = _once(seen + judge(HEALTH, Run(folder)))
+    seen = _once(seen + judge(HEALTH, OwnParts(folder)))
     outcomes = _explained(outcomes, checked)
     grown = any(each.site == "<optimizer>" for each in outcomes.findings)
     said, failed = _split(outcomes, _is_note)  # of mere notes, the verdicts lead

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,15 @@ class Suite:
     part: Run
     curves: Curves
     leads: bool
+
+
+class OwnParts(Run):
+    """A run without the parts in which the subject was changed on purpose."""
+
+    @property
+    def parts(self) -> Iterator[tuple[str, Run]]:
+        """Those of the subject as it is."""
+        return (each for each in super().parts if _kind(each[1]) not in ("blind", "try"))
 
 
 def read_suites(run: Run) -> list[Suite]:

@@ -17,6 +17,8 @@ from probes.subject import Subject
 
 OTHER_WEIGHTS = 1009
 """What is added to the seed for the control's initial weights."""
+LITTLE = 1e-4
+"""A gain that is none."""
 TOGETHER = 3  # interventions at most
 
 
@@ -76,15 +78,16 @@ def _by_gain(curves: Curves) -> list[tuple[str, ...]]:
         for name, each in curves.tries.items()
         if each.ended == "steps" and each.losses and len(name) == 1
     }
-    return sorted((name for name in gains if gains[name] > 0), key=lambda name: -gains[name])
+    return sorted((name for name in gains if gains[name] > LITTLE), key=lambda name: -gains[name])
 
 
 def _gain(before: Curves, after: Curves) -> float:
-    """What the worst head gained, or where nothing is counted the share that the loss is lower."""
-    if before.heads and after.heads:
-        least = min(head.last for head in before.heads.values())
-        return min(head.last for head in after.heads.values()) - least
-    return (before.end - after.end) / max(abs(before.end), 1e-12)
+    """What the worst head gained, and by what share the loss is lower, which counts a tenth."""
+    lower = (before.end - after.end) / max(abs(before.end), 1e-12)
+    if not before.heads or not after.heads:
+        return lower
+    least = min(head.last for head in before.heads.values())
+    return min(head.last for head in after.heads.values()) - least + lower / 10
 
 
 def _of_different_kinds(names: Sequence[str]) -> list[str]:

@@ -42,9 +42,9 @@ class CeilingReached:
 
     def lacks(self, curves: Curves) -> str | None:
         """A course, and labels beside the inputs."""
-        return lacks_course(curves) or (
-            curves.unjudged[0] if not curves.ceilings and curves.unjudged else None
-        )
+        if (why := lacks_course(curves)) is not None:
+            return why
+        return curves.unjudged[0] if curves.unjudged and not curves.floors else None
 
     def holds(self, curves: Curves) -> bool:
         """Whether a ceiling keeps the samples from being memorised, and nothing else does."""

@@ -36,7 +36,9 @@ class ConflictingLabels:
 
     def lacks(self, curves: Curves) -> str | None:
         """A course, and labels beside the inputs."""
-        return lacks_course(curves) or (curves.unjudged[0] if curves.unjudged else None)
+        if (why := lacks_course(curves)) is not None:
+            return why
+        return curves.unjudged[0] if curves.unjudged and not curves.floors else None
 
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One finding where labels contradict each other."""

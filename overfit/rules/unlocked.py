@@ -46,7 +46,7 @@ class Unlocked:
         if self.unless.holds(curves) or not ended:
             return
         cured = [name for name, each in ended.items() if self.unless.holds(each)]
-        control = curves.tries.get((UNCHANGED,))
+        control = curves.control
         if not cured:
             yield self._nearest(curves, ended)
             return
