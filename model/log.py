@@ -29,7 +29,7 @@ from model.read import Interaction, embedded, read
 from overfit.notebook import Bug, Course, Entry, Notebook, Value
 from probes import Subject
 
-SUITES: Mapping[int, int] = {5: 300, 20: 600}
+SUITES: Mapping[int, int] = {5: 200, 20: 300}
 """Interactions of a suite -> its steps, of one interaction each."""
 
 SEEDS = 3

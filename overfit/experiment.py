@@ -27,7 +27,7 @@ from probes.reread import reread
 from probes.seeding import seed_everything
 from probes.subject import Subject
 
-LOOKS = 8
+LOOKS = 6
 """Evaluations of a suite, about; with one sample a step an evaluation is dearer than steps."""
 
 

@@ -124,8 +124,9 @@ def read_results(notebook: Notebook, folder: Path) -> tuple[Result, ...]:
     for entry in notebook.entries:
         result = _read(entry, folder / "parts" / entry.name)
         words = []
-        if result.state == "not run" and entry.same_as is not None:
-            result = replace(results[entry.same_as], entry=entry)
+        first = results.get(entry.same_as or "")
+        if result.state == "not run" and first is not None and first.state != "not run":
+            result = replace(first, entry=entry)
             words = [
                 f"Nothing that runs here differs from `{entry.same_as}`: it was not run again."
             ]
