@@ -13,8 +13,7 @@ from probes.attention import AttentionMap
 from probes.run import Run
 from reports.figures.attention import Attention
 from reports.gallery import ALONE, gallery
-from reports.page import read_page
-from reports.render import framed, html
+from reports.render import framed, text_of
 
 HIGH = 720  # pixels
 
@@ -41,7 +40,7 @@ def show(what: Path | str | Run | Sequence[AttentionMap]) -> Shown:
     if isinstance(what, (Path, str)):
         what = Run(Path(what))
     if isinstance(what, Run):
-        return Shown(html(read_page(what)))
+        return Shown(text_of(what))
     maps = [each for map_ in what for each in _of(map_)]
     return Shown(framed("maps.html", maps=gallery(maps, ALONE), count=len(maps)))
 

@@ -11,6 +11,7 @@ from typing import Any
 from probes.finding import Judgement, Verdict
 from probes.run import Run
 from probes.source import SourceLine
+from reports.figures.alignment import Alignment
 from reports.figures.attention import Attention
 from reports.figures.attribution import Attribution, Conductance
 from reports.figures.clipping import Ledger
@@ -71,7 +72,7 @@ class Page:
     gradients: tuple[Norms, ...]
     updates: tuple[Norms, ...]
     clipping: tuple[Ledger, ...]
-    kept: tuple[Measured, ...]
+    kept: tuple[Measured | Alignment, ...]
     attention: tuple[Attention, ...]
     attributions: tuple[Attribution, ...]
     conductance: tuple[Conductance, ...]

@@ -37,7 +37,7 @@ def render(folder: Path) -> Path:
     report = folder / "report.html"
     fresh = report.with_name("report.html.new")
     try:
-        text = _text(Run(folder))
+        text = text_of(Run(folder))
     except NewerRecordError as newer:
         text = framed("unread.html", name=folder.name, why=str(newer))
     fresh.write_text(text, encoding="utf-8")
@@ -45,7 +45,8 @@ def render(folder: Path) -> Path:
     return report
 
 
-def _text(run: Run) -> str:
+def text_of(run: Run) -> str:
+    """The run's whole page, that of a notebook where it is one."""
     return notebook_html(read_notebook(run)) if is_notebook(run) else html(read_page(run))
 
 

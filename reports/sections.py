@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from reports.figures import (
+    alignment,
     attribution,
     clipping,
     curves,
@@ -16,7 +17,9 @@ from reports.figures import (
     memory,
     updates,
 )
+from reports.figures.alignment import Alignment
 from reports.figures.figure import Figure
+from reports.figures.measured import Measured
 from reports.page import Page
 
 LARGEST = 5 * 2**20  # bytes of a page
@@ -53,7 +56,7 @@ def sections(page: Page, room: int = ROOM) -> Iterator[Section]:
     courses = _drawn(page.courses, curves.draw)
     absent = "No loss and no accuracy was recorded"
     yield _section("overfit", "Curves", "Curves", courses, absent, room)
-    kept = _drawn(page.kept, measured.draw)
+    kept = _drawn(page.kept, _of_check)
     absent = "No check kept an array of what it measured"
     yield _section("alignment", "Alignment and what checks measured", "Checks", kept, absent, room)
 
@@ -72,6 +75,10 @@ def later(page: Page, room: int = ROOM) -> Iterator[Section]:
     memories = _drawn(page.memory, memory.draw)
     absent = "No step ran out of memory"
     yield _section("memory", "Memory by site", "Memory", memories, absent, room)
+
+
+def _of_check(kept: Measured | Alignment) -> Figure:
+    return alignment.draw(kept) if isinstance(kept, Alignment) else measured.draw(kept)
 
 
 def _drawn(data: Iterable[Data], draw: Callable[[Data], Figure]) -> list[Figure]:

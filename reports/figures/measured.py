@@ -133,7 +133,7 @@ def _panel(
         *_row_names(row_names, left, top, tall),
         *_column_names(names, left, top, wide),
     ]
-    return picture(max(left + broad + top * 0.75, 340), top + high + 16, marks, "cells")
+    return picture(max(left + broad + top * 0.75, 340), top + high + 16, marks, "cells panel")
 
 
 def _odd(values: Numbers, left: float, top: float, wide: float, tall: float) -> Iterator[Markup]:

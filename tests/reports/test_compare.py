@@ -105,4 +105,4 @@ def test_what_cannot_be_compared_or_listed_is_a_sentence(tmp_path: Path) -> None
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "run.json").write_text('{"schema": 99}')
     torn = {row.name: row for row in rows(tmp_path)}["torn"]
-    assert (torn.word, torn.remark) == ("Not judged", "cannot be read (RequestError)")
+    assert (torn.word, torn.remark) == ("Not judged", "cannot be read (NewerRecordError)")

@@ -9,10 +9,22 @@ import pytest
 from PIL import Image
 
 from probes.run import Matrix
-from reports.figures import attention_map, curves, gradients, heatmap
+from reports.figures import (
+    alignment,
+    attention_map,
+    clipping,
+    curves,
+    gradients,
+    heatmap,
+    measured,
+    updates,
+)
+from reports.figures.alignment import Alignment
 from reports.figures.attention import Attention, heads
-from reports.figures.curves import Course, Curve
+from reports.figures.clipping import Ledger
+from reports.figures.curves import Bound, Course, Curve
 from reports.figures.figure import identifier, number, thinned
+from reports.figures.measured import Measured
 from reports.figures.png import data_uri
 from reports.figures.svg import blocks, short
 from reports.gallery import gallery
@@ -244,6 +256,80 @@ def test_maps_across_kinds_stand_first_and_are_drawn_first() -> None:
     assert cut.left_out is not None
     assert cut.left_out.startswith("3 of 6 maps are drawn")
     assert cut.names["maps"]  # one is large, whatever the room
+
+
+def test_spans_that_are_read_elsewhere_are_told_from_those_that_are_not_seen() -> None:
+    declared = np.array([[[0, 1], [2, 3], [4, 4]], [[0, 0], [1, 1], [-1, -1]]])
+    read = declared.copy()
+    read[1, 0] = -1  # padding, say: nothing is seen to depend on it
+    fine = alignment.draw(Alignment("a", ("sample", "unit"), "ids", declared, read))
+    assert fine.alt.startswith("All 4 spans that were seen are read where they are declared.")
+    assert "Of 1 more nothing was seen to matter." in fine.alt
+    read[0, 1] = [3, 4]
+    off = alignment.draw(Alignment("a", ("sample", "unit"), "ids", declared, read))
+    assert "1 of 4 spans are read elsewhere than declared, first at sample 0, unit 1:" in off.alt
+    assert "declared 2 to 3, read 3 to 4." in off.alt
+    assert 'class="bar bad"' in off.svg
+    assert off.table.rows[0] == ("0", "1", "2 to 3", "3 to 4", "differs")
+    assert len(off.table.rows) == 5
+
+
+def test_wilson_intervals_are_those_of_the_book() -> None:
+    low, high = curves.wilson(8, 10)
+    assert (low, high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
+    assert curves.wilson(0, 20)[0] == 0
+    assert curves.wilson(20, 20)[1] == 1
+    assert curves.wilson(math.nan, 3) == curves.wilson(4, 3) == (0, 1)
+
+
+def test_floors_and_ceilings_are_named_on_their_lines() -> None:
+    right = Curve("key", (0, 10), (0.0, 0.5), (0.0, 5.0), (10.0, 10.0))
+    loss = Curve("loss", (0, 10), (2.0, 0.5))
+    bounds = (
+        Bound("floor", "majority", "key", 0.5, None),
+        Bound("ceiling", "label noise", "key", 0.9, 0.1),
+        Bound("floor", "<script>", None, None, 0.7),
+    )
+    figure = curves.draw(Course("s", "s", (loss,), (right,), bounds=bounds))
+    assert "`key` ends at or below the floor majority (0.5)." in figure.alt
+    assert "floor, key: majority (0.5)" in figure.svg
+    assert "ceiling, key: label noise (0.9)" in figure.svg
+    assert "floor: &lt;script&gt; (0.7)" in figure.svg
+    assert figure.table.rows[-3] == ("floor, key: majority", "", "0.5")
+    assert figure.table.rows[-1] == ("floor: <script>", "0.7", "")
+
+
+def test_a_clip_ledger_counts_what_was_clipped() -> None:
+    total = Curve("total", (0, 1, 2), (4.0, 0.5, math.nan))
+    factor = Curve("factor", (0, 1, 2), (0.25, 1.0, math.nan))
+    figure = clipping.draw(Ledger("run", total, factor))
+    assert (
+        "1 of 3 steps had a total norm that is not finite. 1 of 2 steps were clipped" in figure.alt
+    )
+    assert "the smallest 0.25, at step 0" in figure.alt
+    assert figure.table.rows[0] == ("0", "4", "0.25", "1")
+
+
+def test_updates_are_binned_over_the_steps_between_two_looks() -> None:
+    values, seen = np.ones((12, 3)), np.zeros((12, 3), bool)
+    for step in range(12):
+        seen[step, step % 3] = True
+    figure = updates.draw(matrix(values, seen), "run")
+    assert "12 steps are binned by their maximum into 4 columns." in figure.notes
+    assert "Every update that was seen is finite." in figure.alt
+
+
+def test_an_array_of_any_axes_names_its_largest_entry() -> None:
+    values = np.zeros((2, 3, 4))
+    values[1, 2, 3] = 7
+    labels = {"unit": ("a", "b", "c")}
+    kept = Measured("m", "m", values, ("sample", "unit", "token"), labels, {"of": "ids"})
+    figure = measured.draw(kept)
+    assert "The largest is 7, at sample 1, unit c, token 3." in figure.alt
+    assert figure.svg.count("<svg") == 2
+    assert figure.table.rows == (("1", "c", "3", "7"),)
+    truths = Measured("t", "t", np.array([True, False]), ("key",), {}, {})
+    assert measured.draw(truths).alt == "key (2). 1 of 2 entries are true."
 
 
 def test_tables_are_thinned_with_both_ends() -> None:

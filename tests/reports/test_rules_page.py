@@ -10,7 +10,7 @@ def test_the_page_of_rules_is_what_explain_prints() -> None:
     for rule in ours:
         assert f"### {rule.code} {rule.rule}\n" in text
     assert "**Sick:** `loss = -(p.softmax(-1).log() * onehot).sum()`\n\n**Healthy:**" in text
-    assert "Limits: `loss_left = 0.05`." in text
+    assert "Limits: `loss_left = 0.05`" in text
     assert PLACE.read_text(encoding="utf-8") == text, "make it anew: `make rules`"
 
 
