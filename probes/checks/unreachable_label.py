@@ -45,11 +45,9 @@ class UnreachableLabel:
         for labels in keys(experiment):
             values = experiment.tensors[labels.key]
             yield from self._lost(experiment, labels, values)
-            for name, output in experiment.outputs.items():
-                rows = lines_of(output, tuple(values.shape)) if output.is_floating_point() else None
-                if rows is not None:
-                    yield from self._of(experiment, labels, values, name, rows)
-                    break
+            scored = _scored(experiment, labels)
+            if scored is not None:
+                yield from self._of(experiment, labels, values, *scored)
 
     def _lost(self, experiment: Experiment, labels: Labels, values: Tensor) -> Iterator[Finding]:
         mask = experiment.tensors.get(labels.mask or "")
@@ -79,7 +77,7 @@ class UnreachableLabel:
     ) -> Iterator[Finding]:
         declared = any(each.key == labels.key for each in experiment.declared.labels)
         lines = [] if declared else [f"labels=({labels!r},)"]
-        valid = values >= 0 if labels.ignore is None else (values >= 0) & (values != labels.ignore)
+        valid = _valid(labels, values)
         classes, count = rows.shape[-1], int(valid.sum())
         beyond = valid & (values >= classes)
         if bool(beyond.any()):
@@ -143,3 +141,32 @@ class UnreachableLabel:
             ),
         )
         return resting_on(finding, lines)
+
+
+def _valid(labels: Labels, values: Tensor) -> Tensor:
+    return values >= 0 if labels.ignore is None else (values >= 0) & (values != labels.ignore)
+
+
+def _scored(experiment: Experiment, labels: Labels) -> tuple[str, Tensor] | None:
+    """The output that these labels score, most likely, with its classes last.
+
+    The one of the labels' name; else, of all that have a score for every label, the one with the
+    fewest classes; else the one with the most.
+    """
+    values = experiment.tensors[labels.key]
+    found = {
+        name: rows
+        for name, output in experiment.outputs.items()
+        if output.is_floating_point()
+        and (rows := lines_of(output, tuple(values.shape))) is not None
+    }
+    if not found:
+        return None
+    named = [name for name in (labels.output, labels.key) if name in found]
+    known = values[_valid(labels, values)]
+    wide = [name for name, rows in found.items() if bool((known < rows.shape[-1]).all())]
+    by_width = {name: rows.shape[-1] for name, rows in found.items()}
+    name = next(iter(named), None) or (
+        min(wide, key=by_width.__getitem__) if wide else max(by_width, key=by_width.__getitem__)
+    )
+    return name, found[name]
