@@ -45,7 +45,7 @@ def test_a_cut_gradient_is_named_by_the_suite_that_it_stops(tmp_path: Path) -> N
     subject = Subject(model, BATCHES, detached, sgd, metrics={"class": right})
     record = examine(subject, Asked((5,), quick=True, steps=20), tmp_path / "run")
     lead = record.judgement.findings[0]
-    assert (lead.code, lead.verdict) == ("FIT004", Verdict.FAIL)
+    assert (lead.code, lead.verdict) == ("FIT012", Verdict.FAIL)
     assert "The likely cause (WIR002): " in lead.message
     assert "WIR002" in [each.code for each in record.judgement.findings]
     assert dict(record.parts)["check"].complete
