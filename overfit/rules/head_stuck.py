@@ -42,7 +42,7 @@ class HeadStuck:
         """Two heads or two parts of the loss."""
         if (why := lacks_look(curves)) is not None:
             return why
-        if len(curves.heads) < 2 and len(curves.parts) < 2:
+        if len(curves.heads) < 2 and len(curves.parts) < 2 and not self.unless.holds(curves):
             return "there is only one head: give `Subject.metrics` or `Subject.parts` for each"
         return None
 

@@ -35,7 +35,9 @@ class LargerNotMemorised:
         """A suite of fewer samples."""
         if (why := lacks_course(curves)) is not None:
             return why
-        return None if curves.smaller else "there is no suite of fewer samples"
+        if curves.smaller or self.unless[0].holds(curves):
+            return None
+        return "there is no suite of fewer samples"
 
     def memorised(self, curves: Curves) -> Curves | None:
         """The largest of the smaller suites that was memorised; None where none was."""
