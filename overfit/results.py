@@ -154,7 +154,7 @@ def _found(bug: Bug, results: Sequence[Result]) -> Found:
     ours.sort(key=lambda said: math.inf if said.seconds is None else said.seconds)
     if ours:
         return Found(bug, bug.last, ours[0], None)
-    why = "not named"
+    why = "not named" if here.state == "complete" else "not run to its end"
     if named:
         why = f"not named: `{later[0].entry.name}`, which is without it, says the same"
     return Found(bug, bug.last, None, why)

@@ -15,10 +15,13 @@ from probes.terminal import STYLES, console
 def say_results(results: Sequence[Result]) -> None:
     """A line for each experiment stands on standard output: what was said, by what, and when."""
     table = _table("experiment", "verdict", "what is said", "by", "s")
-    for each in results:
+    ran = [each for each in results if each.state != "not run"]
+    for each in ran:
         lead = each.said[0] if each.said else None
         table.add_row(each.entry.name, _verdict(each), *_cells(lead, _unsaid(each)))
     console().print(table)
+    if len(ran) < len(results):
+        print(f"not run: {len(results) - len(ran)} of {len(results)} experiments")
 
 
 def say_found(found: Sequence[Found]) -> None:
@@ -57,4 +60,4 @@ def _verdict(result: Result) -> Text:
 def _unsaid(result: Result) -> str:
     if result.why is not None:
         return result.why
-    return "" if result.state == "not run" else "nothing"
+    return "nothing"
