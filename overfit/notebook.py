@@ -75,7 +75,7 @@ class Bug:
 
     name: what it is called. what: what it does. cost: what it took at the time, as `1.1 days`.
     last: the last entry that has it; every entry before has it too. codes: of the findings that
-    name it, where the entry after that says them no more.
+    name it, where the entry after that one says them no more.
     """
 
     name: str

@@ -107,8 +107,9 @@ class Result:
 class Found:
     """A bug that is known by now, and what names it.
 
-    entry: the last experiment that has it. said: the first finding of its codes there that the
-    next experiment does not say any more; None where there is none, and `why` says why.
+    entry: the last experiment that has it and says so, or the last that has it. said: the first
+    finding of its codes there that the first experiment without it does not say any more; None
+    where there is none, and `why` says why.
     """
 
     bug: Bug
@@ -145,19 +146,26 @@ def read_found(notebook: Notebook, results: Sequence[Result]) -> tuple[Found, ..
 
 def _found(bug: Bug, results: Sequence[Result]) -> Found:
     place = next(i for i, each in enumerate(results) if each.entry.name == bug.last)
-    here, later = results[place], results[place + 1 :]
-    if here.state == "not run":
-        return Found(bug, bug.last, None, "not run")
-    still = {_same(said) for each in later[:1] for said in each.said}
-    named = [said for said in here.said if said.finding.code in bug.codes]
-    ours = [said for said in named if _same(said) not in still]
-    ours.sort(key=lambda said: math.inf if said.seconds is None else said.seconds)
-    if ours:
-        return Found(bug, bug.last, ours[0], None)
-    why = "not named" if here.state == "complete" else "not run to its end"
+    after = results[place + 1 : place + 2]
+    still = {_same(said) for each in after for said in each.said}
+    named = False
+    for here in reversed(results[: place + 1]):
+        said = [each for each in here.said if each.finding.code in bug.codes]
+        ours = [each for each in said if _same(each) not in still]
+        if ours:
+            return Found(bug, here.entry.name, min(ours, key=_when), None)
+        named |= bool(said)
     if named:
-        why = f"not named: `{later[0].entry.name}`, which is without it, says the same"
+        why = f"not named: `{after[0].entry.name}`, which is without it, says the same"
+    else:
+        why = {"complete": "not named", "incomplete": "not run to its end", "not run": "not run"}[
+            results[place].state
+        ]
     return Found(bug, bug.last, None, why)
+
+
+def _when(said: Said) -> float:
+    return math.inf if said.seconds is None else said.seconds
 
 
 def _same(said: Said) -> tuple[str, str | None]:

@@ -56,7 +56,7 @@ def test_what_an_experiment_came_to_is_read_from_its_record(tmp_path: Path) -> N
     run(learns, tmp_path)
     bugs = (
         Bug("idle rate", "", "2 days", "idle", ("WIR008",)),
-        Bug("never there", "", "1 day", "learns", ("WIR008",)),
+        Bug("never there", "", "1 day", "learns", ("IDX001",)),
         Bug("not run", "", "1 day", "left", ("WIR008",)),
     )
     notebook = Notebook((idle, learns, again, left), bugs=bugs)
@@ -138,6 +138,9 @@ def test_what_is_said_of_the_experiment_without_the_bug_does_not_name_it() -> No
     (found,) = read_found(notebook, (replace(sick, said=sick.said[:1]), still))
     assert found.said is None
     assert found.why == "not named: `second`, which is without it, says the same"
+    other = replace(bug, last="second")
+    (found,) = read_found(replace(notebook, bugs=(other,)), (sick, replace(still, said=())))
+    assert found.entry == "first"  # the last that says it of those that have it
 
 
 def test_what_is_the_same_waits_for_the_first_where_that_is_run(tmp_path: Path) -> None:
