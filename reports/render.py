@@ -12,14 +12,16 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from probes.errors import RequestError
 from probes.run import NewerRecordError, Run
-from reports.comparison import Comparison, facts_of
+from reports.comparison import Comparison, compare, facts_of
 from reports.figures import curves
 from reports.figures.figure import identifier
 from reports.gallery import ALONE, ROOM, gallery
 from reports.notebook_page import NotebookPage, is_notebook, read_notebook
 from reports.page import Fact, Page, read_page
 from reports.reading.cards import Card
+from reports.reading.stretches import settings
 from reports.sections import LARGEST, fitting, later, sections
 from reports.sections import ROOM as OF_A_SECTION
 from reports.shelf import rows
@@ -46,8 +48,20 @@ def render(folder: Path) -> Path:
 
 
 def text_of(run: Run) -> str:
-    """The run's whole page, that of a notebook where it is one."""
-    return notebook_html(read_notebook(run)) if is_notebook(run) else html(read_page(run))
+    """The run's whole page: that of a notebook or of a comparison where it is one.
+
+    A comparison is made again of the runs that it names, wherever they are still there.
+    """
+    if is_notebook(run):
+        return notebook_html(read_notebook(run))
+    asked = settings(run)
+    named = asked.get("runs")
+    if asked.get("part") == "comparison" and isinstance(named, list):
+        try:
+            return compared(compare([Path(str(each)) for each in named]))
+        except RequestError as gone:
+            return framed("unread.html", name=run.folder.name, why=str(gone))
+    return html(read_page(run))
 
 
 def notebook_html(page: NotebookPage) -> str:

@@ -166,7 +166,7 @@ def _levels(panel: Axes, bounds: Sequence[tuple[Bound, float]]) -> None:
     for place, ((kind, level), names) in enumerate(by_level.items()):
         style = (0, (1, 2)) if kind == "floor" else (0, (6, 3))
         panel.axhline(level, color=INK, linewidth=0.9, linestyle=style, alpha=0.75)
-        left = place % 2 == 0
+        left = place % 2 == 1  # curves begin on the left, and are steep there
         panel.annotate(
             mathless(short(f"{' = '.join(names)} ({number(level)})", 46)),
             xy=(0.01 if left else 0.99, level),

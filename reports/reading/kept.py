@@ -28,7 +28,9 @@ def read_kept(found: Sequence[Stretch], missing: list[str]) -> Iterator[Measured
             try:
                 called = f"{part}-{name}" if part != "run" else name
                 spans = _alignment(called, run.array(name), run.array(other)) if paired else None
-                yield spans or _measured(called, name, run)
+                kept = spans or _measured(called, name, run)
+                if kept is not None:
+                    yield kept
             except UNREADABLE as error:
                 why = f"({type(error).__name__}: {error})"
                 missing.append(f"array {name} of {part} cannot be read {why}")
@@ -50,10 +52,13 @@ def _alignment(called: str, declared: NamedArray, read: NamedArray) -> Alignment
     )
 
 
-def _measured(called: str, name: str, run: Run) -> Measured:
+def _measured(called: str, name: str, run: Run) -> Measured | None:
+    """The array; None of one without an entry, for then nothing was measured."""
     array = run.array(name)
     values = np.asarray(array.values)
-    if values.dtype.kind not in "biuf" or values.size == 0 or values.ndim == 0:
+    if values.size == 0:
+        return None
+    if values.dtype.kind not in "biuf" or values.ndim == 0:
         raise ValueError(f"it is {values.dtype} of shape {values.shape}")
     return Measured(
         name=called,

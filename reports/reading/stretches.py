@@ -44,11 +44,12 @@ def _order(named: Stretch) -> tuple[int, str]:
 def title(name: str, run: Run) -> str:
     """What the stretch is, in words."""
     asked = settings(run)
-    if asked.get("part") == "suite" and "size" in asked:
+    part = asked.get("part")
+    if "size" in asked and "seed" in asked:
         unit = asked.get("unit", "samples")
-        blind = ", blind" if asked.get("blind") else ""
-        return f"Overfitting {asked['size']} {unit}, seed {asked.get('seed', '?')}{blind}"
-    return "Hunt for what is not finite" if asked.get("part") == "hunt" else f"Training, {name}"
+        kind = "" if part == "suite" else f", {part}"
+        return f"Overfitting {asked['size']} {unit}, seed {asked['seed']}{kind}"
+    return "Hunt for what is not finite" if part == "hunt" else f"Training, {name}"
 
 
 def each(

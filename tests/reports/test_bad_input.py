@@ -91,6 +91,7 @@ def test_a_torn_part_graph_and_array_are_said(tmp_path: Path, check: Check) -> N
     (folder / "arrays" / "index-x.npy").unlink()
     (folder / "arrays" / "conductance-000.npy").write_bytes(b"")
     (folder / "sources.json").write_text("[")
+    recorder.array("mask-none", np.zeros((0, 3)), ("row", "token"))  # nothing was measured
     seen = check(render(folder))
     for words in (
         "part overfit-5-seed0 cannot be read",

@@ -83,6 +83,12 @@ def test_compare_and_index_are_commands(tmp_path: Path, capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("`a` and `b` part at step 1")
     assert lines[-2:] == [f"report: {tmp_path / 'c' / 'report.html'}", f"run: {tmp_path / 'c'}"]
+    text = (tmp_path / "c" / "report.html").read_text()
+    with pytest.raises(SystemExit) as end:
+        main(["render", str(tmp_path / "c")])
+    assert end.value.code == 0
+    assert (tmp_path / "c" / "report.html").read_text() == text
+    capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main(["index", str(tmp_path)])
     assert end.value.code == 0
