@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 from weakref import ref
 
 import numpy as np
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor
 
 from nan_watch.sampled.sampling import SHARES, share_measured
-from probes.bus import Kind, See
+from probes.bus import Bus, Kind, See
+from probes.wrapped import local
 
 Doubles = npt.NDArray[np.float64]
+NOTHING: Doubles = np.empty(0)
 
 MEASURED = frozenset(
     {torch.float32, torch.float64, torch.float16, torch.bfloat16}
@@ -31,7 +34,7 @@ def extremes(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
 
     Works on what `aminmax` does not take: complex (the parts), sparse (the values) and nested.
     """
-    tensor = tensor.detach()
+    tensor = local(tensor.detach())
     if tensor.is_nested:
         tensor = tensor.to_padded_tensor(0.0)
     elif tensor.layout is torch.sparse_coo:
@@ -122,6 +125,11 @@ class Sightings:
         return cls(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0, bool))
 
     @property
+    def any_nan(self) -> bool:
+        """Whether a tensor among them holds a NaN, or an infinity above and one below."""
+        return bool(np.isnan(self.low).any())
+
+    @property
     def abs_max(self) -> Doubles:
         """The largest absolute number of each sighting, NaN where there is a NaN.
 
@@ -181,6 +189,7 @@ class Flags:
         self._blocks: list[Tensor] = []
         self._loose = 0
         self._known: dict[int, tuple[ref[Tensor], int, int]] = {}
+        self._compiled: tuple[Any, npt.NDArray[np.int64]] = None, np.empty(0, np.int64)
         self._plan()
 
     def see(self, number: int, tensor: Tensor) -> None:
@@ -243,8 +252,13 @@ class Flags:
         slots = self._slots.filled(self._used) if self._slots is not None and self._used else []
         return slots + self._blocks + self._waiting
 
-    def take(self, numbers: Doubles) -> Sightings:
-        """The step's sightings, from what was read of `waiting`; the next step starts empty."""
+    def take(
+        self, numbers: Doubles, traced: Doubles = NOTHING, bus: Bus | None = None
+    ) -> Sightings:
+        """The step's sightings, from what was read of `waiting`; the next step starts empty.
+
+        traced: what was read of the bus's, which compiled code wrote.
+        """
         if (self._numbers, self._places) != self._order:
             self._plan()
         places = self._rows
@@ -252,11 +266,28 @@ class Flags:
         summed = np.array(self._summed + [False] * self._loose, bool)[places]
         low, high = pairs[:, 0], np.where(summed, pairs[:, 0], pairs[:, 1])
         sightings = Sightings(self._sites, low, high, summed)
+        if bus is not None and len(traced):
+            sightings = self._with_traced(sightings, traced, bus)
         self.forget()
         self._steps += 1
         if self._slots is not None and self._slots.dtype in SUMMED:
             self._share = share_measured(self._steps)
         return sightings
+
+    def _with_traced(self, seen: Sightings, traced: Doubles, bus: Bus) -> Sightings:
+        places, pairs = bus.traced.take(traced)
+        if not places:
+            return seen
+        key = (places, self._order)
+        if key != self._compiled[0]:  # the same array while the order is the same
+            more = np.array([bus.traced_site(place) for place in places], np.int64)
+            self._compiled = key, np.concatenate([more, seen.numbers])
+        return Sightings(
+            self._compiled[1],
+            np.concatenate([pairs[:, 0], seen.low]),
+            np.concatenate([pairs[:, 1], seen.high]),
+            np.concatenate([np.zeros(len(places), bool), seen.summed]),
+        )
 
     def _plan(self) -> None:
         """Site and row of what is read are known, for all steps in which they come in this order.

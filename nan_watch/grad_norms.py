@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from nan_watch.flags import Doubles
 from nan_watch.state import Poisoned, poisoned
 from probes.bus import Kind, See
+from probes.wrapped import is_sharded, local
 
 
 def named_parameters(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -28,11 +29,15 @@ def named_parameters(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor
 
 
 def norms_of(grads: Sequence[Tensor]) -> list[Tensor]:
-    """The 2-norm of each gradient, () each and without a graph; a sparse one's from its values."""
+    """The 2-norm of each gradient, () each and without a graph.
+
+    A sparse one's is taken of its values, a sharded one's of the part that lies here.
+    """
     if not grads:
         return []
     with torch.no_grad():
-        dense = [g if g.layout is torch.strided else g.coalesce().values() for g in grads]
+        parts = [local(g) for g in grads]
+        dense = [g if g.layout is torch.strided else g.coalesce().values() for g in parts]
         return list(torch._foreach_norm(dense))
 
 
@@ -126,6 +131,8 @@ class GradNorms:
             torch._foreach_mul_([p.grad for p in inside if p.grad is not None], factor)
         else:  # torch groups them by device and kind, and so orders its sum
             total = torch.nn.utils.clip_grad_norm_(chosen, max_norm)
+            if is_sharded(total):
+                total = total.full_tensor()  # type: ignore[attr-defined]
             factor = torch.clamp(max_norm / (total + 1e-6), max=1.0)
         first = earlier.first if earlier is not None else norms
         versions = _versions(grads)
@@ -149,9 +156,14 @@ class GradNorms:
         last = [] if once else clipped.norms if self._unchanged else norms_of(grads)
         return [*last, *clipped.first, clipped.total, clipped.factor]
 
-    def take(self, numbers: Doubles) -> Norms:
-        """The step's norms, from what was read of `waiting`."""
+    def take(self, numbers: Doubles, scale: float = 1.0) -> Norms:
+        """The step's norms, from what was read of `waiting`.
+
+        scale: of the loss, where the optimizer divides the gradients by it as it steps.
+        """
         clipped, self._clipped = self._clipped, None
+        if scale != 1.0 and clipped is None:
+            numbers = numbers / scale
         if clipped is None:
             return Norms(self._places, self._wide(self._places, numbers))
         before = numbers[-2 - len(clipped.first) : -2]

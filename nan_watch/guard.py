@@ -99,6 +99,11 @@ class Guard:
         found = getattr(self._at_work, "found_inf", None)
         return found is not None and bool(found)
 
+    def grad_scale(self) -> float:
+        """What the optimizer divides its gradients by as it steps, told by a GradScaler."""
+        scale = getattr(self._at_work, "grad_scale", None)
+        return 1.0 if scale is None else float(scale)
+
     def _pre(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if self._asleep() or self._inside(
             sys._getframe(1)

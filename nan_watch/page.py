@@ -1,9 +1,34 @@
-"""The page of a run that has something to say."""
+"""The record of a run, and the page of one that has something to say."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nan_watch.causes import RULES as CAUSES
+from nan_watch.ranks import Ranks
+from nan_watch.rules import RULES as HEALTH
+from probes.finding import limits
+from probes.record import Recorder
+
+if TYPE_CHECKING:
+    from nan_watch.watch import NanWatch
+
+
+def opened_record(watch: NanWatch, out: Path | str | Recorder | None, ranks: Ranks) -> Recorder:
+    """The record that is open already, or a new one; each rank has its own."""
+    if isinstance(out, Recorder):
+        return out
+    settings: dict[str, Any] = {"tier": watch.tier, "on_poison": watch.on_poison}
+    if ranks.several:
+        settings |= {"rank": ranks.number, "ranks": ranks.count}
+    return Recorder(
+        ranks.folder(Path(out) if out is not None else None),
+        device=next((str(p.device) for p in watch.model.parameters()), None),
+        settings=settings,
+        limits=limits((*CAUSES, *HEALTH)),
+    )
 
 
 def render_or_warn(folder: Path) -> None:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from probes.wrapped import local
+
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
@@ -46,7 +48,7 @@ def _prints(named: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def _bits(parameter: Tensor) -> Tensor:
-    numbers = parameter.detach()
+    numbers = local(parameter.detach())
     if numbers.is_complex():
         numbers = torch.view_as_real(numbers)
     return numbers.view(INTEGERS[numbers.dtype.itemsize])

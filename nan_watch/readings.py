@@ -55,8 +55,11 @@ class Readings:
         self._near = 0  # how many of them are the KEPT newest, less one that was forgotten
         self._written = 0  # steps
 
-    def sightings(self, sightings: Sightings, sites: Sequence[Site]) -> Rows:
-        """The rows of outputs and output gradients; a site seen often has its largest number."""
+    def sightings(self, sightings: Sightings, sites: Sequence[Site], scale: float = 1.0) -> Rows:
+        """The rows of outputs and output gradients; a site seen often has its largest number.
+
+        scale: of the loss, by which its gradients are divided.
+        """
         if sightings.numbers is not self._order:
             self._plan(sightings.numbers, sites)
             self._order = sightings.numbers
@@ -69,6 +72,8 @@ class Readings:
             else:
                 with np.errstate(invalid="ignore"):  # a NaN stays one, and is no news
                     np.maximum.at(wide, places, largest[chosen])
+            if scale != 1.0 and kind is Kind.OUTPUT_GRAD:
+                wide = np.where(wide == -1.0, wide, wide / scale)
             rows[str(kind), "abs_max"] = as_row(wide)
         return rows
 

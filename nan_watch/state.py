@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nan_watch.flags import MEASURED, extremes, read
+from probes.wrapped import local
 
 ROWS = 8  # how many rows of a tensor are named
 
@@ -60,7 +61,7 @@ def poisoned(
 
 
 def _counted(name: str, tensor: Tensor) -> Poisoned:
-    tensor = tensor.detach()
+    tensor = local(tensor.detach())
     if tensor.layout is torch.sparse_coo:
         tensor = tensor.coalesce().values()
     bad = ~torch.isfinite(tensor)

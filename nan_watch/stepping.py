@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from nan_watch.guard import PoisonedStep
 from nan_watch.inquest.hold import Repeatable
@@ -33,8 +34,13 @@ def stepping(
     whole = Repeatable(again, snapshot, batch, layout)
     watch._exhaustions.begin(watch.steps, batch)
     watch._roots, watch._at_once = [], at_once
+
+    def note_root(root: Tensor) -> None:
+        if not watch._replays.running:
+            watch._roots.append(root)
+
     try:
-        with watch._replays.of(whole), noted_roots(watch._note_root):
+        with watch._replays.of(whole), noted_roots(note_root):
             with _explained(watch, whole), watch._sampled.looking(watch._before):
                 yield
             if watch._telling.news is not None and watch.on_poison != "allow":
@@ -49,7 +55,7 @@ def _explained(watch: NanWatch, whole: Repeatable) -> Iterator[None]:
     try:
         yield
     except PoisonedStep as refusal:
-        if watch._at_once:
+        if watch._at_once or watch._ranks.several:
             raise
         raise PoisonedStep(watch._telling.name(refusal.finding), watch._folder) from None
     except Exception as error:

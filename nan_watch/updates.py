@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nan_watch.sampled.sampling import share_measured
+from probes.wrapped import local
 
 A_STEP = 2  # parameters looked at in a step
 LATER = 1  # the same once the sites are dealt into shares
@@ -70,7 +71,7 @@ class Updates:
 
 def sample(parameter: Tensor) -> Tensor:
     """The parameter's numbers, or an even sample of them; a view where it can be."""
-    flat = parameter.detach().reshape(-1)  # (number,)
+    flat = local(parameter.detach()).reshape(-1)  # (number,)
     if flat.numel() <= BLOCKS * BLOCK:
         return flat
     return flat.as_strided((BLOCKS, BLOCK), (flat.numel() // BLOCKS, 1))  # (block, number)

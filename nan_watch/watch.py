@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 from nan_watch.buffers import Buffers
 from nan_watch.capsule.keep import MOST
 from nan_watch.case.symptom import Symptom, readings_of
-from nan_watch.causes import RULES as CAUSES
 from nan_watch.flags import Doubles, Flags, Sightings, read
 from nan_watch.grad_norms import GradNorms, HookedNorms
 from nan_watch.guard import Guard, PoisonedStep, real_optimizer
@@ -26,29 +25,31 @@ from nan_watch.inquest.replays import Replays
 from nan_watch.inquest.telling import Telling
 from nan_watch.out_of_memory.exhaustion import Exhaustions
 from nan_watch.own_writes import OwnWrites
-from nan_watch.page import render_or_warn
+from nan_watch.page import opened_record, render_or_warn
 from nan_watch.parameters import Parameters
+from nan_watch.ranks import TIMEOUT, Ranks
 from nan_watch.readings import Readings
 from nan_watch.rules import RULES as HEALTH
 from nan_watch.sampled.looks import Sampled
+from nan_watch.scaling import Scalers
 from nan_watch.state import Poisoned, poisoned
 from nan_watch.stepping import stepping
 from nan_watch.updates import Updates
 from probes.bus import Bus, Observer, watched_modules
 from probes.errors import RequestError, demand_one_of
-from probes.finding import Finding, Judgement, NotJudged, judge, limits
+from probes.finding import Finding, Judgement, judge
 from probes.layout import Layout
 from probes.raised import said
-from probes.record import Recorder, new_folder
-from probes.replay import Snapshots
+from probes.record import Recorder
+from probes.replay import Snapshots, with_inner
 from probes.run import Run
 from probes.subject import Batch
+from probes.wrapped import innermost, wrappers_of
 
 Tier = Literal["sentinel", "sites"]
 OnPoison = Literal["raise", "skip", "allow"]
 Result = TypeVar("Result")
 
-NO_STEP = "the optimizer that is watched took no step"
 REFUSALS = 10  # in a row, after which skipping gives up
 
 
@@ -62,11 +63,13 @@ class NanWatch:
     is then left open and gets no page.
     parameter_hooks: gradient norms before clipping are known without `watch.clip_grad_norm_`.
     start: the number of the first step. capsules: refused steps that leave one, at most.
+    timeout: seconds that a process waits for those that it trains together with.
 
     `findings` is what was found so far, worst first; `run` reads the run folder; `steps` is the
     number of steps that the optimizer attempted, and `start`; `loaded` are the parameters that
-    were not finite before the first; `loss` is the newest that is known; `batch` is
-    the index of the batch at work, for the finding, where the loop sets it.
+    were not finite before the first; `scalers.skipped` the newest steps that a GradScaler skipped;
+    `loss` is the newest that is known; `batch` is the index of the batch at work, for the finding,
+    where the loop sets it.
     """
 
     def __init__(
@@ -80,11 +83,14 @@ class NanWatch:
         parameter_hooks: bool = False,
         start: int = 0,
         capsules: int = MOST,
+        timeout: float = TIMEOUT,
     ) -> None:
         demand_one_of("tier", tier, get_args(Tier))
         demand_one_of("on_poison", on_poison, get_args(OnPoison))
         optimizer = real_optimizer(optimizer)
-        self.model = model
+        self._wrappers = wrappers_of(model)
+        self.model = model = innermost(model)
+        self._ranks = Ranks(timeout)
         self.tier = tier
         self.on_poison = on_poison
         self.steps = self._start = start
@@ -102,7 +108,7 @@ class NanWatch:
         self._before = start  # how many steps there were when the one that was handed over began
         self._writes = OwnWrites(lambda: self._norms.parameters)
         self._snapshots = Snapshots(model)
-        self._replays = Replays(model, optimizer, capsules)
+        self._replays = Replays(model, optimizer, capsules, self._wrappers)
         self._exhaustions = Exhaustions(model, optimizer)
         self._last: Sightings | None = None
         self._health = Judgement()
@@ -114,16 +120,18 @@ class NanWatch:
         sites, hooked = tier == "sites", [self._hooked] if parameter_hooks else []
         observers: list[Observer] = [self._flags] if sites else []
         observers += [*self._sampled.observers, *hooked]
-        self._bus = Bus(model, observers, self._replays.captured if sites else None)
+        self._bus = Bus(model, observers, self._replays.captured if sites else None, self._wrappers)
         self._sampled.units.sites = self._bus.sites
         asleep = partial(getattr, self._replays, "running")
         self._guard = Guard(optimizer, self._before_step, self._updates.after, asleep)
+        self.scalers = Scalers(with_inner([optimizer]), self._before_step)
         self._root = next(name for name, module in watched_modules(model) if module is model)
 
     def __enter__(self) -> Self:
         """Every hook is on and the run folder is there; or neither, where one could not be."""
         with ExitStack() as opened:
-            self.recorder = self._open()
+            self._ranks.begin(self._norms.named)
+            self.recorder = opened_record(self, self._out, self._ranks)
             if self.recorder is not self._out:
                 opened.callback(self.recorder.close)
             self._parameters = Parameters(self.model, self._guard.optimizer)
@@ -136,6 +144,7 @@ class NanWatch:
             self._telling.begin(self._buffers, frozen, self._bus, self.recorder)
             opened.enter_context(self._bus)
             opened.enter_context(self._guard)
+            opened.enter_context(self.scalers)
             opened.pop_all()
         return self
 
@@ -146,6 +155,7 @@ class NanWatch:
         trace: TracebackType | None,
     ) -> None:
         """Our hooks are off, the record is closed, and the report made where there is one to."""
+        self.scalers.__exit__(kind, error, trace)
         self._guard.__exit__(kind, error, trace)
         self._bus.__exit__(kind, error, trace)
         if error is not None:
@@ -167,10 +177,7 @@ class NanWatch:
     @property
     def judgement(self) -> Judgement:
         """What causes say, and, once a run folder of its own is closed, the rules of health."""
-        found, codes = self._telling.stories.findings, tuple(rule.code for rule in CAUSES)
-        unseen = tuple(NotJudged(code, NO_STEP) for code in codes if self.steps == self._start)
-        passed = () if found or unseen else codes
-        return Judgement(found, () if found else unseen, passed) + self._health
+        return self._telling.judgement(stepped=self.steps > self._start) + self._health
 
     @property
     def run(self) -> Run:
@@ -219,10 +226,6 @@ class NanWatch:
         symptom = self._symptom(self.steps, None, Sightings.none(), (), raised=said(error))
         return self._telling.explain(error, symptom, self.batch)
 
-    def _note_root(self, root: Tensor) -> None:
-        if not self._replays.running:
-            self._roots.append(root)
-
     def retell(self, finding: Finding, told: Finding) -> None:
         """What was found is told in other words, as after a run from the start."""
         self._telling.stories.rename(finding, told)
@@ -252,17 +255,6 @@ class NanWatch:
             return torch.nn.utils.clip_grad_norm_(chosen, max_norm)
         return self._norms.clip(max_norm, parameters)
 
-    def _open(self) -> Recorder:
-        if isinstance(self._out, Recorder):
-            return self._out
-        folder = new_folder(Path(self._out) if self._out is not None else None)
-        return Recorder(
-            folder,
-            device=next((str(p.device) for p in self.model.parameters()), None),
-            settings={"tier": self.tier, "on_poison": self.on_poison},
-            limits=limits((*CAUSES, *HEALTH)),
-        )
-
     def _state(self) -> Mapping[str, Tensor]:
         """Parameters and buffers as they were before the step, as far as that is known."""
         step = self._replays.step
@@ -273,38 +265,46 @@ class NanWatch:
     def _before_step(self) -> None:
         """The step is on disk, and stopped where it is poisoned."""
         self._writes.end()
+        self.scalers.seen = True
         groups = [self._losses, self._norms.waiting(), self._flags.waiting, self._hooked.waiting]
         groups += [self._sampled.waiting(), self._buffers.waiting(), self._roots]
-        late, (losses, norms, flags, hooked, few, buffers, roots) = self._read(groups)
+        groups.append(self._bus.traced.waiting())
+        late, (losses, norms, flags, hooked, few, buffers, roots, traced) = self._read(groups)
         step, self.steps = self.steps, self.steps + 1
         loss = sum(losses.tolist()) / len(losses) if len(losses) else None
-        taken = self._norms.take(norms)
-        sightings = self._last = self._flags.take(flags)
+        taken = self._norms.take(norms, self._guard.grad_scale())
+        taken = self._ranks.whole(taken, self._norms.parameters)
+        sightings = self._last = self._flags.take(flags, traced, self._bus)
         before = self._hooked.take(hooked, lambda number: self._bus.sites[number].name)
         rows = self._sampled.rows(few, step, self._readings)
         self._losses, self._roots = [], []
-        rows |= self._readings.sightings(sightings, self._bus.sites)
+        rows |= self._readings.sightings(sightings, self._bus.sites, self.scalers.scale)
         rows |= self._readings.norms(taken, self._norms.names)
-        rows |= self._readings.one("param_grad", "norm_before_clip", before)
+        rows |= self._readings.one("param_grad", "norm_before_clip", self.scalers.unscaled(before))
         if loss is not None:
             self.loss = loss
             rows |= self._readings.one("loss", "value", {"<loss>": loss})
         self._readings.write(step, rows)
-        grads = () if self._guard.is_skipped_by_scaler() else self._norms.poisoned(taken)
+        grads = self._norms.poisoned(taken)
         fresh, first = self._buffers.take(buffers), step == self._start
-        loss = next(iter(roots[~np.isfinite(roots)].tolist()), loss)  # one of several may be odd
-        poisoned = grads or _odd(loss) or late or (first and self._spoilt)
+        if excused := self.scalers.excuse(step, grads, self._guard.is_skipped_by_scaler()):
+            grads = ()
+        odd = np.isnan(roots) if excused else ~np.isfinite(roots)  # a scaled loss may overflow
+        loss = next(iter(roots[odd].tolist()), loss)  # one of several may be odd
+        here = bool(grads or _odd(loss) or late or (first and self._spoilt))
+        rank = self._ranks.agree(here, begins=_odd(loss) or late or sightings.any_nan)
         try:
-            if poisoned:
-                self._stop(self._symptom(step, loss, sightings, grads, fresh))
+            if rank is not None:
+                self._stop(self._symptom(step, loss, sightings, grads, fresh), rank)
             else:
                 self._in_a_row = 0
-            if not poisoned and (fresh or (first and self.loaded)):
+            if rank is None and (fresh or (first and self.loaded)):
                 self._remark(self._symptom(step, loss, sightings, (), fresh))
         finally:
-            if not (poisoned and self._replays.step):  # else its capsule is written when it ended
+            if rank is None or not self._replays.step:  # else its capsule is written when it ended
                 self._replays.captured.forget()
-        self._updates.before(self._norms.named, self._norms.held)
+        if not self.scalers.skipping:
+            self._updates.before(self._norms.named, self._norms.held)
 
     def _read(self, groups: list[list[Tensor]]) -> tuple[bool, list[Doubles]]:
         """The groups' numbers, and whether a parameter is poisoned by now; one read for all."""
@@ -327,18 +327,26 @@ class NanWatch:
         named = self._norms.named.items()
         return poisoned({name: each for name, each in named if each.requires_grad})
 
-    def _stop(self, symptom: Symptom) -> None:
+    def _stop(self, symptom: Symptom, rank: int) -> None:
         """What is known of the step is a finding, and the step is refused as the user asked."""
-        finding = self._telling.tell(symptom, self.batch)
-        ended = self._at_once or not self._replays.step
-        if self.on_poison == "allow" or ended:  # else once it has ended
-            finding = self._telling.name(finding)
+        finding = self._ranks.shared(rank, partial(self._told_of, symptom))
+        if rank != self._ranks.number:
+            self._telling.stories.tell(finding, goes_on=self.on_poison == "allow")
         self._readings.forget_newest()
         self._in_a_row += 1
         if self.on_poison == "raise" or (self.on_poison == "skip" and self._in_a_row >= REFUSALS):
             raise PoisonedStep(finding, self._folder)
         if self.on_poison == "skip":
             self._guard.refuse()
+
+    def _told_of(self, symptom: Symptom) -> Finding:
+        finding = self._telling.tell(symptom, self.batch)
+        ended = self._at_once or self._ranks.several or not self._replays.step
+        if self.on_poison == "allow" or ended:  # else once it has ended
+            finding = self._telling.name(finding)
+        told = self._ranks.named(finding)
+        self._telling.stories.rename(finding, told)
+        return told
 
     def _remark(self, symptom: Symptom) -> None:
         """A buffer that is NaN now is told of, and the step goes on: nothing has read it yet."""

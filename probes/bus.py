@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
+from probes.traced import Traced, recompiled
+from probes.wrapped import called_instead
+
 
 class Kind(StrEnum):
     """What a tensor is to its site."""
@@ -70,6 +73,8 @@ class Bus:
     number; `parts` of the same structure keep their numbers from step to step.
 
     whole: every module is shown, not the leaves alone, and evaluations are shown too.
+    wrappers: what is around the model, the outermost first, one of which may be compiled. Where it
+    is, its outputs are seen by operators in the compiled graph: `traced` holds them.
     """
 
     def __init__(
@@ -77,10 +82,13 @@ class Bus:
         model: nn.Module,
         observers: Sequence[Observer],
         calls: Calls | None = None,
+        wrappers: Sequence[nn.Module] = (),
         *,
         whole: bool = False,
     ) -> None:
         self.model = model
+        called = called_instead(wrappers)
+        self.called = model if called is None else called  # `or` would ask a module for its length
         self.calls = calls
         self.whole = whole
         self.sites: list[Site] = []
@@ -90,10 +98,13 @@ class Bus:
             kind: _together([o.sees[kind] for o in observers if kind in o.sees]) for kind in Kind
         }
         self._hooks = ExitStack()
+        self.traced = Traced(model, [name for name, _ in self._shown()])
+        self._traced_numbers: dict[int, int] = {}
 
     def __enter__(self) -> Self:
         """Every hook is on, or, where one could not be registered, none."""
         with ExitStack() as hooks:
+            hooks.enter_context(recompiled())
             if self.seer(Kind.INPUT):
                 self._hook_inputs(hooks)
             if self.seer(Kind.OUTPUT) or self.seer(Kind.OUTPUT_GRAD):
@@ -123,6 +134,13 @@ class Bus:
         self.sites.append(Site(kind, name))
         return len(self.sites) - 1
 
+    def traced_site(self, place: int) -> int:
+        """The number of the site that is the output of the module at this place of `traced`."""
+        if place not in self._traced_numbers:
+            name = self.traced.names[place]
+            self._traced_numbers[place] = self.number(Kind.OUTPUT, name)
+        return self._traced_numbers[place]
+
     def _shown(self) -> Iterator[tuple[str, nn.Module]]:
         return every_module(self.model) if self.whole else watched_modules(self.model)
 
@@ -132,7 +150,7 @@ class Bus:
             hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
     def _hook_modules(self, hooks: ExitStack) -> None:
-        root = self.model
+        root = self.called
         if not self.whole:
             hooks.callback(root.register_forward_pre_hook(_Hush(self)).remove)
         if self.calls is not None:  # before anybody's hook changes the arguments
@@ -140,8 +158,9 @@ class Bus:
             hooks.callback(
                 root.register_forward_pre_hook(called, prepend=True, with_kwargs=True).remove
             )
-        for name, module in self._shown():
-            hooks.callback(module.register_forward_hook(_OutputHook(self, module, name)).remove)
+        for place, (name, module) in enumerate(self._shown()):
+            hook = _OutputHook(self, module, name, place)
+            hooks.callback(module.register_forward_hook(hook).remove)
         hooks.callback(root.register_forward_hook(_Wake(self), always_call=True).remove)
         if self.calls is not None:
             returned = _Returned(self, self.calls)
@@ -213,7 +232,7 @@ class _Hush(_Hook):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: object) -> None:
-        if self.bus.listening and not torch.is_grad_enabled():
+        if not is_compiling() and self.bus.listening and not torch.is_grad_enabled():
             self.bus.listening, self.bus.hushed = False, True
 
 
@@ -221,7 +240,9 @@ class _Wake(_Hook):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: object, output: object) -> None:
-        if self.bus.hushed:  # else it is somebody who does not want to listen, as in a replay
+        if (
+            not is_compiling() and self.bus.hushed
+        ):  # else it is somebody who does not want to listen, as in a replay
             self.bus.listening, self.bus.hushed = True, False
 
 
@@ -237,27 +258,34 @@ class _Called(_OfCalls):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        listening = self.bus.listening and torch.is_grad_enabled()
-        self.calls.before(args, kwargs, listening)
+        if not is_compiling():
+            listening = self.bus.listening and torch.is_grad_enabled()
+            self.calls.before(args, kwargs, listening)
 
 
 class _Returned(_OfCalls):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: object, output: object) -> None:
-        self.calls.after(output)
+        if not is_compiling():
+            self.calls.after(output)
 
 
 class _OutputHook(_Hook):
-    __slots__ = ("module", "part")
+    __slots__ = ("module", "part", "place", "sees")
 
-    def __init__(self, bus: Bus, module: nn.Module, name: str) -> None:
+    def __init__(self, bus: Bus, module: nn.Module, name: str, place: int) -> None:
         super().__init__(bus)
         self.module = module
+        self.place = place
+        self.sees = bus.seer(Kind.OUTPUT) is not None
         self.part = _Part(bus, name)
 
     def __call__(self, module: nn.Module, args: object, output: object) -> None:
-        if self.bus.listening and module is self.module:
+        if is_compiling():
+            if self.sees:
+                self.bus.traced.see(self.place, output)
+        elif self.bus.listening and module is self.module:
             self.part.show(output)
 
 
@@ -270,7 +298,7 @@ class _InputHook(_Hook):
         self.part = _Part(bus, name, Kind.INPUT)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if self.bus.listening and module is self.module:
+        if not is_compiling() and self.bus.listening and module is self.module:
             self.part.show(args[0] if len(args) == 1 else args)
             self.part.show(kwargs)
 

@@ -26,12 +26,12 @@ from probes.subject import Batch, Subject
 if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules:
     import pytorch_lightning as pl
 else:
-    import lightning.pytorch as pl
+    import lightning.pytorch as pl  # type: ignore[no-redef]
 
 LOGGING = ("log", "log_dict")
 
 
-class WatchCallback(pl.Callback):  # type: ignore[misc]  # untyped where Lightning is absent
+class WatchCallback(pl.Callback):
     """Watches `trainer.fit`, as NanWatch does, with NanWatch's own options.
 
     A refused step is replayed through the module's own `training_step`. The report is made when
@@ -177,7 +177,7 @@ def _loader(module: Any, others: Sequence[Any]) -> Callable[[], Iterable[Batch]]
         if isinstance(each, pl.LightningDataModule):
             each.prepare_data()
             each.setup("fit")
-            return each.train_dataloader  # type: ignore[no-any-return]
+            return each.train_dataloader
         if isinstance(each, Iterable):
             return lambda: each
     if "train_dataloader" not in vars(type(module)):
@@ -195,7 +195,7 @@ def _held_out(module: Any, others: Sequence[Any]) -> Iterable[Batch] | None:
     return None
 
 
-def _loss(model: nn.Module, batch: Batch) -> Tensor:
+def _loss(model: Any, batch: Batch) -> Tensor:
     with _unlogged(model):
         loss: Tensor = _loss_of(model.training_step(*_arguments(model, batch, 0)))
     return loss

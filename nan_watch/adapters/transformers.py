@@ -31,7 +31,7 @@ MAY_RAISE = (
 )  # parts of a step, beside `training_step`, of the versions that have them
 
 
-class WatchCallback(TrainerCallback):  # type: ignore[misc]  # untyped in transformers
+class WatchCallback(TrainerCallback):
     """Watches the Trainer that it is given to, as NanWatch does, with NanWatch's own options.
 
     A refused step is replayed through the Trainer's own `training_step`. The report is made when
@@ -52,7 +52,7 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc]  # untyped in transf
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """The watch stands."""
-        trainer = _trainer_above(self)
+        trainer: Any = _trainer_above(self)
         same = [each for each in trainer.callback_handler.callbacks if isinstance(each, type(self))]
         if len(same) > 1:
             raise RequestError(
@@ -79,16 +79,17 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc]  # untyped in transf
             self._standing.end()
         atexit.unregister(self._end)
 
-    def _wrap(self, trainer: Trainer) -> None:
+    def _wrap(self, trainer: Any) -> None:
         standing = self._standing
         assert standing is not None
 
         def fed(training_step: Callable[..., Tensor]) -> Callable[..., Tensor]:
             def run(model: nn.Module, inputs: Any, *rest: Any, **named: Any) -> Tensor:
                 count = getattr(trainer, "current_gradient_accumulation_steps", 1)
-                return standing.part(
+                loss: Tensor = standing.part(
                     lambda batch: training_step(model, batch, *rest, **named), inputs, int(count)
                 )
+                return loss
 
             return run
 
@@ -137,7 +138,7 @@ def subject_of(found: object) -> Subject | None:
     """
     if not isinstance(found, Trainer):
         return None
-    trainer = found
+    trainer: Any = found
     if trainer.train_dataset is None:
         raise RequestError(
             "the Trainer has no `train_dataset`, but data to train on was expected: pass one."
@@ -165,7 +166,7 @@ def _predict(model: nn.Module, batch: Batch) -> Any:
 class _Loss:
     """The Trainer's own loss."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
     def __deepcopy__(self, memo: Any) -> _Loss:
@@ -182,7 +183,7 @@ class _Loss:
 class _Optimizers:
     """Makes the Trainer's optimizer for a model."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.like: Optimizer = trainer.create_optimizer()
         self.names = names_of(trainer.model)
@@ -197,7 +198,7 @@ class _Optimizers:
 class _Schedules:
     """Makes the Trainer's schedule for an optimizer."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
     def __deepcopy__(self, memo: Any) -> _Schedules:
@@ -209,12 +210,13 @@ class _Schedules:
             like: LRScheduler = trainer.lr_scheduler
             return schedule_for(optimizer, like, like.optimizer)
         try:
-            return trainer.create_scheduler(_steps(trainer), optimizer)
+            made: LRScheduler = trainer.create_scheduler(_steps(trainer), optimizer)
+            return made
         finally:
             trainer.lr_scheduler = None
 
 
-def _steps(trainer: Trainer) -> int:
+def _steps(trainer: Any) -> int:
     """How many optimizer steps the Trainer would take."""
     if trainer.args.max_steps > 0:
         return int(trainer.args.max_steps)

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from probes.batch import map_leaves
 from probes.replay import RandomState, Snapshot, Snapshots
+from probes.wrapped import needs_others
 
 KEPT = 64  # calls of a step; where there are more, the oldest are forgotten
 BUDGET = 256 * 2**20  # bytes that all but the newest call may hold on to
@@ -82,7 +83,8 @@ class Captured:
     `on` is set to false where whole steps are handed over, and nothing need be kept. `dropped`
     is how many calls of the step were forgotten, being too many or too large. `loss` is the
     newest loss's autograd node, where it is known; `ends` are the numbers of the outputs' nodes.
-    `raised` is the call that gave no output.
+    `raised` is the call that gave no output. `needs_others` is whether a call speaks to other
+    processes.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -92,6 +94,7 @@ class Captured:
         self.loss: Any = None
         self.ends: set[int] = set()
         self.raised: Call | None = None
+        self.needs_others = needs_others(model)
         self._snapshots = Snapshots(model)
         self._open: list[Call | None] = []  # the calls at work, the innermost last
         self._left = LEARNING

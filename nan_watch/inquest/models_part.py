@@ -121,11 +121,10 @@ def loss_nodes(captured: Captured) -> list[str]:
 
 def lacks(captured: Captured) -> str | None:
     """Why the model's part cannot be run again; None where it can."""
+    if captured.needs_others:
+        return "its calls speak to the other processes, and this one must not run alone"
     if not captured.known:
         return "no call of the model with gradients was seen since the optimizer's last step"
-    dist = torch.distributed
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        return "several processes train together, and this one must not run alone"
     for call in captured.known:
         if call.changed is not None:
             return f"`{call.changed}` of the model's arguments was changed in place after the call"

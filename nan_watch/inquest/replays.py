@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -18,16 +18,25 @@ from nan_watch.inquest.models_part import explain, lacks
 from probes.bus import Bus
 from probes.finding import Evidence, Finding, Verdict
 from probes.record import Recorder
+from probes.wrapped import alone
 
 
 class Replays:
     """Knows the step at work: one that was handed over whole, or else the model's calls.
 
-    capsules: refused steps that leave one, at most. `step` is the step that was handed over;
-    `running` whether a replay is at work.
+    capsules: refused steps that leave one, at most. wrappers: what stands around the model, such
+    as torch's DistributedDataParallel, and is silent in a replay. `step` is the step that was
+    handed over; `running` whether a replay is at work.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, capsules: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        capsules: int,
+        wrappers: Sequence[nn.Module] = (),
+    ) -> None:
+        self._wrappers = wrappers
         self.step: Repeatable | None = None
         self.running = False
         self.captured = Captured(model)
@@ -75,7 +84,8 @@ class Replays:
         self.running, listening = True, bus.listening
         bus.listening = False
         try:
-            yield
+            with alone(self._wrappers):
+                yield
         finally:
             self.running, bus.listening = False, listening
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from nan_watch.buffers import Buffers
 from nan_watch.case.material import Case
 from nan_watch.case.symptom import Symptom
+from nan_watch.causes import RULES as CAUSES
 from nan_watch.causes import name_cause
 from nan_watch.inquest.aftermath import aftermath
 from nan_watch.inquest.replays import Replays
@@ -18,10 +19,11 @@ from nan_watch.inquest.stories import Stories
 from nan_watch.inquest.trends import with_trends
 from nan_watch.sampled.edges import Edges
 from probes.bus import Bus
-from probes.finding import Evidence, Finding
+from probes.finding import Evidence, Finding, Judgement, NotJudged
 from probes.raised import is_out_of_memory
 from probes.record import Recorder
 
+NO_STEP = "the optimizer that is watched took no step"
 NO_NUMBER = (LookupError, TypeError, AttributeError, NameError, OSError, ImportError)
 """Exceptions that no number leads to."""
 
@@ -48,6 +50,13 @@ class Telling:
         """The watch begins; parameters of these names are not trained."""
         self._buffers, self._frozen = buffers, set(frozen)
         self._bus, self._recorder = bus, recorder
+
+    def judgement(self, *, stepped: bool) -> Judgement:
+        """What causes say. stepped: whether there was a step to be judged."""
+        found, codes = self.stories.findings, tuple(rule.code for rule in CAUSES)
+        unseen = tuple(NotJudged(code, NO_STEP) for code in codes if not stepped)
+        passed = () if found or unseen else codes
+        return Judgement(found, () if found else unseen, passed)
 
     def tell(self, symptom: Symptom, batch: int | None) -> Finding:
         """The finding at first sight."""
@@ -85,7 +94,7 @@ class Telling:
         """
         if self.news is None or self.news[1] is not finding:
             return finding
-        symptom = self.news[0]
+        symptom, self.news = self.news[0], None
         told = self._replays.tell(symptom, finding, self._bus, self._recorder)
         told = self._weighed(symptom, told)
         self.stories.rename(finding, told)

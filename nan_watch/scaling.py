@@ -1,0 +1,122 @@
+"""Steps that a GradScaler skips: told apart from poisoned ones, with the parameter to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from nan_watch.state import Poisoned
+
+KEPT = 20  # skipped steps that are kept
+NO_OVERFLOW = 1.0  # a scale that overflows nothing by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A step that a GradScaler skipped.
+
+    parameters: whose gradient was not finite, in the model's order. scale: the loss's.
+    """
+
+    step: int
+    parameters: tuple[str, ...]
+    scale: float
+
+
+class Scalers:
+    """Knows while it is open which scaler steps the optimizer, and tells of steps not taken.
+
+    `scale` is the scale of the step at work, 1 where no scaler steps. `skipped` are the newest
+    steps that were skipped; skip: called for each that the optimizer never saw.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer], skip: Callable[[], None]) -> None:
+        self._optimizers = [id(each) for each in optimizers]
+        self._skip = skip
+        self.scale = NO_OVERFLOW
+        self.at_work = False  # whether a scaler's step is
+        self.seen = False  # whether the optimizer was stepped by the call that is at work
+        self.skipping = False  # whether a step that it was kept from is at work
+        self.skipped: list[Skipped] = []
+
+    def __enter__(self) -> Self:
+        """Every scaler's step is looked at."""
+        if not _OPEN:
+            _patch()
+        _OPEN.append(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nobody looks for us any more."""
+        _OPEN.remove(self)
+        if not _OPEN:
+            _unpatch()
+
+    def excuse(self, step: int, grads: Sequence[Poisoned], skipped: bool) -> bool:
+        """Whether the step is a scaler's to skip, and its gradients overflowed by its scale.
+
+        One that goes on to skip at a scale of 1 has no such excuse: they are not finite by
+        themselves. skipped: whether the optimizer was told to take no step.
+        """
+        if not (self.skipping or skipped):
+            return False
+        told = Skipped(step, tuple(each.name for each in grads), self.scale)
+        self.skipped = [*self.skipped, told][-KEPT:]
+        return self.scale > NO_OVERFLOW or not self.at_work
+
+    def unscaled(self, norms: Mapping[str, float]) -> Mapping[str, float]:
+        """Norms of scaled gradients, without the scale."""
+        if self.scale == NO_OVERFLOW:
+            return norms
+        return {name: norm / self.scale for name, norm in norms.items()}
+
+    def around(self, scaler: GradScaler, optimizer: Optimizer, step: Callable[[], Any]) -> Any:
+        """The scaler's step has run; where the optimizer was kept from stepping, it is told."""
+        if id(optimizer) not in self._optimizers or not scaler.is_enabled():
+            return step()
+        self.seen, self.at_work, self.scale = False, True, float(scaler.get_scale())
+        try:
+            result = step()
+            if not self.seen:
+                self.skipping = True
+                self._skip()
+            return result
+        finally:
+            self.scale, self.skipping, self.at_work = NO_OVERFLOW, False, False
+
+
+_OPEN: list[Scalers] = []
+_TORCHS: list[Any] = []
+
+
+def _patch() -> None:
+    own = GradScaler.step
+    _TORCHS.append(own)
+
+    def step(self: GradScaler, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        def run() -> Any:
+            return own(self, optimizer, *args, **kwargs)
+
+        for each in _OPEN:
+            run = _within(each, self, optimizer, run)
+        return run()
+
+    GradScaler.step = step  # type: ignore[method-assign]
+
+
+def _within(each: Scalers, scaler: GradScaler, optimizer: Optimizer, run: Callable[[], Any]) -> Any:
+    return lambda: each.around(scaler, optimizer, run)
+
+
+def _unpatch() -> None:
+    GradScaler.step = _TORCHS.pop()  # type: ignore[method-assign]

@@ -1,0 +1,93 @@
+"""What stands around a model: DistributedDataParallel, and what `torch.compile` returns."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+SYNC = ("require_backward_grad_sync", "require_forward_param_sync")
+
+
+def wrappers_of(model: nn.Module) -> list[nn.Module]:
+    """The DistributedDataParallels and compiled modules around a model, the outermost first."""
+    found: list[nn.Module] = []
+    while (inner := _inside(model)) is not None:
+        found.append(model)
+        model = inner
+    return found
+
+
+def innermost(model: nn.Module) -> nn.Module:
+    """The model that the user wrote, from inside of what is around it."""
+    while (inner := _inside(model)) is not None:
+        model = inner
+    return model
+
+
+def called_instead(wrappers: Sequence[nn.Module]) -> nn.Module | None:
+    """The outermost of them, where one is compiled code, into which hooks cannot call back."""
+    return wrappers[0] if any(_is_optimized(each) for each in wrappers) else None
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether `torch.compile` returned it, or `model.compile()` was called."""
+    return _is_optimized(model) or getattr(model, "_compiled_call_impl", None) is not None
+
+
+def _inside(model: nn.Module) -> nn.Module | None:
+    if isinstance(model, DistributedDataParallel):
+        inner: nn.Module = model.module
+        return inner
+    return model._orig_mod if _is_optimized(model) else None  # type: ignore[return-value]
+
+
+def _is_optimized(model: nn.Module) -> bool:
+    frames = sys.modules.get("torch._dynamo.eval_frame")
+    return frames is not None and isinstance(model, frames.OptimizedModule)
+
+
+@contextmanager
+def alone(wrappers: Sequence[Any]) -> Iterator[None]:
+    """Inside, a forward or backward pass through them speaks to no other process."""
+    wrappers = [each for each in wrappers if isinstance(each, DistributedDataParallel)]
+    before = [{name: getattr(each, name) for name in SYNC} for each in wrappers]
+    for each in wrappers:
+        for name in SYNC:
+            setattr(each, name, False)
+    try:
+        yield
+    finally:
+        for each, kept in zip(wrappers, before, strict=True):
+            for name, value in kept.items():
+                setattr(each, name, value)
+
+
+def needs_others(model: nn.Module) -> bool:
+    """Whether the model's own passes speak to other processes: sharded, or SyncBatchNorm."""
+    return any(is_sharded(each) for each in model.parameters()) or (
+        _several() and any(isinstance(each, nn.SyncBatchNorm) for each in model.modules())
+    )
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, of which each process may hold a part."""
+    return hasattr(tensor, "to_local")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of it that lies in this process."""
+    if not is_sharded(tensor):
+        return tensor
+    part: Tensor = tensor.to_local()  # type: ignore[attr-defined]
+    return part
+
+
+def _several() -> bool:
+    dist = torch.distributed
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -1,0 +1,91 @@
+"""A script for `torchrun`: a plain loop in DistributedDataParallel, or with fully_shard.
+
+torchrun --nproc-per-node 2 processes.py ddp|fsdp healthy|sick|die|apart [bare|skip]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from nan_watch import NanWatch, PoisonedStep
+from probes.errors import RequestError
+
+
+class Net(nn.Module):
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(6, width), nn.Linear(width, 2)
+
+    def forward(self, x: Tensor, length: Tensor) -> Tensor:
+        hidden = self.inner(x).tanh().square()
+        return self.head(hidden * length[:, None] / length[:, None])  # planted
+
+
+def main(kind: str, state: str, bare: bool) -> dict[str, Any]:
+    rank = dist.get_rank()
+    torch.manual_seed(0)
+    model: nn.Module = Net(16 + (rank if state == "apart" else 0))
+    if kind == "fsdp":
+        from torch.distributed.fsdp import fully_shard
+
+        fully_shard(model)
+    elif state != "apart":
+        model = DistributedDataParallel(model)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    chance = torch.Generator().manual_seed(rank)
+
+    def loop() -> None:
+        for step in range(5):
+            x, length = torch.randn(8, 6, generator=chance), torch.full((8,), 5.0)
+            if state == "sick" and step == 2 and rank == 1:
+                length[3] = 0.0
+            if state == "die" and step == 2 and rank == 1:
+                os._exit(3)
+            loss = F.cross_entropy(model(x, length), (x[:, 0] > 0).long())
+            loss.backward()
+            if not bare and kind == "fsdp":
+                norms[rank] = [p.grad.full_tensor().norm().item() for p in model.parameters()]  # type: ignore[union-attr]
+            optimizer.step()
+            optimizer.zero_grad()
+
+    norms: dict[int, list[float]] = {}
+    found: dict[str, Any] = {}
+    if bare:
+        loop()
+    else:
+        policy: Any = "skip" if "skip" in sys.argv else "raise"
+        watch = NanWatch(model, optimizer, out="run", timeout=15, on_poison=policy)
+        try:
+            with watch:
+                loop()
+        except PoisonedStep as refusal:
+            found["raised"] = str(refusal)
+        except RequestError as error:
+            return {"refused": str(error)}
+        found["findings"] = [(f.code, f.source, f.samples, f.step) for f in watch.findings]
+        found["messages"] = [f.message for f in watch.findings]
+        norm = watch.run.readings("param_grad", "norm")
+        seen = norm[norm.step == 4]
+        found["norms"], found["folder"] = seen.value.tolist(), str(watch.run.folder)
+        found["true"] = norms.get(rank)
+    total = [p.full_tensor() if kind == "fsdp" else p for p in model.parameters()]  # type: ignore[attr-defined]
+    found["parameters"] = [p.detach().flatten().tolist() for p in total]
+    return found
+
+
+if __name__ == "__main__":
+    dist.init_process_group("gloo", timeout=timedelta(seconds=30))
+    told = main(sys.argv[1], sys.argv[2], "bare" in sys.argv)
+    Path(f"told{dist.get_rank()}.json").write_text(json.dumps(told))
+    dist.destroy_process_group()

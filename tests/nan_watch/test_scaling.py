@@ -1,0 +1,109 @@
+"""Steps that a GradScaler skips: its own business, or a poisoned step in disguise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nan_watch import NanWatch, PoisonedStep
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+class Net(nn.Module):
+    def __init__(self, planted: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.planted = planted
+        self.inner, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.inner(x).tanh()
+        if self.planted:
+            hidden = hidden / (hidden * 0)  # HERE
+        return self.head(hidden)
+
+
+def trained(
+    model: nn.Module, scale: float, optimizer: Any = None, watch: bool = True, steps: int = 12
+) -> NanWatch | None:
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), 0.01)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    chance = torch.Generator().manual_seed(1)
+
+    def loop() -> None:
+        for _ in range(steps):
+            x = torch.randn(8, 6, generator=chance)
+            optimizer.zero_grad()
+            with torch.autocast("cpu", dtype=torch.float16):
+                loss = F.cross_entropy(model(x), (x[:, 0] > 0).long())
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+    if not watch:
+        loop()
+        return None
+    with NanWatch(model, optimizer) as standing:
+        loop()
+    return standing
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_skip_is_told_apart_and_its_parameter_is_named(fused: bool) -> None:
+    bare, model = Net(), Net()
+    for each, watched in ((bare, False), (model, True)):
+        watch = trained(
+            each, 2.0**24, torch.optim.SGD(each.parameters(), 0.01, fused=fused), watched
+        )
+    assert watch is not None
+    pairs = zip(bare.parameters(), model.parameters(), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
+    assert not watch.findings
+    assert watch.steps == 12
+    first = watch.scalers.skipped[0]
+    assert (first.step, first.scale) == (0, 2.0**24)
+    assert "head.weight" in first.parameters
+    assert len(watch.scalers.skipped) < 12
+    norms = watch.run.readings("param_grad", "norm")
+    last = norms[(norms.step == 11) & (norms.site == "head.bias")].value.tolist()
+    assert 0.001 < last[0] < 10  # without the scale
+
+
+def test_output_gradients_are_read_without_the_scale() -> None:
+    seen = []
+    for scale in (1.0, 2.0**10):
+        watch = trained(Net(), scale, steps=1)
+        assert watch is not None
+        grads = watch.run.readings("output_grad", "abs_max")
+        seen.append(grads[grads.site == "head"].value.tolist())
+    assert seen[0] == pytest.approx(seen[1], rel=0.01)
+
+
+def test_a_scaler_that_skips_for_ever_is_found_and_the_line_named() -> None:
+    with pytest.raises(PoisonedStep) as caught:
+        trained(Net(planted=True), 4.0)
+    [line] = [
+        number
+        for number, text in enumerate(Path(__file__).read_text().splitlines(), 1)
+        if text.endswith("# HERE")
+    ]
+    finding = caught.value.finding
+    assert (finding.op, finding.source) == ("aten.div", f"{__file__}:{line}")
+    assert finding.step == 2
+
+
+def test_torchs_scaler_is_given_back() -> None:
+    own = torch.amp.GradScaler.step
+    model = Net()
+    with NanWatch(model, torch.optim.SGD(model.parameters(), 0.1)):
+        assert torch.amp.GradScaler.step is not own
+    assert torch.amp.GradScaler.step is own
