@@ -20,7 +20,9 @@ class Diverged:
 
     It holds where the watch refused a step because something was not finite, where the loss ends
     above `rise` times its start, or where it once stood above `peak` times its start and never
-    came back below half of it.
+    came back below half of it. It holds as well where the loss ends negative, `depth` times its
+    start below it, and what is counted is no better than at the start: a loss that can fall for
+    ever asks for nothing, as one of the wrong sign does.
 
     Sick: the step is too large.
 
@@ -31,6 +33,8 @@ class Diverged:
 
     rise: float = 2.0
     peak: float = 10.0
+    depth: float = 100.0
+    gain: float = 0.25
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT003"
@@ -46,7 +50,13 @@ class Diverged:
         """Whether it diverged."""
         if curves.ended == "refused":
             return True
-        return not self.unless.holds(curves) and self.ran_away(curves)
+        return not self.unless.holds(curves) and (self.ran_away(curves) or self.sank(curves))
+
+    def sank(self, curves: Curves) -> bool:
+        """Whether the loss fell far below zero, and nothing was learned by it."""
+        deep = curves.end < min(0.0, curves.start - self.depth * max(1.0, abs(curves.start)))
+        heads = curves.heads.values()
+        return deep and bool(heads) and all(h.last - h.first <= self.gain for h in heads)
 
     def ran_away(self, curves: Curves) -> bool:
         """Whether the loss rose far above its start; a NaN did."""
@@ -66,10 +76,15 @@ class Diverged:
             verdict=Verdict.FAIL,
             message=self._message(curves),
             fix=self._fix(curves),
-            site="<optimizer>" if self._grew(curves) else None,
+            site=self._site(curves),
             step=self._step(curves),
             evidence=tuple(self._evidence(curves)),
         )
+
+    def _site(self, curves: Curves) -> str | None:
+        if self._grew(curves):
+            return "<optimizer>"
+        return "<loss>" if curves.ended != "refused" and self.sank(curves) else None
 
     def _grew(self, curves: Curves) -> bool:
         """Whether the loss rose before it was lost: a NaN out of the blue is not a large step."""
@@ -90,6 +105,12 @@ class Diverged:
         return next(above, None)
 
     def _message(self, curves: Curves) -> str:
+        if curves.ended != "refused" and self.sank(curves):
+            return (
+                f"the loss of {curves.suite} (seed {curves.seed}) falls without bound, from "
+                f"{curves.start:.4g} to {curves.end:.4g}, and nothing is learned by it: right are "
+                f"{curves.told}."
+            )
         if curves.ended != "refused":
             return (
                 f"training on {curves.suite} (seed {curves.seed}) diverged: the loss went from "
@@ -104,6 +125,8 @@ class Diverged:
     def _fix(self, curves: Curves) -> str:
         if self._grew(curves):
             return "Make the step smaller: a learning rate ten times lower, or clip the gradient."
+        if curves.ended != "refused" and self.sank(curves):
+            return "Look at the sign of the loss, and for a term that has no lower bound."
         return "Mend the place where the first value that is not finite is born, named above."
 
     def _evidence(self, curves: Curves) -> Iterator[Evidence]:

@@ -41,6 +41,7 @@ SLOW = [2.0 - 0.01 * i for i in range(100)]
 FLAT = [1.61, 1.6, 1.62, 1.6] * 25
 GROWING = [1.6 * 1.1**i for i in range(100)]
 BLOWN = [1.6, 80.0, 900.0, *[1.58] * 97]
+SINKING = [-1.0 * 1.1**i for i in range(100)]
 GONE = [1.6] * 50 + [math.nan]
 
 COURSES = [
@@ -54,6 +55,7 @@ COURSES = [
     ("FIT003", curves(GROWING)),
     ("FIT003", curves(BLOWN)),
     ("FIT003", curves(GONE)),
+    ("FIT003", curves(SINKING, [2, 2])),
     ("FIT003", curves(GONE, [0, 10], ended="refused", refused=51, said="`a` is NaN.")),
     ("FIT003", curves([], ended="refused", refused=0, said="`a` is NaN.")),
     ("FIT004", curves(FLAT)),
