@@ -52,26 +52,31 @@ def story(folder: Path) -> Judgement:
 def _explained(outcomes: Judgement, checked: Judgement) -> Judgement:
     """The verdicts, of which a failure names the first warning of the checks, if that is all.
 
-    A warning stands below a failure, but it is likely to be the failure's cause.
+    A warning stands below a failure, but it is likely to be the failure's cause. A verdict that
+    names its own place keeps it.
     """
     causes = [each for each in checked.findings if each.verdict.rank > Verdict.NOTE.rank]
     if not causes or causes[0].verdict is not Verdict.WARN:
         return outcomes
     cause = causes[0]
     told = tuple(
-        replace(
-            each,
-            message=f"{each.message} The likely cause ({cause.code}): {cause.message}",
-            fix=cause.fix,
-            site=cause.site,
-            source=cause.source,
-            where=cause.where,
-        )
-        if each.verdict is Verdict.FAIL
-        else each
-        for each in outcomes.findings
+        _caused(each, cause) if each.verdict is Verdict.FAIL else each for each in outcomes.findings
     )
     return Judgement(told, outcomes.not_judged, outcomes.passed)
+
+
+def _caused(finding: Finding, cause: Finding) -> Finding:
+    message = f"{finding.message} The likely cause ({cause.code}): {cause.message}"
+    if finding.source is not None or finding.site not in (None, "<loss>"):
+        return replace(finding, message=message)
+    return replace(
+        finding,
+        message=message,
+        fix=cause.fix,
+        site=cause.site,
+        source=cause.source,
+        where=cause.where,
+    )
 
 
 def _split(judgement: Judgement, first: Callable[[Finding], bool]) -> tuple[Judgement, Judgement]:
