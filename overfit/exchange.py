@@ -9,7 +9,7 @@ from torch import Tensor
 
 from overfit.targets import Target
 from probes.batch import leaves, map_leaves, sample_axes, sample_count
-from probes.guess import complete
+from probes.guess import LABELS, complete
 from probes.layout import Layout
 from probes.subject import Batch
 
@@ -17,9 +17,17 @@ ALIKE = 0.9  # of the labels that a key must repeat to hold their prefix
 
 
 def input_keys(batch: Batch, targets: Sequence[Target], layout: Layout) -> tuple[str, ...]:
-    """The keys that belong to no target: neither its labels, nor their prefix, nor their masks."""
+    """The keys that belong to no target: neither its labels, nor their prefix, nor their masks.
+
+    None where the labels may be any of them.
+    """
     axes = sample_axes(batch, layout)
     own = {target.key for target in targets}
+    if None in own:  # the loss makes its labels of something; only a name tells of what
+        told = _likely_labels(batch, layout)
+        if not told:
+            return ()
+        own |= told
     masks = complete(batch, layout).layout.masks
     hide = {mask.key for mask in masks if own.intersection(mask.hides)}
     named = {each for labels in layout.labels for each in (labels.key, labels.mask)}
@@ -30,6 +38,16 @@ def input_keys(batch: Batch, targets: Sequence[Target], layout: Layout) -> tuple
         for key, leaf in leaves(batch).items()
         if isinstance(leaf, Tensor) and key in axes and key not in kept | prefixes
     )
+
+
+def _likely_labels(batch: Batch, layout: Layout) -> set[str]:
+    """The keys called labels, targets or y; else the last of a batch that is a tuple."""
+    found = leaves(batch)
+    named = {key for key in found if LABELS.search(key.rpartition(".")[2])}
+    in_order = [str(place) for place in range(len(found))]
+    if not named and len(found) > 1 and list(found) == in_order:
+        named = {in_order[-1]}
+    return named | {labels.key for labels in layout.labels}
 
 
 def prefix_keys(batch: Batch, target: Target, layout: Layout) -> tuple[str, ...]:

@@ -112,3 +112,16 @@ def test_a_loss_that_raises_without_gradients_leaves_out_what_needs_it() -> None
     look = Looker(own, [(BATCH[0].clone(), BATCH[1])], kept_start(own.model)).look()
     assert look.reading is None
     assert look.moved == 0.0
+
+
+def test_labels_that_the_loss_changes_are_no_inputs() -> None:
+    def scaled(model: nn.Module, batch: Any) -> Tensor:
+        return F.mse_loss(model(batch["x"]), 3 * batch["y"])
+
+    batch = {"x": torch.randn(6, 4), "y": torch.randn(6, 3)}
+    sgd = lambda model: torch.optim.SGD(model.parameters(), lr=0.1)  # noqa: E731
+    looker = Looker(Subject(Net("none"), [batch], scaled, sgd), [batch], {})
+    assert looker.keys == ("x",)
+    odd = {"x": batch["x"], "wanted": batch["y"]}
+    other = lambda m, b: scaled(m, {"x": b["x"], "y": b["wanted"]})  # noqa: E731
+    assert Looker(Subject(Net("none"), [odd], other, sgd), [odd], {}).keys == ()
