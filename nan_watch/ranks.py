@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -44,7 +45,18 @@ class Ranks:
         return self.count > 1
 
     def begin(self, named: Mapping[str, Tensor]) -> None:
-        """The ranks know each other. Raises RequestError where their parameters differ in shape."""
+        """The ranks know each other.
+
+        Raises RequestError where their parameters differ in shape, or where `torchrun` started
+        several of them that have no process group.
+        """
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if not self.several and started > 1 and torch.distributed.is_torchelastic_launched():
+            raise RequestError(
+                f"`torchrun` started {started} processes, but torch.distributed is not "
+                "initialised, so that the ranks cannot decide together: call "
+                "`torch.distributed.init_process_group()` before the watch begins."
+            )
         if not self.several:
             return
         with self._in_time("to begin"):

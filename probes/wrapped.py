@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,9 +54,9 @@ def _is_optimized(model: nn.Module) -> bool:
 
 
 @contextmanager
-def alone(wrappers: Sequence[Any]) -> Iterator[None]:
-    """Inside, a forward or backward pass through them speaks to no other process."""
-    wrappers = [each for each in wrappers if isinstance(each, DistributedDataParallel)]
+def alone(model: nn.Module) -> Iterator[None]:
+    """Inside, a pass through what is around the model speaks to no other process."""
+    wrappers = _around(model) if _several() else []
     before = [{name: getattr(each, name) for name in SYNC} for each in wrappers]
     for each in wrappers:
         for name in SYNC:
@@ -66,6 +67,12 @@ def alone(wrappers: Sequence[Any]) -> Iterator[None]:
         for each, kept in zip(wrappers, before, strict=True):
             for name, value in kept.items():
                 setattr(each, name, value)
+
+
+def _around(model: nn.Module) -> list[Any]:
+    """Every DistributedDataParallel around the model, whoever holds it."""
+    wanted = (each for each in gc.get_objects() if issubclass(type(each), DistributedDataParallel))
+    return [each for each in wanted if innermost(each) is model]
 
 
 def needs_others(model: nn.Module) -> bool:

@@ -22,6 +22,7 @@ from nan_watch.adapters.passes import passes
 from nan_watch.adapters.standing import Standing
 from probes.errors import RequestError
 from probes.subject import Batch, Subject
+from probes.wrapped import innermost
 
 MAY_RAISE = (
     "get_batch_samples",
@@ -60,7 +61,9 @@ class WatchCallback(TrainerCallback):
                 "was expected: give it one."
             )
         self._end()
-        self._standing = Standing(trainer.model, trainer.optimizer, **self._options)
+        called = trainer.model_wrapped  # compiled, or one of several processes'
+        model = called if innermost(called) is trainer.model else trainer.model
+        self._standing = Standing(model, trainer.optimizer, **self._options)
         atexit.register(self._end)
         self._wrap(trainer)
 

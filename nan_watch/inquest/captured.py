@@ -94,6 +94,7 @@ class Captured:
         self.loss: Any = None
         self.ends: set[int] = set()
         self.raised: Call | None = None
+        self.model = model
         self.needs_others = needs_others(model)
         self._snapshots = Snapshots(model)
         self._open: list[Call | None] = []  # the calls at work, the innermost last

@@ -20,6 +20,8 @@ from probes.layout import Layout
 from probes.replay import Snapshot
 from probes.subject import Batch
 
+RAISED = "replay raised"
+
 
 @dataclass(frozen=True, slots=True)
 class Repeatable:
@@ -72,7 +74,7 @@ class Inquest:
             return replace(told, batch=finding.batch, evidence=evidence)
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
-            return replace(finding, evidence=(*finding.evidence, Evidence("replay raised", what)))
+            return replace(finding, evidence=(*finding.evidence, Evidence(RAISED, what)))
 
     def _case(self, symptom: Symptom, step: Repeatable) -> Case:
         origin = find_origin(

@@ -13,20 +13,19 @@ from nan_watch.capsule.keep import Keeper
 from nan_watch.case.symptom import Symptom
 from nan_watch.inquest.captured import Captured
 from nan_watch.inquest.chart import chart, write_chart
-from nan_watch.inquest.hold import Inquest, Repeatable
+from nan_watch.inquest.hold import RAISED, Inquest, Repeatable
 from nan_watch.inquest.models_part import explain, lacks
 from probes.bus import Bus
 from probes.finding import Evidence, Finding, Verdict
 from probes.record import Recorder
-from probes.wrapped import alone
+from probes.wrapped import alone, is_compiled
 
 
 class Replays:
     """Knows the step at work: one that was handed over whole, or else the model's calls.
 
-    capsules: refused steps that leave one, at most. wrappers: what stands around the model, such
-    as torch's DistributedDataParallel, and is silent in a replay. `step` is the step that was
-    handed over; `running` whether a replay is at work.
+    capsules: refused steps that leave one, at most. wrappers: what stands around the model.
+    `step` is the step that was handed over; `running` whether a replay is at work.
     """
 
     def __init__(
@@ -60,9 +59,26 @@ class Replays:
                 told = self._inquest.hold(symptom, finding, self.step)
             else:
                 told = explain(self.captured, self._inquest, symptom, finding)
-            told = self._charted(told, recorder)
+            told = self._compilers(self._charted(told, recorder))
             failed = finding.verdict is Verdict.FAIL
             return self._kept(symptom, told, recorder) if failed else told
+
+    def _compilers(self, told: Finding) -> Finding:
+        """The finding, with what it means that the same step is finite without the compiler."""
+        model = self.captured.model
+        compiled = any(is_compiled(each) for each in (*self._wrappers, *model.modules()))
+        ran = self.step is not None or lacks(self.captured) is None
+        raised = any(each.what == RAISED for each in told.evidence)
+        if not compiled or not ran or raised or told.op is not None or self._inquest.found:
+            return told
+        said = Evidence("the same step, replayed without torch.compile", "finite")
+        return replace(
+            told,
+            message=f"{told.message.removesuffix('.')}; only the compiled code shows it.",
+            fix=f"{told.fix.removesuffix('.')}; run without `torch.compile` to go on, and look at "
+            "the operators of the module that is named for one that its backend gets wrong.",
+            evidence=(*told.evidence, said),
+        )
 
     def _charted(self, told: Finding, recorder: Recorder) -> Finding:
         """The graph of the step lies in the record, or the finding says why it does not."""
@@ -84,7 +100,7 @@ class Replays:
         self.running, listening = True, bus.listening
         bus.listening = False
         try:
-            with alone(self._wrappers):
+            with alone(self.captured.model):
                 yield
         finally:
             self.running, bus.listening = False, listening

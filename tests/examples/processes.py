@@ -1,6 +1,6 @@
 """A script for `torchrun`: a plain loop in DistributedDataParallel, or with fully_shard.
 
-torchrun --nproc-per-node 2 processes.py ddp|fsdp healthy|sick|die|apart [bare|skip]
+torchrun --nproc-per-node 2 processes.py ddp|fsdp healthy|sick|die|apart|unknown [bare|skip]
 """
 
 from __future__ import annotations
@@ -84,8 +84,19 @@ def main(kind: str, state: str, bare: bool) -> dict[str, Any]:
     return found
 
 
+def unknown() -> dict[str, Any]:
+    """A watch before there is a process group."""
+    net = Net()
+    try:
+        NanWatch(net, torch.optim.SGD(net.parameters(), 0.1), out="none").__enter__()
+    except RequestError as error:
+        return {"refused": str(error)}
+    return {}
+
+
 if __name__ == "__main__":
+    early = unknown() if "unknown" in sys.argv else None
     dist.init_process_group("gloo", timeout=timedelta(seconds=30))
-    told = main(sys.argv[1], sys.argv[2], "bare" in sys.argv)
+    told = early if early is not None else main(sys.argv[1], sys.argv[2], "bare" in sys.argv)
     Path(f"told{dist.get_rank()}.json").write_text(json.dumps(told))
     dist.destroy_process_group()

@@ -28,6 +28,10 @@ def load(name: str) -> Any:
     for needed in EXAMPLES[name]:
         if find_spec(needed) is None:
             pytest.skip(f"{needed} is not installed: pip install '.[dev]'")
+    if "accelerate" in EXAMPLES[name]:
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)  # it is one for all of a process
     spec = spec_from_file_location(name, HERE / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

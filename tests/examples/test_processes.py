@@ -90,3 +90,8 @@ def test_a_rank_that_dies_leaves_a_readable_record(tmp_path: Path) -> None:
 def test_ranks_with_different_parameters_are_refused(tmp_path: Path) -> None:
     for told in torchrun(tmp_path, "ddp", "apart"):
         assert told["refused"].startswith("the model of rank 1 has other parameters than that of")
+
+
+def test_ranks_without_a_process_group_are_refused(tmp_path: Path) -> None:
+    for told in torchrun(tmp_path, "ddp", "unknown"):
+        assert told["refused"].startswith("`torchrun` started 2 processes, but torch.distributed")

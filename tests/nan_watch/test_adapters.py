@@ -92,7 +92,7 @@ def test_a_trainer_is_a_subject() -> None:
     place = EXAMPLES / "trainer_classifier.py"
     subject = load_subject(f"{place}:sick", seed=0)
     loop = Loop(subject)
-    assert [len(group["params"]) for group in loop.optimizer.param_groups] == [10, 16]
+    assert [len(group["params"]) for group in loop.optimizer.param_groups] == [11, 14]
     assert subject.clip_norm == 1.0
     found = hunt(subject, steps=2).judgement.findings
     assert found[0].code == "NAN001"

@@ -156,3 +156,19 @@ def test_the_second_model_of_a_class_is_seen_as_well() -> None:
     for watch in (first, second):
         seen = watch.run.readings("output", "abs_max")
         assert {"inner", "head"} <= set(seen[seen.step == 2].site)
+
+
+def miscompiled(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    """Code that gives NaN where the model does not."""
+
+    def run(*given: Any) -> Any:
+        return tuple(each + float("nan") for each in graph(*given))
+
+    return run
+
+
+def test_a_fault_of_the_compiled_code_alone_is_said_to_be_one() -> None:
+    model = safe()
+    compiled: Any = torch.compile(model, backend=miscompiled)
+    with pytest.raises(PoisonedStep, match="only the compiled code shows it"):
+        trained(model, compiled, compiled)

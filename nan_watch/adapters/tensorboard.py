@@ -1,0 +1,43 @@
+"""The readings of a run for TensorBoard: scalars by site, and histograms over the sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from probes.errors import RequestError
+from probes.run import Run
+
+NOT_FINITE = "not finite"
+
+
+def write_events(run: Run, folder: Path | str) -> int:
+    """Event files of every reading of the run are in the folder; returns how many scalars.
+
+    A scalar is called `kind/stat/site`, such as `param_grad/norm/head.weight`. A histogram of a
+    kind's sites holds what is finite, and the scalar `kind/stat/not finite` counts the others,
+    because TensorBoard refuses a histogram with a NaN. Raises RequestError without TensorBoard.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RequestError(
+            "`tensorboard` is not installed, but events were to be written: "
+            "`pip install whynan[tensorboard]`."
+        ) from error
+    count = 0
+    with SummaryWriter(str(folder)) as writer:
+        for kind, stat in run.streams:
+            matrix = run.matrix(kind, stat)
+            for row, step in enumerate(matrix.steps.tolist()):
+                places = np.flatnonzero(matrix.seen[row])
+                values = matrix.values[row, places]
+                for place, value in zip(places.tolist(), values.tolist(), strict=True):
+                    writer.add_scalar(f"{kind}/{stat}/{matrix.sites[place]}", value, step)
+                finite = values[np.isfinite(values)]
+                if len(finite):
+                    writer.add_histogram(f"{kind}/{stat}", finite, step)
+                writer.add_scalar(f"{kind}/{stat}/{NOT_FINITE}", len(values) - len(finite), step)
+                count += len(values) + 1
+    return count
