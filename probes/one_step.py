@@ -28,7 +28,8 @@ class Stepped:
 
     grads: what the optimizer saw, by parameter name. moved: the parameters that changed.
     buffers: the buffers that did. rates: the learning rate by parameter that the optimizer holds.
-    strangers: how many it holds that are not the model's. twice: names of those it holds twice.
+    strangers: how many it holds that are not the model's; dead: those of them that require a
+    gradient and have none. twice: names of those it holds twice.
     calls: calls of the step until the optimizer stepped. training: each module's mode in the last
     forward pass of the whole model; empty where that was never called.
     """
@@ -38,6 +39,7 @@ class Stepped:
     buffers: frozenset[str]
     rates: Mapping[str, float]
     strangers: int
+    dead: int
     twice: tuple[str, ...]
     calls: int
     training: Mapping[str, bool]
@@ -73,13 +75,14 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
     found: list[Stepped] = []
 
     def step() -> Tensor:
+        loop = made(subject)  # which may put other modules into the model
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
-        loop = made(subject)
         seen, rates, calls = until_stepped(loop, model, batch)
         after = dict(model.named_parameters())
         held = [p for group in loop.optimizer.param_groups for p in group["params"]]
         names = {id(p): name for name, p in after.items()}
+        strange = [p for p in held if id(p) not in names]
         found.append(
             Stepped(
                 grads=seen,
@@ -88,7 +91,8 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
                     n for n, b in model.named_buffers() if not _same(b, buffers.get(n))
                 ),
                 rates=rates,
-                strangers=sum(id(p) not in names for p in held),
+                strangers=len(strange),
+                dead=sum(p.requires_grad and p.grad is None for p in strange),
                 twice=tuple(n for i, n in names.items() if sum(id(p) == i for p in held) > 1),
                 calls=calls,
                 training=modes.modes,

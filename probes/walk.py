@@ -27,10 +27,12 @@ class Walked:
 
     largest: of each parameter that the optimizer holds and that had a gradient, the largest
     magnitude of it in any step. alike: weights that moved, and whose units are all the same still.
+    moved: the parameters that changed.
     """
 
     largest: Mapping[str, float]
     alike: tuple[str, ...]
+    moved: frozenset[str]
 
 
 def walk(subject: Subject, batch: Batch) -> Walked:
@@ -39,7 +41,7 @@ def walk(subject: Subject, batch: Batch) -> Walked:
     Raises ExperimentError where a step raises.
     """
     model, largest = subject.model, dict[str, float]()
-    alike: list[str] = []
+    alike, moved = list[str](), set[str]()
 
     def step() -> Tensor:
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -61,12 +63,18 @@ def walk(subject: Subject, batch: Batch) -> Walked:
         finally:
             hook.remove()
         alike.extend(_alike(model, before))
+        moved.update(_moved(model, before))
         return torch.zeros(())
 
     with ExitStack() as outside:
         keep_strangers(subject, outside)
         replay(step, model, Snapshot.take(model, parameters=True))
-    return Walked(largest, tuple(alike))
+    return Walked(largest, tuple(alike), frozenset(moved))
+
+
+def _moved(model: nn.Module, before: Mapping[str, Tensor]) -> list[str]:
+    now = model.named_parameters()
+    return [n for n, p in now if n not in before or not torch.equal(p, before[n])]
 
 
 def _alike(model: nn.Module, before: Mapping[str, Tensor]) -> list[str]:

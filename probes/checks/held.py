@@ -17,9 +17,10 @@ class Held:
     """The optimizer holds other parameters than those that get a gradient, or one of them twice.
 
     None of the model's own is a fault: the optimizer was made for another instance, such as the
-    model before `copy.deepcopy`. One that gets a gradient, is not held and does not move is a
-    warning; a note where all such stand before all that are held, since to train the end alone
-    is a custom of fine-tuning. Parameters that the model does not have, beside its own, are a note.
+    model before `copy.deepcopy`. One that gets a gradient, is not held and does not move in a
+    few steps is a warning, unless it is declared frozen; at the optimizer, where that holds others
+    that get no gradient: it was made before a module was replaced. Parameters that the model does
+    not have, beside its own, are a note.
 
     Sick: `model.head = nn.Linear(8, 3)` after `Adam(model.parameters())` was made.
     Healthy: the optimizer made last; or `Adam(model.head.parameters())` with all else frozen.
@@ -46,21 +47,12 @@ class Held:
                 stepped.strangers,
             )
             return
-        frozen = experiment.declared.frozen or ("\0",)
-        lost = [
-            name
-            for name, grad in stepped.grads.items()
-            if _is_some(grad)
-            and name not in stepped.rates
-            and name not in stepped.moved
-            and not name.startswith(frozen)
-        ]
+        lost = _lost(experiment)
+        if lost and stepped.dead:
+            yield self._stale(lost, stepped.dead)
+            return
         if lost:
-            order = list(stepped.grads)
-            begins = bool(stepped.rates) and max(map(order.index, lost)) < min(
-                map(order.index, stepped.rates)
-            )
-            yield self._lost(lost, Verdict.NOTE if begins else Verdict.WARN)
+            yield self._unheld(lost)
         if stepped.twice:
             yield self._said(
                 Verdict.WARN,
@@ -76,19 +68,29 @@ class Held:
                 stepped.strangers,
             )
 
-    def _lost(self, lost: list[str], verdict: Verdict) -> Finding:
-        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+    def _unheld(self, lost: list[str]) -> Finding:
+        declares = ", ".join(f'"{prefix}"' for prefix in _prefixes(lost))
         return self._said(
-            verdict,
-            f"`{lost[0]}`{more} gets a gradient, but the optimizer does not hold it: it never "
-            "learns.",
-            "Add it to the optimizer, or freeze it by `requires_grad_(False)`.",
+            Verdict.WARN,
+            f"`{lost[0]}`{_more(lost)} gets a gradient, but the optimizer does not hold it: it "
+            "never learns.",
+            "Add it to the optimizer, or freeze it by `requires_grad_(False)`, or declare that "
+            f"it stays as it is by `Layout(frozen=({declares},))`.",
             len(lost),
-            lost[0],
+            _together(lost),
+        )
+
+    def _stale(self, lost: list[str], dead: int) -> Finding:
+        return self._said(
+            Verdict.WARN,
+            f"the optimizer holds {dead} parameters that are not the model's and get no gradient, "
+            f"but not `{lost[0]}`{_more(lost)}, which gets one and never learns.",
+            "Make the optimizer after the last module was put in its place.",
+            len(lost),
         )
 
     def _said(
-        self, verdict: Verdict, message: str, fix: str, count: int, name: str | None = None
+        self, verdict: Verdict, message: str, fix: str, count: int, site: str = "<optimizer>"
     ) -> Finding:
         return Finding(
             code=self.code,
@@ -96,10 +98,45 @@ class Held:
             verdict=verdict,
             message=message,
             fix=fix,
-            site="<optimizer>" if name is None else name.rpartition(".")[0] or name,
+            site=site,
             phase="update",
             evidence=(Evidence("parameters", count),),
         )
+
+
+def _lost(experiment: Experiment) -> list[str]:
+    """What gets a gradient and does not learn, though it is not declared frozen."""
+    stepped, frozen = experiment.stepped, experiment.declared.frozen or ("\0",)
+    lost = [
+        name
+        for name, grad in stepped.grads.items()
+        if _is_some(grad)
+        and name not in stepped.rates
+        and name not in stepped.moved
+        and not name.startswith(frozen)
+    ]
+    if lost and experiment.subject.train_step is not None:  # whose other steps may move it
+        return [name for name in lost if name not in experiment.walked.moved]
+    return lost
+
+
+def _together(names: list[str]) -> str:
+    """The innermost module that holds them all; where that is the model, of the first of them."""
+    paths = [name.split(".")[:-1] for name in names]
+    shared = [parts[0] for parts in zip(*paths, strict=False) if len(set(parts)) == 1]
+    return ".".join(shared or paths[0]) or names[0]
+
+
+def _prefixes(names: list[str]) -> list[str]:
+    """What `Layout.frozen` would say of them, by module at the top where they have no other."""
+    tops: dict[str, list[str]] = {}
+    for name in names:
+        tops.setdefault(name.partition(".")[0], []).append(name)
+    return [f"{_together(each)}." if "." in each[0] else top for top, each in tops.items()]
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _is_some(grad: Tensor | None) -> bool:

@@ -17,7 +17,8 @@ class IdleRate:
     """The learning rate is zero, or next to it, because the schedule does not count in steps.
 
     The schedule is stepped without training. Zero for `steps` steps is a fault; zero in the first
-    step of a warm-up is healthy, and in one group of several a note, since it is a way to freeze.
+    step of a warm-up is healthy; in one group of several it is a warning, and silence where all of
+    that group is frozen, by declaration or by `requires_grad`.
     A rate that still rises after `long` steps and is below `little` of what the optimizer was
     given is a warm-up that does not end; one that falls below `gone` of its start within `soon`
     steps, and stays there, is meant for epochs and stepped every step. Both are warnings.
@@ -48,15 +49,21 @@ class IdleRate:
             yield from self._course(experiment)
             return
         every = len(idle) == len(rates)
-        what = "the learning rate" if every else f"the learning rate of group {idle[0]}"
+        learns = idle if every else [i for i in idle if _to_learn(experiment, i)]
+        if not learns:
+            return
+        what = "the learning rate" if every else f"the learning rate of group {learns[0]}"
+        names = () if every else _to_learn(experiment, learns[0])
+        which = "".join(f" of `{name}`" for name in names[:1]) + _more(names)
         yield Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.FAIL if every else Verdict.NOTE,
-            message=f"{what} is 0 and stays 0 for {self.steps} steps: nothing is learned.",
+            verdict=Verdict.FAIL if every else Verdict.WARN,
+            message=f"{what} is 0 and stays 0 for {self.steps} steps: nothing{which} is learned.",
             fix="Give a learning rate above 0, and a schedule that leaves its warm-up."
             if every
-            else "Nothing, if the group is frozen on purpose.",
+            else "Give it a rate above 0, or freeze it by `requires_grad_(False)`, or declare that "
+            f"by `Layout(frozen=({_quoted(names)},))`.",
             site="<optimizer>",
             phase="update",
             evidence=(Evidence(f"largest rate within {self.steps} steps", 0.0),),
@@ -112,3 +119,23 @@ class IdleRate:
                     break
                 rates = [max(r, float(g["lr"])) for r, g in zip(rates, groups, strict=True)]
         return rates
+
+
+def _to_learn(experiment: Experiment, group: int) -> tuple[str, ...]:
+    """The parameters of a group that require a gradient and are not declared frozen."""
+    model, frozen = experiment.subject.model, experiment.declared.frozen or ("\0",)
+    held = {id(p) for p in made(experiment.subject).optimizer.param_groups[group]["params"]}
+    return tuple(
+        name
+        for name, p in model.named_parameters()
+        if id(p) in held and p.requires_grad and not name.startswith(frozen)
+    )
+
+
+def _more(names: tuple[str, ...]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    tops = dict.fromkeys(f"{n.partition('.')[0]}." if "." in n else n for n in names)
+    return ", ".join(f'"{top}"' for top in tops)
