@@ -96,7 +96,7 @@ def check(
     if subject is None:
         raise RequestError("`check` was given no subject: name one, such as `train.py:subject`.")
     folder, judgement = record(subject, checks, out, seed, device)
-    for why in judgement.not_judged:
+    for why in judgement.not_judged if only else ():  # else the report says why
         print(f"not judged {why.code}: {why.why}")
     print(f"passed: {', '.join(judgement.passed) or 'none'}")
     print(f"the report is to be had by `whynan render {folder}`")

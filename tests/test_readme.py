@@ -23,9 +23,9 @@ def plain(text: str) -> str:
     return re.sub(r"\d+(\.\d+)?(e-\d+)?", "N", text).strip()
 
 
-def test_the_readme_has_its_three_uses() -> None:
-    assert list(FILES) == ["nan.py", "train.py", "bert.py"]
-    assert len(SESSIONS) == 3
+def test_the_readme_has_its_uses() -> None:
+    assert list(FILES) == ["nan.py", "train.py", "pooled.py", "bert.py"]
+    assert len(SESSIONS) == 4
 
 
 @pytest.mark.parametrize(("command", "printed"), SESSIONS, ids=list(FILES))
