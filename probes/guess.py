@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from probes.batch import leaves, sample_axes
@@ -16,6 +17,7 @@ from probes.subject import Batch
 KEEP = re.compile(r"(attention_mask|(^|_)mask|_keep)$")
 HIDE = re.compile(r"(key_padding_mask|padding_mask|pad_mask|ignore_mask)$")
 LENGTH = re.compile(r"((^|_)(lengths?|lens?|sizes))$")
+COUNT = re.compile(r"(^|_)(n|num|counts?|frames|steps|tokens|words)(_|$)")
 LABELS = re.compile(r"((^|_)(labels?|targets?|y))$")
 
 
@@ -66,8 +68,10 @@ def _axes(
 
 def _mask(key: str, tensors: Mapping[str, Tensor]) -> Mask | None:
     tensor, name = tensors[key], key.rpartition(".")[2]
-    if LENGTH.search(name) and tensor.ndim == 1 and not tensor.is_floating_point():
-        return Mask(key, _of_rows(key, len(tensor), tensors), axis=1, means="length")
+    if tensor.ndim == 1 and not tensor.is_floating_point() and tensor.dtype is not torch.bool:
+        named = bool(LENGTH.search(name))
+        under = _of_rows(key, len(tensor), tensors) if named else _ended(key, tensors)
+        return Mask(key, under, axis=1, means="length")
     if tensor.ndim < 2 or not _is_binary(tensor):
         return None
     hides = bool(HIDE.search(name))
@@ -111,16 +115,64 @@ def _of_shape(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def _of_rows(key: str, rows: int, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The other keys with as many samples as there are lengths, and room for the longest."""
-    longest = int(tensors[key].max()) if rows else 0
+    """The other keys with as many samples as there are lengths, and room for the longest.
+
+    Where several keys of lengths have room in one, it belongs to the one that fits it best.
+    """
+    others = [
+        path
+        for path, tensor in tensors.items()
+        if path != key
+        and tensor.ndim == 1
+        and len(tensor) == rows
+        and not tensor.is_floating_point()
+        and LENGTH.search(path.rpartition(".")[2])
+    ]
+    found = []
+    for path, tensor in tensors.items():
+        if tensor.ndim < 2 or len(tensor) != rows or _is_other(path):
+            continue
+        fit = _fit(key, path, tensors)
+        if fit is not None and all(fit >= (_fit(each, path, tensors) or fit) for each in others):
+            found.append((fit[:2], path))
+    best = max((any(fit) for fit, _ in found), default=False)
+    return tuple(path for fit, path in found if any(fit) == best)
+
+
+def _ended(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The keys that hold one value from where the integers say on, and others just before."""
     return tuple(
         path
         for path, tensor in tensors.items()
-        if tensor.ndim >= 2
-        and len(tensor) == rows
-        and tensor.shape[1] >= longest
+        if COUNT.search(key.rpartition(".")[2])
+        and path != key
         and not _is_other(path)
+        and _is_ended(tensor, tensors[key])
     )
+
+
+def _is_ended(tensor: Tensor, lengths: Tensor) -> bool:
+    """Whether rows of several lengths end there, the longest with the tensor."""
+    if tensor.ndim not in (2, 3) or len(tensor) != len(lengths) or tensor.dtype is torch.bool:
+        return False
+    width, longest = tensor.shape[1], int(lengths.max()) if len(lengths) else 0
+    if longest != width or int(lengths.min()) < 1 or int(lengths.min()) == width or width < 3:
+        return False
+    hidden = torch.arange(width, device=tensor.device) >= lengths.to(tensor.device)[:, None]
+    there = tensor[hidden]
+    last = tensor[torch.arange(len(tensor)), (lengths - 1).to(tensor.device)]
+    pad = there[0]
+    ends = (last != pad).flatten(1).any(1) if last.ndim > 1 else last != pad
+    return bool((there == pad).all()) and bool(ends.all())
+
+
+def _fit(lengths: str, path: str, tensors: Mapping[str, Tensor]) -> tuple[bool, bool, int] | None:
+    """How well lengths fit a key: called after it, its width, how much; None without room."""
+    longest = int(tensors[lengths].max()) if len(tensors[lengths]) else 0
+    width = tensors[path].shape[1]
+    stem = LENGTH.sub("", lengths.rpartition(".")[2])
+    named = bool(stem) and path.rpartition(".")[2].startswith(stem)
+    return None if longest > width else (named, longest == width, longest)
 
 
 def _is_other(path: str) -> bool:

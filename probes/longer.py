@@ -122,8 +122,10 @@ def _axes(experiment: Experiment, each: Hidden) -> Mapping[str, int]:
     place, length = each.keep.ndim - 1, each.keep.shape[-1]
     declared = experiment.declared.axes
     name = declared[each.key][place] if each.key in declared else None
-    found = {}
+    found, apart = {}, _apart(experiment, each)
     for path, tensor in experiment.tensors.items():
+        if path in apart:
+            continue
         names = declared.get(path)
         if name is not None and names is not None:
             axes = [i for i, own in enumerate(names) if own == name and tensor.shape[i] == length]
@@ -134,6 +136,20 @@ def _axes(experiment: Experiment, each: Hidden) -> Mapping[str, int]:
         if axes and tensor.shape[:1] == each.keep.shape[:1]:
             found[path] = axes[0]
     return found if each.key in found else {}
+
+
+def _apart(experiment: Experiment, each: Hidden) -> set[str]:
+    """Keys of another sequence, that happens to be as long: what other masks alone hide."""
+    own = {one.key for one in experiment.masks if one.mask.key == each.mask.key}
+    others = [
+        one
+        for one in experiment.masks
+        if one.key not in own
+        and one.mask.key not in own
+        and tuple(one.keep.shape) == tuple(each.keep.shape)
+        and not torch.equal(one.keep, each.keep)
+    ]
+    return {name for one in others for name in (one.key, one.mask.key)} - {each.mask.key}
 
 
 def _is_flat(experiment: Experiment, each: Hidden) -> bool:

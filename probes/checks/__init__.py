@@ -7,19 +7,24 @@ from probes.checks.alike import Alike
 from probes.checks.batch_dependence import BatchDependence
 from probes.checks.broadcast import Broadcast
 from probes.checks.carried_graph import CarriedGraph
+from probes.checks.contradicting import Contradicting
+from probes.checks.copied_input import CopiedInput
 from probes.checks.cut_state import CutState
 from probes.checks.decoding_parity import DecodingParity
 from probes.checks.drowned_part import DrownedPart
 from probes.checks.empty_row import EmptyRow
 from probes.checks.flat import Flat
+from probes.checks.full_lengths import FullLengths
 from probes.checks.future import Future
 from probes.checks.gradient import Gradient
 from probes.checks.held import Held
 from probes.checks.idle_mask import IdleMask
 from probes.checks.idle_rate import IdleRate
+from probes.checks.ignored_class import IgnoredClass
 from probes.checks.ignored_start import IgnoredStart
 from probes.checks.index_alignment import IndexAlignment
 from probes.checks.input_scale import InputScale
+from probes.checks.label_among_inputs import LabelAmongInputs
 from probes.checks.label_place import LabelPlace
 from probes.checks.label_shift import LabelShift
 from probes.checks.left_over import LeftOver
@@ -31,6 +36,7 @@ from probes.checks.misapplied_mask import MisappliedMask
 from probes.checks.mixed_states import MixedStates
 from probes.checks.modes import Modes
 from probes.checks.more_padding import MorePadding
+from probes.checks.one_class import OneClass
 from probes.checks.over_samples import OverSamples
 from probes.checks.own_label import OwnLabel
 from probes.checks.pad_leak import PadLeak
@@ -41,6 +47,7 @@ from probes.checks.scored_padding import ScoredPadding
 from probes.checks.shared import Shared
 from probes.checks.softmax_axis import SoftmaxAxis
 from probes.checks.stale_cache import StaleCache
+from probes.checks.step_parity import StepParity
 from probes.checks.still_state import StillState
 from probes.checks.thawed import Thawed
 from probes.checks.uncleared import Uncleared
@@ -93,7 +100,14 @@ RULES: tuple[Check[Experiment], ...] = (
     StillState(),
     CutState(),
     Pairing(),
+    CopiedInput(),
+    StepParity(),
+    FullLengths(),
+    IgnoredClass(),
     UnreachableLabel(),
+    Contradicting(),
+    OneClass(),
+    LabelAmongInputs(),
     CarriedGraph(),
     MixedStates(),
     UnreadState(),

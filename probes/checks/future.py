@@ -16,6 +16,7 @@ from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
 from probes.place import place
 from probes.vary import vary
+from probes.wanted import ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Future:
     """The output at a step changes with later inputs, which it must not read.
 
     It holds for outputs declared by `Reads(rule="causal")`, or `before`; without a declaration,
-    for models whose name, or whose modules' names, say that they are causal. All later entries of
+    for models whose name, or whose modules' names, say that they are causal, and for outputs that
+    the loss asks for an id that stands after their own place, by its gradient. All later entries of
     the key get other values, from a quarter, a half and three quarters of the way on, in
     evaluation mode; the first site whose earlier places move is named.
 
@@ -37,7 +39,7 @@ class Future:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Nothing; what is causal is looked for at work."""
-        if not any(True for _ in causal(experiment)):
+        if not _causal(experiment):
             return (
                 "no output is declared causal and no name says so: declare it by "
                 "`Layout(reads=(Reads('logits', of='ids', rule='causal'),))`"
@@ -46,7 +48,7 @@ class Future:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding an output."""
-        for each in causal(experiment):
+        for each in _causal(experiment):
             tensor = experiment.tensors[each.key]
             order = each.order(tuple(tensor.shape), tensor.device)
             for cut in sorted({order.numel() * share // 4 - 1 for share in (1, 2, 3)} - {-1}):
@@ -85,6 +87,11 @@ class Future:
             evidence=(Evidence(f"largest change of `{each.output}`", worst.largest, worst.limit),),
         )
         return resting_on(finding, [each.guessed] if each.guessed else [])
+
+
+def _causal(experiment: Experiment) -> list[Causal]:
+    """Declared or so called; else those that are asked for what comes later."""
+    return list(causal(experiment)) or list(ahead(experiment))
 
 
 class _Earlier:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import ClassVar, Literal
 
 import torch
@@ -32,7 +33,8 @@ class MorePadding:
     over the padded length, a normalisation over it, zeros that take their share of a softmax, a
     position counted from the padded end, a loss divided by all positions. A batch that the model
     cannot take any longer is not judged. Rows padded on the left move the positions of a model
-    that counts them from the left end: a note.
+    that counts them from the left end: a note, but a warning where a module takes `position_ids`
+    that would say otherwise.
 
     Sick: `(out * mask).sum(1) / out.shape[1]`.
     Healthy: `(out * mask).sum(1) / mask.sum(1)`.
@@ -110,10 +112,14 @@ class MorePadding:
             ),
         )
         if each.left and _counts_places(experiment, found):
+            asks = _takes_positions(experiment)
             finding = replace(
                 finding,
-                verdict=Verdict.NOTE,
-                fix="Nothing, if positions are meant to count the padding on the left; else give "
+                verdict=Verdict.WARN if asks else Verdict.NOTE,
+                fix="Give `position_ids` that start at the first visible token: "
+                "`(mask.cumsum(-1) - 1).clamp(min=0)`."
+                if asks
+                else "Nothing, if positions are meant to count the padding on the left; else give "
                 "position ids that start at the first visible token.",
             )
         return resting_on(finding, [mask.guessed] if mask.guessed else [])
@@ -148,6 +154,15 @@ def _is_known(experiment: Experiment, each: Longer, found: Comparison) -> bool:
             for one, leak in true_leaks(experiment)
         )
     return False
+
+
+def _takes_positions(experiment: Experiment) -> bool:
+    """Whether the model, or what it is made of, can be told where its tokens stand."""
+    return any(
+        "position_ids" in signature(module.forward).parameters
+        for module in experiment.subject.model.modules()
+        if callable(getattr(module, "forward", None))
+    )
 
 
 def _counts_places(experiment: Experiment, found: Comparison) -> bool:

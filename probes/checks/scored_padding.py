@@ -13,9 +13,13 @@ from probes.alive import alive
 from probes.answers import Scores, keys, lines_of, scores
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.hidden import Hidden
-from probes.layout import Labels
+from probes.hidden import Hidden, hidden
+from probes.layout import Labels, Mask
+from probes.trailing import trailing
 from probes.vary import vary
+from probes.wanted import wanted
+
+LEAST = 8  # classes of labels whose ends are taken for padding without a mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,8 @@ class ScoredPadding:
     padding that is not the ignored one (a pad id, 0), labels shifted past the end of their text,
     a loss mask that covers what the attention mask hides. That the output's places are those of
     the masked key is found by changing one token each. A text padded on the left may be scored
-    from the padding just before its start, where its first token is predicted.
+    from the padding just before its start, where its first token is predicted. Without a mask
+    of their axes, runs of one label that rows end in, and that stands nowhere else, are padding.
 
     Sick: `labels=ids` with padding in them.
     Healthy: `labels=ids.masked_fill(mask == 0, -100)`.
@@ -40,29 +45,23 @@ class ScoredPadding:
         """Labels by place, and a mask that hides some of them."""
         if LOSS not in experiment.evaluated.ran.outputs:
             return "the loss could not be had: `Subject.loss` raises"
-        shapes = {tuple(experiment.tensors[each.key].shape) for each in keys(experiment)}
-        hides = [m for m in experiment.masks if not bool(m.keep.all())]
-        if not any(tuple(each.keep.shape) in shapes for each in hides):
+        if not any(_masks(experiment, each) for each in keys(experiment)):
             return "no mask that hides anything has the axes of labels of classes"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a key of labels."""
         for labels in keys(experiment):
-            shape = tuple(experiment.tensors[labels.key].shape)
-            masks = [
-                m
-                for m in experiment.masks
-                if tuple(m.keep.shape) == shape and not bool(m.keep.all())
-            ]
-            if not masks or len(shape) < 2:
+            masks = _masks(experiment, labels)
+            if not masks or experiment.tensors[labels.key].ndim < 2:
                 continue
             found = scores(experiment, labels)
-            if found.shift is None:
+            if found.shift is None and not _is_asked(experiment, labels):
                 continue  # whose labels they are is LBL002's
             for mask in masks:
                 wrong = _scored(found, mask)
-                if bool(wrong.any()) and _is_its_own(experiment, found, mask, labels):
+                is_all = mask.mask.means != "id" or bool((found.scored | mask.keep).all())
+                if bool(wrong.any()) and is_all and _is_its_own(experiment, found, mask, labels):
                     yield self._finding(experiment, labels, found, mask, wrong)
                     break
 
@@ -102,6 +101,35 @@ class ScoredPadding:
         declared = any(each.key == labels.key for each in experiment.declared.labels)
         lines = [] if declared else [f"labels=({labels!r},)"]
         return resting_on(finding, lines + ([mask.guessed] if mask.guessed else []))
+
+
+def _masks(experiment: Experiment, labels: Labels) -> list[Hidden]:
+    """Masks of the labels' axes, also those that hide more than padding; else runs at their ends.
+
+    The runs are of one label that stands nowhere else.
+    """
+    values = experiment.tensors[labels.key]
+    shape = tuple(values.shape)
+    found = [m for m in experiment.masks if tuple(m.keep.shape) == shape]
+    known = {each.mask.key for each in found}
+    found += [
+        m
+        for m in hidden(experiment.layout, experiment.layout, experiment.tensors)
+        if tuple(m.keep.shape) == shape
+        and m.mask.key not in known
+        and m.mask.key.rpartition(".")[2].endswith("attention_mask")
+        and bool(((m.keep[:, 1:] != m.keep[:, :-1]).sum(1) <= 1).all())
+    ]
+    runs = trailing(values) if not found else None
+    if runs is not None and int(values.max()) >= LEAST:
+        mask = Mask(labels.key, (labels.key,), means="id")
+        found = [Hidden(mask, labels.key, ~runs, None, f"labels=({labels!r},)")]
+    return [m for m in found if not bool(m.keep.all())]
+
+
+def _is_asked(experiment: Experiment, labels: Labels) -> bool:
+    """Whether outputs are asked for the labels at their own places, fed to a decoder as well."""
+    return any(each.key == labels.key and each.ahead == 0 for each in wanted(experiment))
 
 
 def _scored(found: Scores, mask: Hidden) -> Tensor:

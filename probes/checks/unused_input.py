@@ -24,11 +24,11 @@ class UnusedInput:
     """A key of the batch is changed, and neither the loss nor any output moves.
 
     Each tensor gets other values out of its own; a mask hides one more position. That no key
-    at all has an effect is a fault, or a note where it is seen inside of the model, as before a
-    head that starts from zero; that declared labels, or what an output is declared to read,
-    have none is a warning. Any other unread key is a note, a mask as well, since batches carry
-    what no model reads; whether a mask is missed, MSK001 says. A key that holds one value only
-    cannot be changed and is left out.
+    at all has an effect is a fault, or a note where it is seen inside of a model with weights of
+    nothing but zeros, such as a head that starts from zero; that declared labels, or what an
+    output is declared to read, have none is a warning. Any other unread key is a note, a mask as
+    well, since batches carry what no model reads; whether a mask is missed, MSK001 says. A key
+    that holds one value only cannot be changed and is left out.
 
     Sick: `model(batch["x"] * 0)`.
     Healthy: `model(batch["x"])`.
@@ -54,24 +54,26 @@ class UnusedInput:
         lost = [key for key in unread if key not in labels]
         alone = lost and not any(effect.outputs for effect in effects.values())
         if alone and (_is_handed(experiment, lost) or not effects.keys() - labels - set(lost)):
-            yield self._nothing(lost, _reaches(experiment, lost))
+            reached = _reaches(experiment, lost)
+            resting = reached is not None and _starts_from_zero(experiment)
+            yield self._nothing(lost, reached, resting)
             return
         for key in unread:
             yield self._unread(experiment, key)
 
-    def _nothing(self, keys: list[str], reached: str | None) -> Finding:
+    def _nothing(self, keys: list[str], reached: str | None, resting: bool) -> Finding:
         until = "" if reached is None else f"; it can be seen up to `{reached}`"
         return Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.FAIL if reached is None else Verdict.NOTE,
+            verdict=Verdict.NOTE if resting else Verdict.FAIL,
             message="no input has any effect: loss and outputs are the same whatever "
             f"{', '.join(f'`{key}`' for key in keys)} hold{until}.",
-            fix="Look where the input gets lost: a constant in its place, a multiplication by "
-            "zero, another batch that the code reads."
-            if reached is None
-            else "Nothing, if what comes next starts from zero weights on purpose.",
-            site="<data>",
+            fix="Nothing, if what comes next starts from zero weights on purpose."
+            if resting
+            else "Look where the input gets lost: a mask that hides everything, a constant in its "
+            "place, a multiplication by zero, another batch that the code reads.",
+            site="<data>" if reached is None or resting else reached.partition("[")[0],
             phase="forward",
             evidence=(Evidence("keys with an effect", 0, 1, f"of {len(keys)}"),),
         )
@@ -178,6 +180,12 @@ def _reaches(experiment: Experiment, keys: list[str]) -> str | None:
     root = next(every_module(experiment.subject.model))[0]
     inside = [one.site for one in _sites(experiment, keys) if one.module != root]
     return inside[-1] if inside else None
+
+
+def _starts_from_zero(experiment: Experiment) -> bool:
+    """Whether any weights, biases apart, are nothing but zeros."""
+    named = experiment.subject.model.named_parameters()
+    return any(p.numel() and not bool(p.any()) for name, p in named if "bias" not in name)
 
 
 def _padded(experiment: Experiment, key: str) -> int:

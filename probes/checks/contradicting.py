@@ -1,0 +1,115 @@
+"""LBL006: equal inputs have different labels."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from probes.batch import leaves
+from probes.experiment import Experiment, resting_on
+from probes.finding import Evidence, Finding, Verdict
+from probes.rows import classes, is_read, looked
+
+Row = tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contradicting:
+    """Samples whose inputs are equal to the bit have different labels.
+
+    Of such samples only those with the commonest label can be right. Compared are the keys that an
+    output changes with, over the first batches. Labels that contradict now and then are noise, and
+    a note; where much of what was looked at cannot be right, inputs were repeated, cut or cleared
+    while labels went on.
+
+    Sick: `rows.append(rows[0])` while `labels.append(label)`.
+    Healthy: `rows.append(row)`.
+    """
+
+    share: float = 0.8  # of all samples that can be right at most
+    least: int = 4  # samples that cannot be
+
+    code: ClassVar[str] = "LBL006"
+    rule: ClassVar[str] = "contradicting-labels"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """One class a sample, and inputs of which all are tensors."""
+        if not any(True for _ in classes(experiment)):
+            return "no key is known to hold one class a sample"
+        if any(not isinstance(leaf, Tensor) for leaf in leaves(experiment.batch).values()):
+            return "the batch holds more than tensors"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding a key of labels."""
+        labels = list(classes(experiment))
+        keys = [
+            key
+            for key, tensor in experiment.tensors.items()
+            if key not in experiment.targets and tensor.ndim and is_read(experiment, key)
+        ]
+        if not keys or any(len(experiment.tensors[k]) != experiment.size for k in keys):
+            return
+        for label in labels:
+            groups = _groups(experiment, keys, label)
+            several = [group for group in groups.values() if len(group) > 1]
+            count = sum(sum(group.values()) for group in groups.values())
+            wrong = sum(sum(group.values()) - max(group.values()) for group in several)
+            if wrong:
+                yield self._finding(experiment, keys, label, several, count, wrong)
+
+    def _finding(
+        self,
+        experiment: Experiment,
+        keys: list[str],
+        label: str,
+        several: list[Counter[float]],
+        count: int,
+        wrong: int,
+    ) -> Finding:
+        share = 1 - wrong / count
+        worst = max(several, key=lambda group: sum(group.values()))
+        is_much = share < self.share and wrong >= self.least
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN if is_much else Verdict.NOTE,
+            message=f"equal inputs have different `{label}`: of {count} samples looked at, at most "
+            f"{100 * share:.0f}% can be right; {sum(worst.values())} samples of the same "
+            f"{', '.join(f'`{key}`' for key in keys)} have {len(worst)} different labels.",
+            fix="Look where inputs and labels are put together: a row that is appended again and "
+            "again, a text that is cut or cleared, a join that repeats rows.",
+            site="<data>",
+            phase="data",
+            evidence=(
+                Evidence("share of samples that can be right", share, self.share),
+                Evidence("samples that cannot be", wrong, self.least, f"of {count}"),
+            ),
+        )
+        declared = any(each.key == label for each in experiment.declared.labels)
+        line = f"labels=(Labels({label!r}, output='output'),)"
+        return resting_on(finding, [] if declared else [line])
+
+
+def _groups(experiment: Experiment, keys: list[str], label: str) -> dict[Row, Counter[float]]:
+    """How often each label stands beside each input."""
+    found: dict[Row, Counter[float]] = defaultdict(Counter)
+    for batch in looked(experiment):
+        if label not in batch or any(key not in batch for key in keys):
+            continue
+        inputs = [batch[key].detach().cpu() for key in keys]
+        for i, wanted in enumerate(batch[label].flatten().tolist()):
+            row = tuple(_bytes(each[i]) for each in inputs)
+            if wanted >= 0:
+                found[row][wanted] += 1
+    return found
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()

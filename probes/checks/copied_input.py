@@ -1,0 +1,94 @@
+"""LBL007: an output is asked for the very id that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from probes.causal import seen_causal
+from probes.experiment import LOSS, Experiment, resting_on
+from probes.finding import Evidence, Finding, Verdict
+from probes.layout import Labels
+from probes.wanted import SHARE, Wanted, wanted
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedInput:
+    """The loss asks each output for the id that stands at its own place of the input.
+
+    Which id a place is asked for is told by the loss's gradient. Two models have nothing to gain
+    from it: a causal one, found so by changing one token, whose labels were not shifted; and one
+    that fills in masked tokens, whose ids differ from the labels by one id alone, and which is
+    scored where nothing is masked, more often than not. An autoencoder, asked for all it reads,
+    is none of them.
+
+    Sick: `cross_entropy(logits.flatten(0, 1), ids.flatten())` of a causal model.
+    Healthy: `cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())`.
+    """
+
+    least: float = 0.5  # share of scored places that are copied, of a model that fills in
+
+    code: ClassVar[str] = "LBL007"
+    rule: ClassVar[str] = "copied-input"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """A loss of ids by place."""
+        if LOSS not in experiment.evaluated.ran.outputs:
+            return "the loss could not be had: `Subject.loss` raises"
+        if not any(True for _ in wanted(experiment)):
+            return "the loss asks for no ids by place"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding a key."""
+        known = {each.key for each in experiment.layout.labels if each.key in experiment.tensors}
+        for each in wanted(experiment):
+            if each.key in known or each.ids.shape != each.asked.shape:
+                continue
+            share = each.agreement(0)
+            if share >= SHARE and each.ahead == 0:
+                labels = Labels(each.key, each.output)
+                separate = any(
+                    experiment.tensors[key].shape == each.ids.shape for key in known
+                )  # LBL001 holds these against their labels
+                if not separate and any(True for _ in seen_causal(experiment, labels, each.key)):
+                    yield self._finding(each, share, "a causal model that has read it")
+            elif self.least <= share < SHARE and _fills_in(experiment, each):
+                yield self._finding(each, share, "though it is to fill in what is masked")
+
+    def _finding(self, each: Wanted, share: float, what: str) -> Finding:
+        count = int(each.scored.sum())
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{each.output}` is asked for the very id of `{each.key}` at its own place at "
+            f"{100 * share:.0f}% of the {count} places that are scored, {what}: copying its input "
+            "is nearly all there is to learn.",
+            fix="Shift the labels by one place to the left, or ignore (-100) the labels of what is "
+            "not masked.",
+            site="<loss>",
+            phase="forward",
+            evidence=(
+                Evidence("share of scored places that are copied", share, None, f"of {count}"),
+            ),
+        )
+        line = f"labels=(Labels({each.key!r}, {each.output!r}),)"
+        return resting_on(finding, [line])
+
+
+def _fills_in(experiment: Experiment, each: Wanted) -> bool:
+    """Whether all that differs stands at one id, as a mask's, in a model that has no decoder."""
+    if getattr(getattr(experiment.subject.model, "config", None), "is_encoder_decoder", False):
+        return False
+    other = each.scored & (each.asked != each.ids)
+    places = each.ids[other]
+    if len(places) < 3 or not bool((places == places[0]).all()):
+        return False
+    return not bool((each.scored & (each.asked == places[0])).any()) and bool(
+        torch.any(each.asked[other] != each.asked[other][0])
+    )

@@ -1,0 +1,118 @@
+"""LBL008: a class that occurs is never scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from probes.answers import Scores, keys, scores
+from probes.experiment import LOSS, Experiment, resting_on
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.layout import Labels
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoredClass:
+    """The loss looks at no output whose label is one certain class, and at all others.
+
+    The class has a score in the output, occurs no more often than others, and not only at the ends
+    of rows, as padding would: it is a real one, and is never learned. Such is an `ignore_index`
+    that a class has as well, or a class weight of zero. What the layout declares as ignored, and
+    what masks hide, is not looked at.
+
+    Sick: `cross_entropy(scores, tags, ignore_index=0)` of tags from 0 on.
+    Healthy: `cross_entropy(scores, tags, ignore_index=-1)` with -1 at padding.
+    """
+
+    least: int = 3  # places at which the class must occur
+    often: float = 2.0  # times as often as the commonest other class, at most
+
+    code: ClassVar[str] = "LBL008"
+    rule: ClassVar[str] = "ignored-class"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """A loss, and labels of classes."""
+        if LOSS not in experiment.evaluated.ran.outputs:
+            return "the loss could not be had: `Subject.loss` raises"
+        if not any(True for _ in keys(experiment)):
+            return "no key of class labels is known: declare it by `Layout(labels=(Labels(...),))`"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding a key of labels."""
+        why = None
+        for labels in keys(experiment):
+            try:
+                found = scores(experiment, labels)
+            except ExperimentError as error:
+                why = why or error
+                continue
+            if _is_asked(experiment, labels, found):
+                ignored = self._ignored(experiment, labels, found)
+                if ignored is not None:
+                    yield self._finding(experiment, labels, *ignored)
+        if why is not None:
+            raise why
+
+    def _ignored(
+        self, experiment: Experiment, labels: Labels, found: Scores
+    ) -> tuple[int, int] | None:
+        """The class and how often it occurs; None where every class is scored."""
+        values = experiment.tensors[labels.key]
+        real = _visible(experiment, values) & (values >= 0) & (values < found.grad.shape[-1])
+        if labels.ignore is not None:
+            real &= values != labels.ignore
+        lost = real & ~found.scored
+        kinds = values[lost].unique()
+        if len(kinds) != 1 or bool((found.scored & (values == kinds)).any()):
+            return None
+        inner = lost if values.ndim < 2 else lost & _before_another(found.scored)
+        others = values[real & found.scored].unique(return_counts=True)[1]
+        few = len(others) < 2 or int(lost.sum()) > self.often * int(others.max())
+        if few or int(inner.sum()) < self.least:
+            return None
+        return int(kinds), int(inner.sum())
+
+    def _finding(self, experiment: Experiment, labels: Labels, kind: int, count: int) -> Finding:
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"the loss looks at no output whose label in `{labels.key}` is {kind}: it "
+            f"occurs {count} times among others that are scored, and is never learned.",
+            fix=f"Let `ignore_index` be what stands at padding and is no class, such as -100, and "
+            f"the weight of class {kind} not zero; or declare "
+            f"`Labels({labels.key!r}, {labels.output!r}, ignore={kind})`.",
+            site="<loss>",
+            phase="forward",
+            evidence=(Evidence(f"places of class {kind} that are not scored", count, 0),),
+        )
+        declared = any(each.key == labels.key for each in experiment.declared.labels)
+        return resting_on(finding, [] if declared else [f"labels=({labels!r},)"])
+
+
+def _is_asked(experiment: Experiment, labels: Labels, found: Scores) -> bool:
+    """Whether the loss wants the score of the label to rise most, wherever it looks."""
+    values = experiment.tensors[labels.key]
+    return bool((found.grad.argmin(-1) == values)[found.scored].all())
+
+
+def _visible(experiment: Experiment, values: Tensor) -> Tensor:
+    """True where no mask of the labels' axes hides."""
+    seen = torch.ones_like(values, dtype=torch.bool)
+    for mask in experiment.masks:
+        if tuple(mask.keep.shape) == tuple(values.shape):
+            seen &= mask.keep
+    return seen
+
+
+def _before_another(scored: Tensor) -> Tensor:
+    """True at places with a scored one before them and one after them in their row."""
+    before = scored.long().cumsum(-1) > 0
+    after = scored.flip(-1).long().cumsum(-1).flip(-1) > 0
+    return before & after

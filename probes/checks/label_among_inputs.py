@@ -1,0 +1,127 @@
+"""LBL004: a label is among the inputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import lgamma, log
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from probes.experiment import Experiment, resting_on
+from probes.finding import Evidence, Finding, Verdict
+from probes.rows import classes, is_read, looked
+
+
+@dataclass(frozen=True, slots=True)
+class LabelAmongInputs:
+    """A column of the inputs tells the label: it has one value for each class, and no other.
+
+    Looked at are the columns of float keys by sample, of integer keys whose columns do not share
+    their values as tokens do, and keys of one number a sample, over the first batches. That it is
+    so by chance must be less likely than one in a hundred thousand, and the output must change
+    with the column.
+
+    Sick: `features = table.values` with the label among the columns.
+    Healthy: `features = table.drop(columns="churned").values`.
+    """
+
+    least: float = 5.0  # decimal places of the odds against chance
+
+    code: ClassVar[str] = "LBL004"
+    rule: ClassVar[str] = "label-among-inputs"
+    family: ClassVar[Literal["check"]] = "check"
+
+    def lacks(self, experiment: Experiment) -> str | None:
+        """A key of one class a sample."""
+        if not any(True for _ in classes(experiment)):
+            return "no key is known to hold one class a sample"
+        return None
+
+    def judge(self, experiment: Experiment) -> Iterator[Finding]:
+        """At most one finding a key of labels."""
+        batches = list(looked(experiment))
+        for label in classes(experiment):
+            for key in experiment.tensors:
+                pair = None if key in experiment.targets else _joined(batches, key, label)
+                floats = experiment.tensors[key].is_floating_point()
+                column = None if pair is None else self._column(*pair, floats)
+                if pair is not None and column is not None:
+                    where = torch.zeros_like(experiment.tensors[key], dtype=torch.bool)
+                    where.view(len(where), -1)[:, column] = True
+                    if is_read(experiment, key, where):
+                        yield self._finding(experiment, label, key, column, len(pair[1]))
+                        break
+
+    def _column(self, table: Tensor, labels: Tensor, floats: bool) -> int | None:
+        """The first column that tells the labels, and is told by them."""
+        kinds = labels.unique(return_inverse=True)[1]
+        if int(kinds.max()) == 0 or _odds(kinds) - log(table.shape[1]) / log(10) < self.least:
+            return None
+        for i, column in enumerate(table.T):
+            own = column.unique(return_inverse=True)[1]
+            if int(own.max()) != int(kinds.max()):
+                continue
+            pairs = set(zip(own.tolist(), kinds.tolist(), strict=True))
+            if len(pairs) == int(kinds.max()) + 1 and (floats or _is_apart(table, i)):
+                return i
+        return None
+
+    def _finding(
+        self, experiment: Experiment, label: str, key: str, column: int, count: int
+    ) -> Finding:
+        flat = experiment.tensors[key].ndim == 1
+        what = f"`{key}`" if flat else f"column {column} of `{key}`"
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"{what} tells the label: over {count} samples it has one value for each "
+            f"class of `{label}`, and the output changes with it.",
+            fix="Leave the column out of the inputs, unless it is known when the model is used.",
+            site="<data>",
+            phase="data",
+            where={} if flat else {"feature": column},
+            evidence=(Evidence("share of samples whose label it tells", 1.0, None, f"of {count}"),),
+        )
+        declared = any(each.key == label for each in experiment.declared.labels)
+        line = f"labels=(Labels({label!r}, output='output'),)"
+        return resting_on(finding, [] if declared else [line])
+
+
+def _joined(
+    batches: Sequence[Mapping[str, Tensor]], key: str, label: str
+) -> tuple[Tensor, Tensor] | None:
+    """(row, column) of the key and (row,) of the labels, over batches; None where not columns."""
+    tables, labels = [], []
+    for batch in batches:
+        table, wanted = batch.get(key), batch.get(label)
+        if table is None or wanted is None or table.ndim not in (1, 2):
+            return None
+        if len(table) != wanted.numel() or table.is_complex():
+            return None
+        tables.append(table.detach().double().reshape(len(table), -1))
+        labels.append(wanted.flatten())
+    widths = {table.shape[1] for table in tables}
+    return (torch.cat(tables), torch.cat(labels)) if len(widths) == 1 else None
+
+
+def _odds(kinds: Tensor) -> float:
+    """Decimal places of how many ways there are to hand these classes to the samples."""
+    counts = Counter(kinds.tolist()).values()
+    ways = lgamma(sum(counts) + 1) - sum(lgamma(n + 1) for n in counts)
+    return (ways - lgamma(len(counts) + 1)) / log(10)
+
+
+def _is_apart(table: Tensor, column: int) -> bool:
+    """Whether the other columns hold other values, unlike tokens, which share a vocabulary."""
+    if table.shape[1] == 1:
+        return True
+    own = set(table[:, column].unique().tolist())
+    rest = torch.cat([table[:, :column], table[:, column + 1 :]], 1)
+    return any(set(each.unique().tolist()) - own for each in rest.T) and len(own) * 2 <= len(
+        set(rest.unique().tolist())
+    )

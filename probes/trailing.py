@@ -1,0 +1,27 @@
+"""Padding that can be seen in the values themselves: rows that end in runs of one value."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ROWS = 2  # rows at least that must end in a run, of two lengths at least
+
+
+def trailing(values: Tensor) -> Tensor | None:
+    """(row, place) true in the runs of one id that rows end in; None where that is no padding.
+
+    values: (row, place) of integers. The id occurs nowhere else, one row or more ends otherwise
+    or later, and the runs are of several lengths, one of two places or more.
+    """
+    if values.ndim != 2 or values.is_floating_point() or values.shape[1] < 3:
+        return None
+    for value in values[:, -1].unique().tolist():
+        same = values == value
+        runs: Tensor = same.flip(1).cumprod(1).flip(1).bool()
+        lengths = runs.sum(1)
+        some = lengths[lengths > 0]
+        clear = torch.equal(runs, same) and len(some) >= ROWS and len(some.unique()) >= 2
+        if clear and int(some.max()) >= 2 and int(lengths.max()) < values.shape[1]:
+            return runs
+    return None
