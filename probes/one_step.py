@@ -218,6 +218,26 @@ def step_under(subject: Subject, batch: Batch, *under: AbstractContextManager[An
         replay(step, model, Snapshot.take(model, parameters=True), under=under)
 
 
+def loss_after(subject: Subject, batch: Batch, steps: int) -> float:
+    """The loss on the batch, in evaluation mode, after some steps on it; all is undone.
+
+    Raises ExperimentError where a step raises.
+    """
+    model = subject.model
+
+    def step() -> Tensor:
+        loop = made(subject)
+        for _ in range(steps):
+            take_step(loop, batch)
+        model.eval()
+        with torch.no_grad():
+            return subject.loss(model, map_leaves(batch, _own)).detach()
+
+    with ExitStack() as outside:
+        keep_strangers(subject, outside)
+        return float(replay(step, model, Snapshot.take(model, parameters=True)).loss)
+
+
 def keep_strangers(subject: Subject, outside: ExitStack) -> None:
     """What the optimizer holds and the model does not is given back as well."""
     own = {id(p) for p in subject.model.parameters()}

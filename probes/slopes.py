@@ -155,11 +155,12 @@ class Exact:
         return shifts.slopes().get(event, 0.0)
 
     def _slope(self, value: Callable[[float], float], back: float) -> Slope:
-        flat, found = True, None
+        flat, found, bends = True, None, list[tuple[float, float, float]]()
         for size in STEPS:
             noise = NOISE * max(abs(self.loss), 1e-300) / size
-            whole = (value(size) - value(-size)) / (2 * size)
-            half = (value(size / 2) - value(-size / 2)) / size
+            up, down, near, nearer = (value(x) for x in (size, -size, size / 2, -size / 2))
+            whole, half = (up - down) / (2 * size), (near - nearer) / size
+            bends.append((up - 2 * self.loss + down, near - 2 * self.loss + nearer, size))
             flat = flat and abs(whole) <= noise and abs(half) <= noise
             real = (4 * half - whole) / 3
             error = abs(half - whole) / 3 + 4 * noise
@@ -169,9 +170,20 @@ class Exact:
                 found = real, error
             if error <= SMOOTH * max(abs(real), abs(back)):
                 break
+        if found is not None and self._is_kink(*bends[-1], max(abs(found[0]), abs(back))):
+            return Slope(back, None, math.inf, False)
         if found is None or found[1] > 10 * SMOOTH * max(abs(found[0]), abs(back)):
             return Slope(back, None, math.inf, False)
         return Slope(back, found[0], found[1], flat and back != 0)
+
+    def _is_kink(self, whole: float, half: float, size: float, slope: float) -> bool:
+        """Whether the slopes on both sides part, and no less at half the step.
+
+        whole, half: second differences of the loss at this step size and at half of it.
+        """
+        noise = 40 * NOISE * abs(self.loss)
+        apart = abs(half) / (size / 2)
+        return abs(half) > noise and apart > APART * slope and abs(whole) < 3 * abs(half)
 
 
 def _few(experiment: Experiment) -> Batch:

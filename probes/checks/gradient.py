@@ -71,6 +71,8 @@ class Gradient:
             way = _still(exact, direction(parameters, 0))
             slope = exact.along(way, dot(gradient, way))
             kept.append([slope.back, float("nan") if slope.real is None else slope.real])
+            if slope.back == 0 and _moved_by_other_losses(experiment, parameters):
+                continue
             if not slope.agree and _disagrees_again(exact, gradient, parameters):
                 found.append(_Bad(name, way, slope))
         experiment.keep(
@@ -191,6 +193,14 @@ def _groups(experiment: Experiment) -> dict[str, dict[str, Tensor]]:
         if learns and name in held:
             found.setdefault(name.partition(".")[0], {})[name] = parameter
     return found
+
+
+def _moved_by_other_losses(experiment: Experiment, parameters: Mapping[str, Tensor]) -> bool:
+    """Whether the subject's own step gives them a gradient, which `Subject.loss` does not."""
+    if experiment.subject.train_step is None:
+        return False
+    grads = (experiment.stepped.grads.get(name) for name in parameters)
+    return any(grad is not None and bool((grad.to_dense() != 0).any()) for grad in grads)
 
 
 def _still(exact: Exact, way: Direction) -> Direction:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from probes.batch import sample_count
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
+from probes.first_step import first_batch
+from probes.one_step import loss_after
 from probes.scored import Scored, scored
+from probes.subject import Batch
 
 TWICE = "softmax is applied twice: cross entropy, which applies its own, is given probabilities"
 NO_LOG = "the log is forgotten: the loss is minus the probability of the label, not minus its log"
@@ -26,8 +30,10 @@ class LossFormula:
     with the log forgotten, or with nothing normalised; the one that the subject's loss equals, to
     five digits, tells what it does. None of them is silence. A softmax over another axis than the
     classes is a fault; a mean that divides by padding, or by the classes as well, a warning. A sum
-    over places, and a start far above the entropy of guessing evenly (`high` times), are notes;
-    from `absurd` times on, scores of a wrong scale are a warning.
+    over places is a note; a warning where one step of the subject's makes its loss on the same
+    batch rise, and would not if it were divided by the places. A start far above the entropy of
+    guessing evenly (`high` times) is a note; from `absurd` times on, scores of a wrong scale are a
+    warning.
 
     Sick: `F.cross_entropy(model(x).softmax(-1), y)`; `F.nll_loss(model(x).softmax(-1), y)`.
     Healthy: `F.cross_entropy(model(x), y)`; `F.nll_loss(model(x).log_softmax(-1), y)`.
@@ -79,7 +85,10 @@ class LossFormula:
         sizes = {n: f"summed over {n} entries of an axis" for n in each.whole.shape[:-1] if n > 1}
         for times, words in (sizes | {counted: f"summed over {counted} places"}).items():
             if times > 1 and self._is(loss, right * times):
-                return f"{words}: its gradient grows with the batch", Verdict.NOTE
+                rises = _overshoots(experiment, times)
+                more = ", and one step on this batch makes it rise" if rises else ""
+                verdict = Verdict.WARN if rises else Verdict.NOTE
+                return f"{words}: its gradient grows with the batch{more}", verdict
         if self._is(loss, right / each.classes):
             return f"divided by the {each.classes} classes as well as by the places", Verdict.WARN
         if counted < places and self._is(loss, right * counted / places):
@@ -139,6 +148,25 @@ class LossFormula:
                 Evidence("cross entropy, a mean over all that have labels", right),
             ),
         )
+
+
+def _overshoots(experiment: Experiment, times: int) -> bool:
+    """Whether a step on a whole batch makes its loss rise, and not where the loss is divided.
+
+    times: what it is a sum over, of the samples that are experimented with.
+    """
+    subject, batch = experiment.subject, first_batch(experiment.subject)
+    if subject.train_step is not None or not experiment.size:
+        return False
+    share = (sample_count(batch, experiment.layout) or experiment.size) / experiment.size
+
+    def divided(model: nn.Module, batch: Batch) -> Tensor:
+        return subject.loss(model, batch) / (times * share)
+
+    before, after = (loss_after(subject, batch, steps) for steps in (0, 1))
+    part = replace(subject, loss=divided)
+    fell = loss_after(part, batch, 1) < loss_after(part, batch, 0)
+    return before > 0 and not after <= before and fell
 
 
 def _visible(experiment: Experiment, each: Scored) -> Tensor | None:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from probes.contracted import contracted
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.formed import Use, normalised, places
@@ -23,8 +24,9 @@ class SoftmaxAxis:
     Over samples it makes them compete where each has labels of its own; similarities of samples
     with samples, where the batch is on two axes, are healthy, and so is a batch that is one bag
     with one label. Over the one score of a linear layer it gives 1 whatever that is.
-    Log-probabilities out of which the last axis is picked, but which sum to one along another,
-    are of the wrong axis.
+    Attention whose weights do not sum to one over what they are multiplied with, but do over
+    another axis of theirs, was normalised over the queries. Log-probabilities out of which the last
+    axis is picked, but which sum to one along another, are of the wrong axis.
 
     Sick: `F.log_softmax(scores, dim=0)` of (sample, class).
     Healthy: `F.log_softmax(scores, dim=-1)`; `F.log_softmax(a @ b.T, dim=0)`.
@@ -44,6 +46,24 @@ class SoftmaxAxis:
             what = _what(experiment, use)
             if what is not None:
                 yield self._said(use, what)
+        yield from self._contracted(experiment)
+
+    def _contracted(self, experiment: Experiment) -> Iterator[Finding]:
+        """One finding a module whose weights are normalised over the queries."""
+        for site, (axis, shape, source) in contracted(experiment.subject, experiment.batch).items():
+            yield Finding(
+                code=self.code,
+                rule=self.rule,
+                verdict=Verdict.WARN,
+                message=f"the weights of the attention, {shape}, sum to one over axis {axis}, "
+                "and are multiplied with values along another: the queries compete, not the keys.",
+                fix="Take the softmax over the keys, mostly `dim=-1`.",
+                site=site,
+                op="softmax",
+                phase="forward",
+                source=source,
+                evidence=(Evidence("axis that sums to one", axis),),
+            )
 
     def _said(self, use: Use, what: str) -> Finding:
         shape = tuple(use.given.shape)

@@ -26,9 +26,10 @@ class UnusedInput:
     Each tensor gets other values out of its own; a mask hides one more position. That no key
     at all has an effect is a fault, or a note where it is seen inside of a model with weights of
     nothing but zeros, such as a head that starts from zero; that declared labels, or what an
-    output is declared to read, have none is a warning. Any other unread key is a note, a mask as
-    well, since batches carry what no model reads; whether a mask is missed, MSK001 says. A key
-    that holds one value only cannot be changed and is left out.
+    output is declared to read, have none is a warning, and so is a key that a module of weights
+    does read, whose output nobody uses. Any other unread key is a note, a mask as well, since
+    batches carry what no model reads; whether a mask is missed, MSK001 says. A key that holds one
+    value only cannot be changed and is left out.
 
     Sick: `model(batch["x"] * 0)`.
     Healthy: `model(batch["x"])`.
@@ -59,7 +60,8 @@ class UnusedInput:
             yield self._nothing(lost, reached, resting)
             return
         for key in unread:
-            yield self._unread(experiment, key)
+            dropped = _dropped(experiment, key)
+            yield self._unread(experiment, key) if dropped is None else self._lost(key, dropped)
 
     def _nothing(self, keys: list[str], reached: str | None, resting: bool) -> Finding:
         until = "" if reached is None else f"; it can be seen up to `{reached}`"
@@ -76,6 +78,19 @@ class UnusedInput:
             site="<data>" if reached is None or resting else reached.partition("[")[0],
             phase="forward",
             evidence=(Evidence("keys with an effect", 0, 1, f"of {len(keys)}"),),
+        )
+
+    def _lost(self, key: str, module: str) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{module}` reads `{key}`, but nobody uses what it gives: with other values "
+            f"in `{key}`, loss and outputs are the same, and `{module}` does not learn.",
+            fix=f"Hand the output of `{module}` on, or leave `{module}` and `{key}` out.",
+            site=module,
+            phase="forward",
+            evidence=(Evidence(f"largest effect of changing `{key}`", 0.0),),
         )
 
     def _unread(self, experiment: Experiment, key: str) -> Finding:
@@ -166,6 +181,21 @@ def _sites(experiment: Experiment, keys: list[str]) -> list[Difference]:
     for key in keys:
         changed = with_leaf(changed, key, leaves(_changed(experiment, key))[key])
     return list(experiment.evaluated.against(experiment.evaluate(changed)).sites)
+
+
+def _dropped(experiment: Experiment, key: str) -> str | None:
+    """The last module of weights without a gradient that moves with the key; None without one."""
+    try:
+        moved = {one.module for one in _sites(experiment, [key])}
+    except ExperimentError:
+        return None
+    grads, model = experiment.stepped.grads, experiment.subject.model
+    last = None
+    for name, module in model.named_modules():
+        own = [f"{name}.{n}" for n, p in module.named_parameters(recurse=False) if p.requires_grad]
+        if name in moved and own and all(grads.get(each) is None for each in own):
+            last = name
+    return last
 
 
 def _is_handed(experiment: Experiment, keys: list[str]) -> bool:
