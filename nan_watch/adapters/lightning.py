@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -117,8 +118,9 @@ class _Again:
 
 
 def _arguments(module: Any, batch: Batch, index: int) -> tuple[Any, ...]:
-    code = module.training_step.__code__
-    return (batch, index) if code.co_argcount - 1 > 1 else (batch,)
+    takes = list(signature(module.training_step).parameters.values())
+    both = len(takes) > 1 or takes[0].kind is Parameter.VAR_POSITIONAL
+    return (batch, index) if both else (batch,)
 
 
 @contextmanager
