@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,6 +15,7 @@ from probes.compare import NOISES, Difference, gap
 from probes.experiment import Experiment, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Mask
+from probes.read_apart import seen_apart
 from probes.subject import Batch
 from probes.vary import vary
 
@@ -45,13 +46,14 @@ class UnusedInput:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """One finding a key that is not read, or one for them all."""
-        effects = {}
-        for key in experiment.tensors:
-            batch = _changed(experiment, key)
-            if batch is not None:
-                effects[key] = _effect(experiment, batch)
+        changed = {key: _changed(experiment, key) for key in experiment.tensors}
+        batches = {key: batch for key, batch in changed.items() if batch is not None}
+        effects = dict.fromkeys(seen_apart(experiment, batches), _Effect(True, True))
         labels = {each.key for each in experiment.layout.labels}
-        unread = [key for key, effect in effects.items() if not effect.any]
+        for key in sorted(labels & batches.keys() - effects.keys()):  # which move the loss alone
+            effects[key] = _effect(experiment, batches[key])
+        effects |= _halved(experiment, {k: b for k, b in batches.items() if k not in effects})
+        unread = [key for key in batches if not effects[key].any]
         lost = [key for key in unread if key not in labels]
         alone = lost and not any(effect.outputs for effect in effects.values())
         if alone and (_is_handed(experiment, lost) or not effects.keys() - labels - set(lost)):
@@ -171,6 +173,22 @@ def _effect(experiment: Experiment, batch: Batch) -> _Effect:
     return _Effect(bool(moved), any(before[name].ndim for name in moved))
 
 
+def _halved(experiment: Experiment, batches: Mapping[str, Batch]) -> dict[str, _Effect]:
+    """What each key moves; keys that move nothing together are not changed one by one."""
+    keys = list(batches)
+    if not keys:
+        return {}
+    together = experiment.batch
+    for key in keys:
+        together = with_leaf(together, key, leaves(batches[key])[key])
+    effect = _effect(experiment, together)
+    if len(keys) == 1 or not effect.any:
+        return dict.fromkeys(keys, effect)
+    halves = keys[: len(keys) // 2], keys[len(keys) // 2 :]
+    one, two = ({key: batches[key] for key in half} for half in halves)
+    return _halved(experiment, one) | _halved(experiment, two)
+
+
 def _moves(before: Tensor, after: Tensor | None, limit: float) -> bool:
     return after is None or gap(before, after)[0] > limit
 
@@ -185,17 +203,16 @@ def _sites(experiment: Experiment, keys: list[str]) -> list[Difference]:
 
 def _dropped(experiment: Experiment, key: str) -> str | None:
     """The last module of weights without a gradient that moves with the key; None without one."""
+    still = []
+    for name, module in experiment.subject.model.named_modules():
+        own = [f"{name}.{n}" for n, p in module.named_parameters(recurse=False) if p.requires_grad]
+        if own and all(experiment.stepped.grads.get(each) is None for each in own):
+            still.append(name)
     try:
-        moved = {one.module for one in _sites(experiment, [key])}
+        moved = {one.module for one in _sites(experiment, [key])} if still else set()
     except ExperimentError:
         return None
-    grads, model = experiment.stepped.grads, experiment.subject.model
-    last = None
-    for name, module in model.named_modules():
-        own = [f"{name}.{n}" for n, p in module.named_parameters(recurse=False) if p.requires_grad]
-        if name in moved and own and all(grads.get(each) is None for each in own):
-            last = name
-    return last
+    return next((name for name in reversed(still) if name in moved), None)
 
 
 def _is_handed(experiment: Experiment, keys: list[str]) -> bool:
