@@ -18,6 +18,8 @@ WAY = re.compile(
     r"decoding|online|streamed|streaming|unrolled|parallel|full|whole|at_once)(?=_|$)"
 )
 
+WHOLE = re.compile(r"(?:^|_)(?:parallel|full|whole|at_once)(?=_|$)")
+
 
 @dataclass(frozen=True, slots=True)
 class StepParity:
@@ -84,5 +86,7 @@ def _pairs(experiment: Experiment) -> Iterator[tuple[str, str]]:
         known = done.get(stem)
         if known is None:
             done[stem] = (name, value)
-        elif known[1].shape == value.shape:
+        elif known[1].shape == value.shape and not all(
+            WHOLE.search(each) or not WAY.search(each) for each in (known[0], name)
+        ):
             yield known[0], name
