@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -20,7 +20,7 @@ from probes.compare import NOISES, gap, scale
 from probes.experiment import LOSS, Experiment, attempted, copied
 from probes.finding import ExperimentError
 from probes.loop import Loop
-from probes.one_step import made, take_step
+from probes.one_step import keep_strangers, made, take_step
 from probes.recurrence import Calls, Recurrent
 from probes.replay import RandomState
 from probes.seeding import kept_random_state
@@ -102,9 +102,10 @@ class Life:
 
     def step(self, batch: Batch) -> None:
         """One call of the training step, always with the same optimizer."""
-        with self._act():
+        with self._act(), ExitStack() as outside:
             if self._loop is None:
                 self._loop = made(self.subject)
+            keep_strangers(self.subject, outside, self._loop)
             take_step(self._loop, batch)
 
     def forget(self, attribute: Attribute, fresh: Life) -> None:

@@ -238,10 +238,13 @@ def loss_after(subject: Subject, batch: Batch, steps: int) -> float:
         return float(replay(step, model, Snapshot.take(model, parameters=True)).loss)
 
 
-def keep_strangers(subject: Subject, outside: ExitStack) -> None:
-    """What the optimizer holds and the model does not is given back as well."""
+def keep_strangers(subject: Subject, outside: ExitStack, loop: Loop | None = None) -> None:
+    """What the optimizer holds and the model does not is given back as well.
+
+    loop: whose optimizer that is; a fresh one's by default.
+    """
     own = {id(p) for p in subject.model.parameters()}
-    groups = made(subject).optimizer.param_groups
+    groups = (loop or made(subject)).optimizer.param_groups
     strangers = [p for group in groups for p in group["params"] if id(p) not in own]
     for p in strangers:
         outside.callback(p.data.copy_, p.detach().clone())

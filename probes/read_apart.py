@@ -54,7 +54,8 @@ def _differs(experiment: Experiment, changed: Mapping[str, Batch], key: str) -> 
     """(sample,) where the key's values are others."""
     one, two = experiment.tensors[key], leaves(changed[key])[key]
     same = (one == two) | ((one != one) & (two != two))
-    return ~same.reshape(len(one), -1).all(1)
+    differs: Tensor = ~same.reshape(len(one), -1).all(1)
+    return differs
 
 
 def _moved(
