@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
@@ -53,6 +54,15 @@ class Held:
             return
         if lost:
             yield self._unheld(lost)
+        for site in _frozen_beside(experiment):
+            yield self._said(
+                Verdict.WARN,
+                f"`{site}` does not require a gradient and is not declared frozen, while its "
+                "neighbours learn.",
+                f'Let it learn by `requires_grad_(True)`, or add "{site}." to `Layout.frozen`.',
+                len(list(experiment.subject.model.get_submodule(site).parameters())),
+                site,
+            )
         if stepped.twice:
             yield self._said(
                 Verdict.WARN,
@@ -118,6 +128,22 @@ def _lost(experiment: Experiment) -> list[str]:
     if lost and experiment.subject.train_step is not None:  # whose other steps may move it
         return [name for name in lost if name not in experiment.walked.moved]
     return lost
+
+
+def _frozen_beside(experiment: Experiment) -> list[str]:
+    """Layers that are frozen and not declared so, though others are, where a sibling learns."""
+    declared, model = experiment.declared.frozen, experiment.subject.model
+    found = []
+    for name, parent in model.named_modules():
+        layers = {child: list(module.parameters()) for child, module in parent.named_children()}
+        learns = any(p.requires_grad for own in layers.values() for p in own)
+        for child, module in parent.named_children() if name and declared and learns else ():
+            still = isinstance(module, (nn.Linear, _ConvNd)) and not any(
+                p.requires_grad for p in layers[child]
+            )
+            if still and not f"{name}.{child}.".startswith(declared):
+                found.append(f"{name}.{child}")
+    return found
 
 
 def _together(names: list[str]) -> str:

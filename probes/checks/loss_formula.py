@@ -13,6 +13,7 @@ from probes.batch import sample_count
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.first_step import first_batch
+from probes.growth import Growth, growing
 from probes.one_step import loss_after
 from probes.scored import Scored, scored
 from probes.subject import Batch
@@ -33,7 +34,7 @@ class LossFormula:
     over places is a note; a warning where one step of the subject's makes its loss on the same
     batch rise, and would not if it were divided by the places. A start far above the entropy of
     guessing evenly (`high` times) is a note; from `absurd` times on, scores of a wrong scale are a
-    warning.
+    warning, at the first of three layers or more that each make what they are given larger.
 
     Sick: `F.cross_entropy(model(x).softmax(-1), y)`; `F.nll_loss(model(x).softmax(-1), y)`.
     Healthy: `F.cross_entropy(model(x), y)`; `F.nll_loss(model(x).log_softmax(-1), y)`.
@@ -62,7 +63,7 @@ class LossFormula:
             right = each.picked(each.scores.log_softmax(1))
             if self._is(loss, right) and not each.are_probabilities:
                 if loss > self.high * math.log(each.classes):
-                    yield self._high(loss, each)
+                    yield self._high(loss, each, growing(experiment))
                 return
             for words, value in _wrong(each):
                 if self._is(loss, value) and (
@@ -116,17 +117,19 @@ class LossFormula:
             ),
         )
 
-    def _high(self, loss: float, each: Scored) -> Finding:
+    def _high(self, loss: float, each: Scored, grown: Growth | None) -> Finding:
         even = math.log(each.classes)
+        absurd = loss > self.absurd * even
+        told = f", and {grown.words}" if grown is not None and absurd else ""
         return Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.NOTE if loss <= self.absurd * even else Verdict.WARN,
+            verdict=Verdict.WARN if absurd else Verdict.NOTE,
             message=f"the loss starts at {loss:.3g}, {loss / even:.1f} times what guessing evenly "
-            f"over {each.classes} classes gives.",
+            f"over {each.classes} classes gives{told}.",
             fix="Nothing, if the model was trained on something else; else draw smaller weights "
-            "for what gives the scores.",
-            site="<loss>",
+            f"for {'these layers' if told else 'what gives the scores'}.",
+            site=grown.site if grown is not None and absurd else "<loss>",
             phase="forward",
             evidence=(Evidence("loss", loss, self.high * even),),
         )

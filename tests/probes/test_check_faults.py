@@ -297,3 +297,13 @@ def test_a_head_that_starts_from_zero_is_no_lost_input() -> None:
     whole = replace(classifier(F.cross_entropy), model=model)
     assert said(whole) == []
     assert any("it can be seen up to `2`" in f.message for f in check(whole).findings)
+
+
+def test_layers_that_blow_up_what_they_are_given_are_named() -> None:
+    whole = classifier(F.cross_entropy)
+    deep = nn.Sequential(nn.Linear(4, 64), *(nn.Linear(64, 64) for _ in range(3)), nn.Linear(64, 3))
+    for layer in list(deep)[1:4]:
+        nn.init.normal_(layer.weight, std=1.0)
+    found = said(replace(whole, model=deep))
+    assert [(f.code, f.site) for f in found] == [("WIR010", "1")]
+    assert "3 layers make what they are given" in found[0].message
