@@ -37,7 +37,8 @@ class Hidden:
         if axes is not None and self.axes is not None and len(axes) == len(shape):
             if axes[: len(self.axes)] != self.axes:
                 return None if self.axes[-1] in axes else self._all()
-            return self._widened(self.keep, len(shape))
+            own = tuple(self.keep.shape)
+            return self._widened(self.keep, len(shape)) if shape[: len(own)] == own else None
         return self._by_shape(shape)
 
     def _by_shape(self, shape: tuple[int, ...]) -> Tensor | None:
