@@ -229,9 +229,13 @@ def test_a_loss_of_a_wrong_formula_is_told_by_its_value(loss: Any, words: str | 
 
 def test_a_parameter_that_is_held_twice_and_one_that_is_missed_are_told() -> None:
     whole = classifier(F.cross_entropy)
-    forgotten = replace(whole, optimizer=lambda m: torch.optim.SGD([m.weight], lr=0.1))
+    forgotten = replace(
+        whole, optimizer=lambda m: torch.optim.SGD([m.get_parameter("weight")], lr=0.1)
+    )
     assert [(f.code, f.verdict) for f in said(forgotten)] == [("WIR003", Verdict.WARN)]
-    end_alone = replace(whole, optimizer=lambda m: torch.optim.SGD([m.bias], lr=0.1))
+    end_alone = replace(
+        whole, optimizer=lambda m: torch.optim.SGD([m.get_parameter("bias")], lr=0.1)
+    )
     found = said(end_alone)
     assert [(f.code, f.verdict) for f in found] == [("WIR003", Verdict.WARN)]
     assert 'Layout(frozen=("weight",))' in found[0].fix
@@ -303,7 +307,7 @@ def test_layers_that_blow_up_what_they_are_given_are_named() -> None:
     whole = classifier(F.cross_entropy)
     deep = nn.Sequential(nn.Linear(4, 64), *(nn.Linear(64, 64) for _ in range(3)), nn.Linear(64, 3))
     for layer in list(deep)[1:4]:
-        nn.init.normal_(layer.weight, std=1.0)
+        nn.init.normal_(layer.get_parameter("weight"), std=1.0)
     found = said(replace(whole, model=deep))
     assert [(f.code, f.site) for f in found] == [("WIR010", "1")]
     assert "3 layers make what they are given" in found[0].message
