@@ -17,7 +17,7 @@ from overfit.rules.memorised import Memorised
 from overfit.rules.modes_disagree import ModesDisagree
 from overfit.rules.only_noise import OnlyNoise
 from overfit.rules.signal_cut import SignalCut
-from overfit.rules.step_too_large import StepTooLarge
+from overfit.rules.step_overshoots import StepTooLarge
 from overfit.rules.stuck_on_floor import StuckOnFloor
 from overfit.rules.too_slow import TooSlow
 from overfit.rules.unlocked import Unlocked

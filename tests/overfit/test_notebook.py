@@ -57,7 +57,7 @@ def test_what_an_experiment_came_to_is_read_from_its_record(tmp_path: Path) -> N
     bugs = (
         Bug("idle rate", "", "2 days", "idle", ("WIR008",)),
         Bug("never there", "", "1 day", "learns", ("IDX001",)),
-        Bug("not run", "", "1 day", "left", ("WIR008",)),
+        Bug("not run", "", "1 day", "left", ("STA001",)),
     )
     notebook = Notebook((idle, learns, again, left), bugs=bugs)
     results = read_results(notebook, tmp_path)

@@ -44,7 +44,7 @@ class StepTooLarge:
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT010"
-    rule: ClassVar[str] = "step-too-large"
+    rule: ClassVar[str] = "step-overshoots"
     cures: ClassVar[tuple[str, ...]] = (SMALLER,)
     unless: ClassVar[tuple[Memorised, Diverged]] = (Memorised(), Diverged())
 
