@@ -17,7 +17,8 @@ class Memorised:
 
     Where a head counts, every head has all of it right in eval mode at the last evaluation, or
     as much as can be told from the gold prefix where samples begin alike. Heads that were read
-    from the calls of torch's losses may lack `heads_left` where the loss is as low as below.
+    from the calls of torch's losses may lack `heads_left` where the loss is as low as below, and
+    anything where no more than `loss_gone` of it is left: they count what a mask leaves out, too.
     Where none counts, the median loss of the last pass is at most `loss_left` of what there was
     to learn: of where it began, or of what the mean target gives if that is lower, above the
     least that the labels allow. That says less: give `Subject.metrics`.
@@ -31,6 +32,7 @@ class Memorised:
 
     loss_left: float = 0.05
     heads_left: float = 0.05
+    loss_gone: float = 1e-3
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT001"
@@ -55,7 +57,8 @@ class Memorised:
             return curves.complete
         known = all(head.last >= 1 - self.heads_left for head in curves.heads.values())
         low = curves.start > 0 and curves.left <= self.loss_left
-        return curves.complete or (known and low)
+        gone = curves.start > 0 and curves.left <= self.loss_gone
+        return curves.complete or (known and low) or gone
 
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One note where the samples are memorised."""

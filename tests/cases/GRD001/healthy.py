@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from probes import Subject
 
 PLANTED = None
+ASKED = {"sizes": (5,)}  # 20 take longer than a suite has
 
 
 class Reader(nn.Module):
@@ -31,7 +32,7 @@ def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def subject() -> Subject:
     chance = torch.Generator().manual_seed(0)
     x = torch.randn(24, 30, 4, generator=chance)
-    y = x.mean((1, 2))
+    y = x[:, -1].sum(1)
     return Subject(
         Reader(1.0),
         [{"x": x[i : i + 8], "y": y[i : i + 8]} for i in range(0, 24, 8)],
