@@ -140,11 +140,16 @@ def _of_rows(key: str, rows: int, tensors: Mapping[str, Tensor]) -> tuple[str, .
 
 
 def _ended(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The keys that hold one value from where the integers say on, and others just before."""
+    """The keys that hold one value from where the integers say on, and others just before.
+
+    The name of the integers must say that they count, unless they have none, as in a tuple, and
+    it is ids that end there.
+    """
+    name = key.rpartition(".")[2]
     return tuple(
         path
         for path, tensor in tensors.items()
-        if COUNT.search(key.rpartition(".")[2])
+        if (COUNT.search(name) or (name.isdigit() and not tensor.is_floating_point()))
         and path != key
         and not _is_other(path)
         and _is_ended(tensor, tensors[key])

@@ -41,3 +41,11 @@ def test_what_is_declared_stands() -> None:
     guessed = complete(batch, declared)
     assert guessed.layout.masks == (mask,)
     assert guessed.layout.axes["ids"] == ("sample", "unit")
+
+
+def test_lengths_without_a_name_are_known_by_where_the_rows_end() -> None:
+    lengths = torch.tensor([5, 3, 2])
+    ids = torch.arange(1, 16).view(3, 5) * (torch.arange(5) < lengths[:, None])
+    (mask,) = complete((ids, lengths, torch.tensor([1, 0, 2]))).layout.masks
+    assert (mask.key, mask.hides, mask.means) == ("1", ("0",), "length")
+    assert complete((ids + 1, lengths + 1, torch.tensor([1, 0, 2]))).layout.masks == ()
