@@ -1,6 +1,6 @@
 """The pytest plugin of whynan: fixtures that say why a model does not train.
 
-A module of its own name, beside the packages: pytest loads it into every test suite of an
+A module of its own name, installed beside the packages: pytest loads it into every test suite of an
 environment, where `overfit` or `reports` may be somebody else's. It imports nothing of ours
 before a fixture is asked for.
 """
