@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from overfit.noise import spread
+
 if TYPE_CHECKING:
     from overfit.results import Reached
 
@@ -40,7 +42,7 @@ class _Pair:
     @property
     def spread(self) -> float:
         """How far apart the seeds of either lie, at most."""
-        return max(max(each) - min(each) for each in (self.before, self.now))
+        return max(spread(self.before), spread(self.now))
 
     @property
     def differs(self) -> bool:

@@ -50,8 +50,3 @@ def swing(values: Sequence[float]) -> float:
 def spread(ends: Sequence[float]) -> float:
     """How far apart the ends of runs lie that differ by their seed alone; 0 of fewer than two."""
     return max(ends) - min(ends) if len(ends) > 1 else 0.0
-
-
-def is_same(one: float, other: float, seeds: Sequence[float]) -> bool:
-    """Whether two runs differ by no more than seeds alone do; never where seeds were not tried."""
-    return len(seeds) > 1 and abs(one - other) <= spread(seeds)
