@@ -138,17 +138,21 @@ def test_ctrl_c_ends_the_children_and_keeps_what_is_done(tmp_path: Path) -> None
     assert all("was cut off after" in each for each in why)
 
 
+def complete(folder: Path) -> bool:
+    return (folder / "run.json").is_file() and Run(folder).complete
+
+
 @pytest.mark.slow
 def test_a_run_that_was_interrupted_is_gone_on_with(tmp_path: Path, whynan: Whynan) -> None:
     write(
-        tmp_path, during="time.sleep(0.02 if Path('slow').exists() and len(batch['y']) > 5 else 0)"
+        tmp_path, during="time.sleep(0.2 if Path('slow').exists() and len(batch['y']) > 5 else 0)"
     )
     (tmp_path / "slow").touch()
     asked = ("overfit", "train.py:subject", "--out", "run")
     process = start(tmp_path, *asked, "--jobs", "2")
     five, twenty = (tmp_path / "run" / "parts" / f"overfit-{n}-seed0" for n in (5, 20))
     end = time.monotonic() + 300  # the machine may have other work
-    while time.monotonic() < end and not (five.exists() and Run(five).complete):
+    while time.monotonic() < end and not (complete(five) and (twenty / "run.json").is_file()):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=300)
