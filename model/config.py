@@ -28,8 +28,10 @@ class Config:
     tiny_dataset: bool | int = False  # so many, drawn by seed; True: TINY; 0 and False: all
     same_database: bool = False  # all interactions of a tiny set ask one database
     max_turn: int | None = None  # turns after the first so many are dropped; 1: a single-turn model
+    bucketing: bool = False  # interactions of like size are in a batch
     batch_size: int = 20  # interactions a step; 1, as in the log, has no padding between samples
     validation: int = 0  # interactions held out and measured every epoch; 0: no test loader
+    validation_databases: bool = False  # whole databases are held out, until they have so many
 
     # optimisation
     steps: int = 300
@@ -55,6 +57,7 @@ class Config:
     vocabulary: int = 2000  # word pieces at most
     bert_dropout: float = 0.1  # of any encoder
     max_pieces: int | None = None  # of one input; None: as many as the encoder takes
+    cached: bool = False  # a frozen encoder's outputs are computed once and kept on disk
     repeat_utterance: bool = True  # in every input of a split one; else in the first ones alone
 
     # schema
@@ -63,6 +66,9 @@ class Config:
     pre_transform: bool = True  # BERT's width is reduced before signals and layers, else after
     transformer_layers: int = 0  # over the units
     transformer_heads: int = 4
+    joint: bool = False  # these layers run over the utterance's word pieces and the units together
+    naming: bool = False  # units whose words the utterance says carry a signal
+    used: bool = False  # (hierarchical) and so do units that the query before has
     merge: Literal["concat", "add"] = "concat"  # of units as seen under this turn and earlier ones
     merge_turns: int = 2  # how many turns are merged, this one included
     utterance_mask: bool = True  # zeroes slots of turns that are not there; they are zero already
@@ -71,6 +77,9 @@ class Config:
     pre_turn: bool = True  # (hierarchical) what holds only the db stands before every turn
     state_pooling: Literal["mean", "sum"] = "mean"  # of the utterance, for the initial state
     state_mask: bool = True  # padding of the utterance is left out of the initial state
+    query_reader: bool = False  # (hierarchical) earlier queries are read by an RNN either way
+    copying: bool = False  # (hierarchical) steps of earlier queries can be copied
+    second_cell: bool = False  # (hierarchical) an RNN runs over what the fusion gives, too
     fusion: Literal["three_way", "two_way"] = "three_way"  # (hierarchical) two: no sum of units
     attend_utterance: bool = True  # (hierarchical) the decoder reads the utterance at every step
     attention_mask: bool = True  # padding is masked in every attention of the decoder
@@ -79,6 +88,7 @@ class Config:
     unit_score: Literal["dot", "linear", "bilinear"] = "linear"  # of an output and a unit
     keyword_init: Literal["free", "bert", "concat"] = "free"  # of the keyword embeddings
     dropout: float = 0.1  # of everything after BERT
+    read_dropout: float = 0.0  # of what BERT gives, its width reduced
 
     # the log's base model
     attend_units: bool = True  # (seq2seq) the utterance attends to the units
@@ -91,6 +101,7 @@ class Config:
         for name, (least, most) in RANGES.items():
             _check_range(name, getattr(self, name), least, most)
         _check_heads(self)
+        _check_cached(self)
 
     @property
     def tiny(self) -> int | None:
@@ -109,7 +120,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "clip_norm": (0, 1e9), "noise": (0, 1), "bert_layers": (1, 1000), "bert_width": (1, 1e5),
     "bert_heads": (1, 1e5), "vocabulary": (1, 1e7), "bert_dropout": (0, 1), "max_pieces": (16, 1e9),
     "width": (1, 1e5), "transformer_layers": (0, 1000), "transformer_heads": (1, 1e5),
-    "merge_turns": (1, 1000), "dropout": (0, 1),
+    "merge_turns": (1, 1000), "dropout": (0, 1), "read_dropout": (0, 1),
 }
 # fmt: on
 """The least and the most that a number may be, both included."""
@@ -171,3 +182,12 @@ def _check_heads(config: Config) -> None:
                 f"`{name}` is {heads}, which does not divide the width {width}: give a number"
                 " that does"
             )
+
+
+def _check_cached(config: Config) -> None:
+    if config.cached and not (config.bert_frozen and config.pooling == "mean"):
+        raise RequestError(
+            f"`cached` is true, `bert_frozen` is {str(config.bert_frozen).lower()} and `pooling` is"
+            f" {config.pooling}: a cache holds what a frozen encoder gives, the mean over each"
+            " unit's word pieces; freeze it and take the mean, or do without the cache"
+        )

@@ -36,6 +36,9 @@ class Decoder(nn.Module):
         self.join: nn.Linear | None = None
         if config.join_input:
             self.join = nn.Linear(2 * width, width)
+        self.second_cell: nn.LSTM | None = None
+        if config.second_cell:
+            self.second_cell = nn.LSTM(width, width, batch_first=True)
         self.distance = nn.Embedding(FARTHEST + 1, width)
 
     def start(self, utterances: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,6 +78,8 @@ class Decoder(nn.Module):
         if self.attend_utterance is not None:
             ways.append(self.attend_utterance(hidden, memory.utterance, memory.utterance_mask))
         fused: Tensor = self.fuse(torch.cat(ways, -1))  # (r, j, ways * d) -> (r, j, d)
+        if self.second_cell is not None:
+            fused = fused + self.second_cell(fused)[0]
         if self.join is None:
             return fused
         return self.join(torch.cat([fused, given], -1)).tanh()  # type: ignore[no-any-return]

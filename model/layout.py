@@ -17,6 +17,8 @@ AXES = {
     "word_ids": ("sample", "turn", "token"),
     "unit_pieces": ("sample", "turn", "unit", "feature"),
     "unit_piece_mask": ("sample", "turn", "unit", "feature"),
+    "features": ("sample", "turn", "token", "feature"),
+    "pre_features": ("sample", "turn", "token", "feature"),
     "pre_ids": ("sample", "turn", "feature", "token"),
     "pre_token_mask": ("sample", "turn", "feature", "token"),
     "pre_token_types": ("sample", "turn", "feature", "token"),
@@ -25,6 +27,7 @@ AXES = {
     "unit_ids": ("sample", "unit"),
     "unit_kinds": ("sample", "unit"),
     "unit_mask": ("sample", "unit"),
+    "unit_namings": ("sample", "turn", "unit"),
     "inputs": ("sample", "turn", "time"),
     "labels": ("sample", "turn", "time"),
     "step_ids": ("sample", "turn", "time"),
@@ -77,9 +80,11 @@ def layout(collate: Collate) -> Layout:
         reads=reads(collate),
         states=STATES[config.model],
         names={
-            "ids": collate.vocabulary.name,
-            **({"pre_ids": collate.vocabulary.name} if collate.pre_turn else {}),
-            "word_ids": collate.vocabulary.name,
+            **{
+                key: collate.vocabulary.name
+                for key in ("ids", "pre_ids", "word_ids")
+                if _there(key, collate)
+            },
             "unit_ids": collate.unit_names,
             "step_ids": [*KEYWORDS, *collate.unit_names],
         },
@@ -91,13 +96,22 @@ def reads(collate: Collate) -> tuple[Reads, ...]:
     """What steps read of steps, units of word pieces, and merged units of units."""
     layers = collate.config.transformer_layers
     last = f"schema.layers.{layers - 1}" if layers else "schema.pool"
-    pieces = ("unit_pieces", "unit_piece_mask")
-    return (
+    pieces, of = ("unit_pieces", "unit_piece_mask"), "features" if collate.cached else "ids"
+    found = (
         Reads("scores", of="inputs", rule="causal"),
-        Reads("schema.pool", of="ids", rule="span", keys=pieces),
+        Reads("schema.pool", of=of, rule="span", keys=pieces),
         Reads("schema", of=last, rule="same"),
     )
+    return found[:2] if collate.config.joint else found  # then `schema` is no site of its own
+
+
+CACHED = ("features",)
+ENCODED = ("ids", "token_mask", "token_types", "word_ids")
+"""What a batch has with a cache, and what without one."""
 
 
 def _there(key: str, collate: Collate) -> bool:
+    absent = ENCODED if collate.cached else CACHED
+    if key.removeprefix("pre_") in absent or (key == "unit_namings" and not collate.config.naming):
+        return False
     return collate.pre_turn or not key.startswith("pre_")

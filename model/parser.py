@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from model.collate import Batch, Collate
 from model.config import Config
+from model.copying import Copying
 from model.encoder import Encoder
 from model.faults import Faults
 from model.heads import KeywordHead, Keywords, UnitHead, log_probabilities
@@ -26,6 +27,7 @@ class Memory:
     unit_mask: (r, u), the same of units alone. utterance: (r, w, d) and utterance_mask: (r, w).
     start: the SQL RNN's state before the first step, h and c (r, d). previous: (r, m, d) and
     previous_mask: (r, m), what stands before the turn; None in a model that does not look back.
+    previous_steps: (r, m), which output each of them is.
     """
 
     steps: Tensor
@@ -36,6 +38,7 @@ class Memory:
     start: tuple[Tensor, Tensor]
     previous: Tensor | None = None
     previous_mask: Tensor | None = None
+    previous_steps: Tensor | None = None
 
 
 class Parser(nn.Module, ABC):
@@ -57,6 +60,9 @@ class Parser(nn.Module, ABC):
         self.dropout = nn.Dropout(config.dropout)
         self.keyword_head = KeywordHead(config)
         self.unit_head = UnitHead(config)
+        self.copying: Copying | None = None
+        if config.copying and config.model == "hierarchical":
+            self.copying = Copying(config)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`scores` and `log_probs`, (n, t, j, keyword + u), of each step after the gold ones."""
@@ -79,19 +85,36 @@ class Parser(nn.Module, ABC):
         unit_scores = self.unit_head(output, memory.units, memory.unit_mask)
         # (r, j, keyword) and (r, j, u) -> (n, t, j, keyword + u)
         scores = torch.cat([keyword_scores, unit_scores], -1).view(n, t, j, -1)
+        if self.copying is not None:
+            scores = self._copied(output, scores, memory)
+            return {"scores": scores, "log_probs": scores}
         log_probs = log_probabilities(scores, self.config, self.faults)
         return {"scores": scores, "log_probs": log_probs}
 
+    def _copied(self, output: Tensor, scores: Tensor, memory: Memory) -> Tensor:
+        assert self.copying is not None
+        before = (memory.previous, memory.previous_steps, memory.previous_mask)
+        mixed: Tensor = self.copying(output, scores.flatten(0, 1), *before)
+        return mixed.view_as(scores)
+
     def hidden(self, batch: Batch, prefix: str = "") -> Tensor:
         """The word pieces, or with `pre_` the pre-turn's, for the schema: (n, t, s * l, inner)."""
-        given = (batch[prefix + key] for key in ("ids", "token_mask", "token_types"))
-        return self.schema.transform(self.encoder(*given))  # type: ignore[no-any-return]
+        if prefix + "features" in batch:
+            hidden = batch[prefix + "features"]
+        else:
+            given = (batch[prefix + key] for key in ("ids", "token_mask", "token_types"))
+            hidden = self.encoder(*given)
+        reduced: Tensor = self.schema.transform(hidden)
+        return reduced if self.schema.read_dropout is None else self.schema.read_dropout(reduced)
 
     def seen(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Each turn's utterance (n, t, w, d), and the units as they are at it (n, t, u, d)."""
         hidden = self.hidden(batch)
+        if self.config.joint:
+            return self.schema.together(hidden, batch)
         places, there = batch["unit_pieces"], batch["unit_piece_mask"]
-        units = self.schema(hidden, places, there, batch["unit_kinds"], batch["unit_mask"])
+        kinds, mask, namings = batch["unit_kinds"], batch["unit_mask"], batch.get("unit_namings")
+        units = self.schema(hidden, places, there, kinds, mask, namings)
         return self.schema.utterance(hidden, batch["utterance_pieces"]), units
 
     def step_vectors(self, units: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.collate import COLUMN
+from model.collate import COLUMN, Batch
 from model.config import Config
 from model.faults import Faults
+from model.naming import NAMINGS
 
 
 class Schema(nn.Module):
@@ -24,33 +25,69 @@ class Schema(nn.Module):
         inner = config.width if config.pre_transform else bert_width
         self.transform = nn.Linear(bert_width, inner) if config.pre_transform else nn.Identity()
         self.pool = Pool(config, faults)
+        self.read_dropout = nn.Dropout(config.read_dropout) if config.read_dropout else None
         self.kind = nn.Embedding(COLUMN + 1, inner)  # token type; 0 is the utterance
         self.distance = nn.Embedding(config.merge_turns, inner)  # turn distance
         self.layers = nn.ModuleList(
             Layer(inner, config.transformer_heads, config.dropout)
             for _ in range(config.transformer_layers)
         )
+        self.naming = nn.Embedding(NAMINGS, inner) if config.naming else None
         slots = config.merge_turns if config.merge == "concat" else 1
         self.join = nn.Linear(slots * inner, config.width)
         self.say = nn.Linear(inner, config.width)
 
     def utterance(self, hidden: Tensor, places: Tensor) -> Tensor:
         """The utterance's word pieces: (n, t, s * l, inner) at (n, t, w) -> (n, t, w, d)."""
-        n, t, w = places.shape
-        found = _at(hidden, places.flatten(0, 1))  # (n * t, w, inner)
-        said: Tensor = self.say(found + self.kind.weight[0])
-        return said.view(n, t, w, -1)  # (n * t, w, d) -> (n, t, w, d)
+        return self.say(self.pieces(hidden, places))  # type: ignore[no-any-return]
+
+    def pieces(self, hidden: Tensor, places: Tensor) -> Tensor:
+        """The same with their signal, before the width changes: (n, t, w, inner)."""
+        found = at(hidden, places.flatten(0, 1)) + self.kind.weight[0]  # (n * t, w, inner)
+        return found.unflatten(0, places.shape[:2])  # type: ignore[no-any-return]
 
     def forward(
-        self, hidden: Tensor, places: Tensor, there: Tensor, kinds: Tensor, mask: Tensor
+        self,
+        hidden: Tensor,
+        places: Tensor,
+        there: Tensor,
+        kinds: Tensor,
+        mask: Tensor,
+        namings: Tensor | None = None,
     ) -> Tensor:
         """The units under each turn: (n, t, s * l, inner) -> (n, t, u, d), zeros where no unit is.
 
         places, there: (n, t, u, p), where each unit's word pieces stand. kinds, mask: (n, u).
+        namings: (n, t, u), whether the utterance names them, where there is one.
         """
-        seen = self.pool(hidden, places, there) + self.kind(kinds)[:, None]  # (n, t, u, inner)
+        seen = self._pooled(hidden, places, there, kinds, namings)
         for layer in self.layers:
             seen = layer(seen, mask[:, None])
+        return self.merged(seen, mask)
+
+    def _pooled(
+        self, hidden: Tensor, places: Tensor, there: Tensor, kinds: Tensor, namings: Tensor | None
+    ) -> Tensor:
+        seen = self.pool(hidden, places, there) + self.kind(kinds)[:, None]  # (n, t, u, inner)
+        if self.naming is not None and namings is not None:
+            seen = seen + self.naming(namings)
+        return seen  # type: ignore[no-any-return]
+
+    def together(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Utterances (n, t, w, d) and units (n, t, u, d), the layers having run over both."""
+        said = self.pieces(hidden, batch["utterance_pieces"])  # (n, t, w, inner)
+        places, there, kinds = (batch[f"unit_{key}"] for key in ("pieces", "piece_mask", "kinds"))
+        units = self._pooled(hidden, places, there, kinds, batch.get("unit_namings"))
+        mask = batch["unit_mask"][:, None].expand(units.shape[:3])  # (n, t, u)
+        mask = torch.cat([batch["utterance_mask"], mask], 2)  # (n, t, w + u)
+        both = torch.cat([said, units], 2)  # (n, t, w + u, inner)
+        for layer in self.layers:
+            both = layer(both, mask)
+        said, units = both.split([said.shape[2], units.shape[2]], 2)
+        return self.say(said), self.merged(units, batch["unit_mask"])
+
+    def merged(self, seen: Tensor, mask: Tensor) -> Tensor:
+        """As `merge`, with zeros where no unit is: mask (n, u)."""
         return self.merge(seen * mask[:, None, :, None]) * mask[:, None, :, None]
 
     def merge(self, seen: Tensor) -> Tensor:
@@ -90,7 +127,7 @@ class Pool(nn.Module):
         """(n, t, s * l, inner) at (n, t, u, p) -> (n, t, u, inner)."""
         n, t, u, p = places.shape
         places = (places + self.faults.misaligned).clamp(0, hidden.shape[2] - 1)
-        found = _at(hidden, places.view(n * t, u * p))  # (n * t, u * p, inner)
+        found = at(hidden, places.view(n * t, u * p))  # (n * t, u * p, inner)
         found = found.view(n, t, u, p, -1)
         count = there.sum(-1, keepdim=True).clamp(min=1)  # (n, t, u, 1)
         if not self.faults.sum_over_padding:
@@ -99,7 +136,7 @@ class Pool(nn.Module):
         return summed / count if self.config.pooling == "mean" else summed
 
 
-def _at(hidden: Tensor, places: Tensor) -> Tensor:
+def at(hidden: Tensor, places: Tensor) -> Tensor:
     """The rows at these places: (n, t, m, f) at (n * t, q) -> (n * t, q, f)."""
     index = places[..., None].expand(-1, -1, hidden.shape[-1])  # (n * t, q) -> (n * t, q, f)
     return hidden.flatten(0, 1).gather(1, index)
@@ -121,7 +158,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, units: Tensor, mask: Tensor) -> Tensor:
-        """(n, t, u, d) with mask (n, 1, u) -> (n, t, u, d)."""
+        """(n, t, u, d) with mask (n, 1 or t, u) -> (n, t, u, d)."""
         units = units + self.dropout(self._attended(self.before_attention(units), mask))
         return units + self.dropout(self.feed(self.before_feed(units)))  # type: ignore[no-any-return]
 

@@ -145,14 +145,14 @@ def batches(
 def named(batch: Batch) -> Batch:
     """The batch with two keys that no model reads: they only say how rows and columns are called.
 
-    word_ids (n, t, w): the utterance's word pieces. step_ids (n, t, j): the gold steps, a unit as
-    len(KEYWORDS) + its place in `Collate.unit_names`.
+    word_ids (n, t, w): the utterance's word pieces, where the batch has them. step_ids
+    (n, t, j): the gold steps, a unit as len(KEYWORDS) + its place in `Collate.unit_names`.
     """
-    pieces = batch["ids"].flatten(2)  # (n, t, s, l) -> (n, t, s * l)
     steps: Tensor = batch["labels"].masked_fill(batch["labels"] == IGNORED, UNK)
     unit = (steps - len(KEYWORDS)).clamp(min=0).flatten(1)  # (n, t, j) -> (n, t * j)
     places = batch["unit_ids"].gather(1, unit).view_as(steps) + len(KEYWORDS)
-    return batch | {
-        "word_ids": pieces.gather(2, batch["utterance_pieces"]),
-        "step_ids": torch.where(steps < len(KEYWORDS), steps, places),
-    }
+    names = {"step_ids": torch.where(steps < len(KEYWORDS), steps, places)}
+    if "ids" in batch:
+        pieces = batch["ids"].flatten(2)  # (n, t, s, l) -> (n, t, s * l)
+        names["word_ids"] = pieces.gather(2, batch["utterance_pieces"])
+    return batch | names

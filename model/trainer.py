@@ -136,7 +136,8 @@ class Trainer:
     def _steps(self) -> Iterator[list[Interaction]]:
         """The steps that are left, from the position in the epoch on, as interactions."""
         while self.position.step < self.config.steps:
-            epoch = batches(self.config, self.split.training, self.position.epoch)
+            size = self.model.collate.size
+            epoch = batches(self.config, self.split.training, self.position.epoch, size)
             for interactions in epoch[self.position.taken :]:
                 if self.position.step == self.config.steps:
                     return

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from model.linearise import KEYWORDS
-from model.network import build
+from model.network import build, used
 from model.parser import Parser
 from model.read import Corpus, Interaction
 
@@ -197,3 +197,58 @@ def test_residual(small: Any, sessions: Any) -> None:
 def test_residual_adds(small: Any, apart: Any) -> None:
     kept, dropped = (small(model="seq2seq", residual=each) for each in (True, False))
     assert apart(kept, dropped) > 1e-3
+
+
+# what it knows of earlier queries
+
+
+def test_used(small: Any, sessions: Any) -> None:
+    model = small(used=True)
+    batch = model.collate(sessions)
+    marked = used(batch["inputs"], batch["unit_mask"].shape[1])
+    for sample, each in enumerate(sessions):
+        names = [model.collate.unit_names[i] for i in batch["unit_ids"][sample].tolist()]
+        before = [(), *(turn.steps for turn in each.turns[:-1])]
+        for turn, steps in enumerate(before):
+            found = {names[u] for u in marked[sample, turn].nonzero()[:, 0].tolist()}
+            assert found == {*steps} & {*names}
+    signal = model.read(batch).units - small().read(batch).units
+    want = model.used(marked).flatten(0, 1)
+    torch.testing.assert_close(signal, want, atol=1e-5, rtol=1e-5)
+
+
+def test_query_reader(small: Any) -> None:
+    """Each step is read with those on either side of it, and no padding."""
+    reader = small(query_reader=True).query_reader
+    steps, there = torch.randn(2, 5, 16), torch.arange(5) < torch.tensor([[5], [3]])
+    found = reader(steps, there)
+    alone = reader(steps[1:, :3], there[1:, :3])
+    torch.testing.assert_close(found[1:, :3], alone)
+    for place in range(5):
+        changed = steps.clone()
+        changed[0, place] += 1
+        moved = (reader(changed, there) - found).abs().amax(-1) > 1e-6
+        assert moved.tolist() == [[True] * 5, [False] * 5]
+    assert small().query_reader is None
+
+
+def test_copying(small: Any, sessions: Any) -> None:
+    """With the gate open, the likeliest step is one of an earlier query's."""
+    model = small(copying=True, pre_turn=False)
+    batch = model.collate(sessions)
+    model.copying.gate.weight.data.zero_()
+    model.copying.gate.bias.data.fill_(100.0)
+    log_probs = model(batch)["log_probs"]
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones_like(log_probs[..., 0]))
+    likeliest = log_probs.argmax(-1)
+    for sample in range(len(sessions)):
+        for turn in range(1, len(sessions[sample].turns)):
+            earlier = batch["inputs"][sample, :turn][batch["step_mask"][sample, :turn]]
+            assert set(likeliest[sample, turn].tolist()) <= set(earlier.tolist())
+    found, plain = (each.exp() for each in (log_probs, small(pre_turn=False)(batch)["log_probs"]))
+    torch.testing.assert_close(found[:, 0], plain[:, 0])  # nothing is before the first turn
+    assert (found[:, 1] - plain[:, 1]).abs().max() > 0.1
+
+
+def test_second_cell(small: Any, sessions: Any, apart: Any) -> None:
+    assert apart(small(), small(second_cell=True)) > 1e-3

@@ -30,6 +30,10 @@ VARIANTS = pytest.mark.parametrize(
         },  # no row is masked throughout: the pre-turn stands before the first
         {"max_pieces": 30, "repeat_utterance": False, "merge_turns": 3},
         {"fusion": "two_way", "attend_utterance": False, "join_input": False},
+        {
+            **{"joint": True, "transformer_layers": 1, "transformer_heads": 2, "copying": True},
+            **{"naming": True, "used": True, "query_reader": True, "second_cell": True},
+        },
         {"attend_units": False, "unit_score": "bilinear", "keyword_init": "concat"},
     ],
     ids=lambda changes: "+".join(changes) or "default",

@@ -40,6 +40,18 @@ def test_validation_is_held_out() -> None:
     assert sorted(indices(found.training) + indices(found.validation)) == list(range(10))
 
 
+def test_whole_databases_are_held_out() -> None:
+    found = split(Config(validation=4, validation_databases=True), interactions(3, 3, 3, 3))
+    assert len(found.validation) == 6
+    held = {each.database for each in found.validation}
+    assert len(held) == 2
+    assert held.isdisjoint({each.database for each in found.training})
+    other = split(Config(validation=4, validation_databases=True, seed=1), interactions(3, 3, 3, 3))
+    assert {each.database for each in other.validation} != held
+    with pytest.raises(RequestError, match="ask for more than the 6"):
+        split(Config(validation=4, validation_databases=True), interactions(3, 3))
+
+
 def test_same_database() -> None:
     data = interactions(3, 8, 3)
     found = split(Config(tiny_dataset=5, same_database=True), data).training
@@ -85,3 +97,16 @@ def test_shuffle_changes_the_order_every_epoch_and_repeats_by_seed() -> None:
     assert indices(batches(mixed, data, 0)[0]) == first
     other = Config(batch_size=20, shuffle=True, seed=1)
     assert indices(batches(other, data, 0)[0]) != first
+
+
+def test_buckets_hold_interactions_of_like_size() -> None:
+    data = interactions(20, 20, 20)
+    config = Config(batch_size=4, bucketing=True)
+    found = batches(config, data, 0, lambda each: (int(each.database[2:]),))
+    assert sorted(index for each in found for index in indices(each)) == list(range(60))
+    assert [len(each) for each in found] == [4] * steps_per_epoch(config, 60)
+    mixed = [each for each in found if len({one.database for one in each}) > 1]
+    assert len(mixed) <= 4  # where one size ends, in each of two pools
+    sizes = [each[0].database for each in found]
+    assert sizes != sorted(sizes)
+    assert batches(config, data, 1, lambda each: (int(each.database[2:]),)) != found

@@ -37,6 +37,9 @@ ELSEWHERE = {
     "schedule": ("test_optimise.py", "test_schedule_moves_both_rates"),
     "warmup": ("test_optimise.py", "test_factor"),
     "clip": ("test_optimise.py", "test_scope_of_clipping"),
+    "bucketing": ("test_order.py", "test_buckets_hold_interactions_of_like_size"),
+    "validation_databases": ("test_order.py", "test_whole_databases_are_held_out"),
+    "cached": ("test_cached.py", "test_cached"),
     "encoder": ("test_encoder.py", "test_an_encoder_from_a_folder"),
 }
 """Field -> file and test."""
@@ -282,3 +285,38 @@ def test_utterance_mask(small: Any, sessions: Any, kind: str, scores: Any) -> No
         assert one.grad is not None
         assert other.grad is not None
         torch.testing.assert_close(one.grad, other.grad, atol=1e-7, rtol=1e-5)
+
+
+def test_read_dropout(small: Any, sessions: Any, scores: Any) -> None:
+    model, plain = small(read_dropout=0.3), small()
+    batch = model.collate(sessions)
+    assert torch.equal(scores(model, batch), scores(plain, batch))
+    assert not torch.equal(scores(model.train(), batch), scores(model, batch))
+
+
+LAYERS = {"transformer_layers": 1, "transformer_heads": 2}
+
+
+def test_joint(small: Any, sessions: Any) -> None:
+    """With it, the utterance reads the units, too."""
+    for joint in (True, False):
+        model = small(joint=joint, **LAYERS)
+        batch = model.collate(sessions)
+        changed = batch | {"unit_kinds": (batch["unit_kinds"] - 1).clamp(min=0)}
+        said, other = (model.read(each).utterance for each in (batch, changed))
+        there = batch["utterance_mask"].flatten(0, 1)
+        assert torch.equal(said[there], other[there]) != joint
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_naming(small: Any, sessions: Any, joint: bool) -> None:
+    model = small(naming=True, joint=joint)
+    batch = model.collate(sessions)
+    assert "unit_namings" not in small().collate(sessions)
+    sample, turn, unit = batch["unit_namings"].nonzero()[0].tolist()
+    changed = batch | {"unit_namings": batch["unit_namings"].clone()}
+    changed["unit_namings"][sample, turn, unit] = 0
+    before, after = (model.seen(each)[1] for each in (batch, changed))
+    moved = (before - after).abs().amax(-1) > 1e-6  # (n, t, u)
+    follow = range(turn, min(turn + 2, len(sessions[sample].turns)))  # it is merged into the next
+    assert moved.nonzero().tolist() == [[sample, t, unit] for t in follow]
