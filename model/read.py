@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from model.database import Database as Database
@@ -97,6 +98,7 @@ def read(
     return corpus
 
 
+@cache
 def embedded(split: str = "train") -> Corpus:
     """The corpus that comes with the specimen."""
     folder = Path(__file__).parent / "corpus"

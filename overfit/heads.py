@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from overfit.from_layout import accuracy_of
+from overfit.once import computed_once
 from overfit.targets import read_targets
 from overfit.undisturbed import undisturbed as undisturbed
 from probes.errors import RequestError
@@ -63,7 +64,7 @@ class Heads:
         counts = dict.fromkeys(self.accuracies, 0.0)
         parts = dict.fromkeys(self.subject.parts, 0.0)
         model = self.subject.model
-        with undisturbed(model, training), torch.no_grad():
+        with undisturbed(model, training), torch.no_grad(), computed_once(model):
             for batch in self.batches:
                 for name, accuracy in self.accuracies.items():
                     hit, count = _pair(name, accuracy(model, batch))

@@ -24,6 +24,7 @@ from overfit.undisturbed import undisturbed
 from probes.layout import Layout
 from probes.subject import Batch, Subject
 
+SAME_LOSS = 1e-3  # of itself
 DRAWS = 8  # losses of the same weights in training mode
 UNREAD_KEY = 1e-6  # of the loss: what exchanging a key may do that nobody reads
 
@@ -144,8 +145,9 @@ class Looker:
         """Everything that explains why the samples were not memorised."""
         trained = _tried(lambda: Heads(self.subject, self.batches).evaluate(training=True))
         draws = _tried(self._draws) or []
+        drawn = statistics.fmean(draws) if draws else None
         evaluated = _tried(lambda: self._loss(self.batches))
-        reading = _tried(self._reading)
+        reading = _tried(lambda: self._reading(before=evaluated))
         lost = None
         if reading is not None and reading <= UNREAD_KEY * 100:
             lost = _tried(lambda: where_lost(self.subject, self.batches[0], self.keys))
@@ -153,7 +155,7 @@ class Looker:
             began_reading=_tried(self._began_reading),
             reading=reading,
             evaluated=evaluated,
-            trained=statistics.fmean(draws) if draws else None,
+            trained=drawn,
             hits=trained.hits if trained else {},
             counts=trained.counts if trained else {},
             noise=statistics.stdev(draws) if len(draws) > 1 else None,
@@ -162,7 +164,7 @@ class Looker:
             lost=lost,
             cuts=_tried(lambda: cuts(self.subject, self.batches[0])) or (),
             parts=_tried(self._parts) or {},
-            mode_site=_tried(self._mode_site),
+            mode_site=_tried(lambda: self._mode_site(evaluated, drawn)),
             **_narrowest(self.model),
         )
 
@@ -174,16 +176,24 @@ class Looker:
         return total
 
     def _draws(self) -> list[float]:
-        """The loss in the modes of training, again and again, from one random state to the next."""
-        found = []
+        """The loss in the modes of training, again and again, from one random state to the next.
+
+        Twice, where it is the same to the bit: then nothing is drawn.
+        """
+        found: list[float] = []
         with undisturbed(self.model, training=True), torch.no_grad():
-            for _ in range(DRAWS):
+            while len(found) < (DRAWS if len(set(found)) != 1 else 2):
                 losses = [float(self.subject.loss(self.model, batch)) for batch in self.batches]
                 found.append(statistics.fmean(losses))
         return found
 
-    def _mode_site(self) -> str | None:
-        """The module that alone, put into evaluation mode, moves the loss most."""
+    def _mode_site(self, evaluated: float | None, trained: float | None) -> str | None:
+        """The module that alone, put into evaluation mode, moves the loss most.
+
+        None where the loss is the same in both modes.
+        """
+        if None not in (evaluated, trained) and _same_loss(evaluated or 0.0, trained or 0.0):
+            return None
         with undisturbed(self.model, training=True):
             base = self._loss(self.batches, training=True)
             effects = {}
@@ -195,13 +205,19 @@ class Looker:
         best = max(effects, key=lambda name: effects[name], default=None)
         return best if best is not None and effects[best] > 1e-6 * abs(base) else None
 
-    def _reading(self, keys: Sequence[str] | None = None) -> float | None:
-        """By how much of itself the loss moves with inputs exchanged; None where they cannot be."""
+    def _reading(
+        self, keys: Sequence[str] | None = None, before: float | None = None
+    ) -> float | None:
+        """By how much of itself the loss moves with inputs exchanged; None where they cannot be.
+
+        before: the loss with the inputs as they are, where it is known.
+        """
         other = [rolled(each, keys or self.keys, self.layout) for each in self.batches]
         moved = [each for each in other if each is not None]
         if len(moved) < len(other) or not moved:
             return None
-        before, after = self._loss(self.batches), self._loss(moved)
+        before = self._loss(self.batches) if before is None else before
+        after = self._loss(moved)
         return abs(after - before) / max(abs(before), 1e-12)
 
     def _began_reading(self) -> float | None:
@@ -214,10 +230,10 @@ class Looker:
 
     def _keys_read(self) -> tuple[str, ...]:
         """The input keys that the loss follows; all of them where it follows none."""
-        read = []
+        read, before = [], _tried(lambda: self._loss(self.batches))
         for key in self.keys:
             try:
-                moved = self._reading([key])
+                moved = self._reading([key], before)
             except Exception:  # what does not fit the other keys is read
                 moved = math.inf
             if moved is None or moved > UNREAD_KEY:
@@ -258,6 +274,10 @@ class Looker:
             found[name] = _norms(self.model)
         self.model.zero_grad(set_to_none=True)
         return found
+
+
+def _same_loss(a: float, b: float) -> bool:
+    return abs(a - b) <= SAME_LOSS * abs(b)
 
 
 def _has_modes(module: nn.Module) -> bool:
