@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -156,3 +158,42 @@ def test_an_output_that_is_not_there_is_refused() -> None:
     with pytest.raises(RequestError) as refusal:
         Heads(subject, [{"x": scores([[1]]), "y": torch.tensor([[1]])}]).evaluate()
     assert "names the output `words`, but `Subject.predict` returned tags" in str(refusal.value)
+
+
+class Counting(nn.Linear):
+    """Counts its calls."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+def test_several_accuracies_of_a_batch_cost_one_run_of_the_model() -> None:
+    def plain(model: nn.Module, batch: Any) -> Ratio:
+        return Ratio((model(batch["x"]).argmax(-1) == batch["y"]).sum(), 4)
+
+    def written_to(model: nn.Module, batch: Any) -> Ratio:
+        return Ratio((model(batch["x"]).neg_().argmax(-1) == batch["y"]).sum(), 4)
+
+    def of_a_copy(model: nn.Module, batch: Any) -> Ratio:
+        other = copy.deepcopy(model)
+        nn.init.zeros_(other.weight)
+        nn.init.zeros_(other.bias)
+        return Ratio((other(batch["x"]) == 0).all(-1).sum(), 4)
+
+    def slope(model: nn.Module, batch: Any) -> Ratio:
+        with torch.enable_grad():
+            return Ratio(int(model(batch["x"]).requires_grad), 1)
+
+    model = Counting(3, 3)
+    batches = [{"x": torch.randn(4, 3), "y": torch.tensor([0, 1, 2, 0])} for _ in range(2)]
+    metrics = {"a": plain, "b": plain, "worn": written_to, "copy": of_a_copy, "slope": slope}
+    subject = replace(subject_of(metrics={**metrics, "c": plain}), model=model)
+    looked = Heads(subject, batches).evaluate()
+    assert looked.hits["a"] == looked.hits["b"] == looked.hits["c"]
+    assert (looked.hits["copy"], looked.hits["slope"]) == (8, 2)
+    # one for `a`, `b` and `worn`, which writes into it; one with gradients; one for `c`
+    assert model.calls == 2 * 3
+    assert "forward" not in vars(model)
