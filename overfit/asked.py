@@ -22,7 +22,7 @@ class Asked:
     every 20 steps instead of 10 and stop after two perfect evaluations instead of three.
     dropout: left on while a suite trains. jobs: suites at once, None for one a core. why: whether
     interventions are tried on what was not memorised. A whole diagnosis that is not quick trains
-    each suite blind as well, and the smallest with three seeds.
+    each suite blind as well, the smallest with three seeds, and measures what decisions rest on.
     """
 
     sizes: tuple[int, ...] = SIZES
@@ -55,7 +55,7 @@ class Asked:
         suites = self._suites()
         if self.quick or not self.hunted:
             return suites
-        plain = [replace(each, attention=False) for each in suites]
+        plain = [replace(each, attention=False, rests=False) for each in suites]
         seeds = (self.seed + i for i in range(1, SEEDS))
         return [
             *suites,
@@ -76,6 +76,7 @@ class Asked:
                 in_a_row=in_a_row,
                 dropout=self.dropout,
                 attention=self.hunted and size == largest,
+                rests=self.hunted and not self.quick,
             )
             for size in sorted(self.sizes, reverse=True)
         ]

@@ -18,6 +18,7 @@ from overfit.exchange import input_keys, prefix_keys, rolled
 from overfit.floors import Floor, floors
 from overfit.heads import Heads
 from overfit.lost import Lost, where_lost
+from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
 from overfit.undisturbed import undisturbed
@@ -64,7 +65,7 @@ class Look:
     input is lost. cuts: where the way back is cut. parts: part of the loss to the gradient norm
     that it gives each module. mode_site: the module whose mode alone moves the loss most, where
     the modes disagree. narrow, width: the layer with the fewest outputs that is not the last, and
-    how many it has.
+    how many it has. rests: what its decisions rest on, where that was asked for.
     """
 
     began_reading: float | None = None
@@ -82,6 +83,7 @@ class Look:
     mode_site: str | None = None
     narrow: str | None = None
     width: int | None = None
+    rests: Rests | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As a suite's settings hold it."""
@@ -93,6 +95,8 @@ class Look:
         known = {name: row[name] for name in cls.__dataclass_fields__ if row.get(name) is not None}
         if "lost" in known:
             known["lost"] = Lost(**known["lost"])
+        if "rests" in known:
+            known["rests"] = Rests.from_json(known["rests"])
         known["cuts"] = tuple(
             Cut(**{**each, "parameters": tuple(each["parameters"])}) for each in row.get("cuts", ())
         )
@@ -121,8 +125,7 @@ class Looker:
         look = Heads(self.subject, self.batches).evaluate()
         units = units_of(found, self.batches, self.layout)
         known, unknown = slots(found, units, look.hits, look.counts)
-        before = [prefix_keys(self.batches[0], each, self.layout) for each in found]
-        prefixes = tuple(dict.fromkeys(key for keys in before for key in keys))
+        prefixes = self.prefixes
         prefixed = bool(prefixes) or any(each.shift for each in found)
         read = Read(self.batches, self._keys_read(), prefixed, prefixes)
         highest = {
@@ -140,6 +143,12 @@ class Looker:
                 for name in unknown
             ),
         )
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """The keys that hold labels before the one that is asked for."""
+        found = [prefix_keys(self.batches[0], each, self.layout) for each in self.targets.found]
+        return tuple(dict.fromkeys(key for keys in found for key in keys))
 
     def look(self) -> Look:
         """Everything that explains why the samples were not memorised."""

@@ -24,7 +24,8 @@ class Plan:
     size: how many samples. sizes: of all suites of this run, since the smaller are drawn from
     the larger. steps: optimizer steps at most. every: steps from one evaluation to the next.
     in_a_row: perfect evaluations after which the suite stops. dropout: left as it is.
-    attention: the trained model's attention maps are written into the record.
+    attention: the trained model's attention maps are written into the record. rests: what the
+    decisions of a model that did not memorise rest on is measured.
     kind: see `Kind`. changed: the names of the interventions. weights: what seeds the subject's
     weights, where that is not the seed of the draw.
     """
@@ -37,6 +38,7 @@ class Plan:
     in_a_row: int = 3
     dropout: bool = False
     attention: bool = False
+    rests: bool = False
     kind: Kind = "suite"
     changed: tuple[str, ...] = ()
     weights: int | None = None

@@ -18,6 +18,7 @@ from overfit.dropout import switch_off
 from overfit.heads import Evaluation, Heads
 from overfit.look import Facts, Looker, kept_start
 from overfit.plan import Ending, Plan
+from overfit.rests import write_rests
 from overfit.rules.memorised import Memorised
 from overfit.samples import Samples, draw
 from probes.errors import RequestError
@@ -63,7 +64,7 @@ def _train(subject: Subject, plan: Plan, samples: Samples, folder: Path, tell: T
     if plan.attention:
         _write_attention(recorder, subject, samples)
     if plan.kind == "suite":
-        _write_look(recorder, subject, samples, began, suite.ended)
+        _write_look(recorder, subject, plan, samples, began, suite.ended)
     recorder.close(watch.judgement)
 
 
@@ -91,6 +92,7 @@ def _blind(subject: Subject, plan: Plan, samples: Samples) -> Blind | None:
 def _write_look(
     recorder: Recorder,
     subject: Subject,
+    plan: Plan,
     samples: Samples,
     began: Mapping[str, Tensor],
     ended: Ending | None,
@@ -100,7 +102,10 @@ def _write_look(
         looker = Looker(subject, samples.batches, began)
         recorder.note(**looker.facts().as_json())
         if ended == "steps":
-            recorder.note(look=looker.look().as_json())
+            rests = None
+            if plan.rests:
+                rests = write_rests(recorder, subject, samples.batches[0], looker.prefixes)
+            recorder.note(look=replace(looker.look(), rests=rests).as_json())
     except Exception as error:  # the suite's own result stands
         said = f"floors are not judged: {type(error).__name__}: {error}"
         recorder.note(floors_not_judged=[said])

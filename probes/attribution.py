@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from probes.batch import leaves
+from probes.batch import leaves, map_leaves
 from probes.finding import ExperimentError
 from probes.lookups import Lookups
 from probes.replay import Snapshot, replay
 from probes.subject import Batch
 
 STEPS = 24  # of the integral
+IDS = (torch.int64, torch.int32)
 BASELINE = "every vector zero"
 MODULES = 40  # whose conductance is told
+LOOSE = 0.05  # of the score's rise: beyond such a delta the numbers are not to be trusted
+LEAST = 1e-6  # a rise that counts as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +30,23 @@ class Decision:
     """One number of an output: the largest over the last axis at a place.
 
     output: key of `predict`'s result, or `output`. place: indices after the sample's, before the
-    last axis. choice: index along the last axis.
+    last axis. choice: index along the last axis. sample: whose decision it is.
     """
 
     output: str
     place: tuple[int, ...]
     choice: int
+    sample: int = 0
+
+    @property
+    def index(self) -> tuple[int, ...]:
+        """Where its number stands in the output."""
+        return (self.sample, *self.place, self.choice)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A key of the batch by which vectors were looked up.
+    """A key of the batch by which vectors were looked up, or that holds numbers itself.
 
     values: in the key's own shape, what each entry adds to the score over the baseline.
     """
@@ -51,7 +61,8 @@ class Attributed:
 
     score, baseline_score: of the decision, at the input and at the baseline. delta: by how much
     the attributions miss their difference. conductance: of the modules, the largest first.
-    read: every key by which vectors were looked up.
+    read: every key by which vectors were looked up, and every one that holds numbers.
+    others: the magnitudes of other samples' sources, where these are left out.
     """
 
     decision: Decision
@@ -62,16 +73,36 @@ class Attributed:
     sources: tuple[Source, ...]
     conductance: Mapping[str, float]
     read: frozenset[str]
+    others: float = 0.0
 
     @property
     def shares(self) -> dict[str, float]:
         """Of the magnitudes, by key; empty where nothing has any."""
         sizes = {each.key: float(each.values.abs().sum()) for each in self.sources}
-        total = sum(sizes.values())
+        total = sum(sizes.values()) + self.others
         return {key: size / total for key, size in sizes.items()} if total > 0 else {}
 
+    @property
+    def allowed(self) -> float:
+        """The largest delta of numbers that are to be trusted."""
+        return LOOSE * max(abs(self.score - self.baseline_score), LEAST)
 
-Predict = Callable[[], Any]
+    def own(self, axes: Mapping[str, int]) -> Attributed:
+        """With the sources of the decision's own sample alone, as if of a batch of one.
+
+        axes: the sample axis of every key that has one.
+        """
+        kept, others = [], 0.0
+        for source in self.sources:
+            values, axis = source.values, axes.get(source.key)
+            if axis is not None:
+                values = values.select(axis, self.decision.sample)[None]
+            others += float(source.values.abs().sum() - values.abs().sum())
+            kept.append(Source(source.key, values))
+        return replace(self, sources=tuple(kept), others=max(others, 0.0))
+
+
+Predict = Callable[[Batch], Any]
 
 
 def outputs_of(found: Any) -> dict[str, Tensor]:
@@ -84,7 +115,7 @@ def outputs_of(found: Any) -> dict[str, Tensor]:
     }
 
 
-def decide(found: Any, output: str, place: Sequence[int]) -> Decision:
+def decide(found: Any, output: str, place: Sequence[int], sample: int = 0) -> Decision:
     """The decision that the model makes there. Raises ExperimentError where there is none."""
     named = outputs_of(found)
     if output not in named:
@@ -99,51 +130,78 @@ def decide(found: Any, output: str, place: Sequence[int]) -> Decision:
         raise ExperimentError(
             f"`{output}` has places of shape {middle}, and {tuple(place)} is none"
         )
-    return Decision(output, tuple(place), int(scores[(0, *place)].argmax()))
+    return Decision(output, tuple(place), int(scores[(sample, *place)].argmax()), sample)
 
 
 def attribute(
-    model: nn.Module, batch: Batch, predict: Predict, decision: Decision, steps: int = STEPS
+    model: nn.Module,
+    batch: Batch,
+    predict: Predict,
+    decision: Decision,
+    steps: int = STEPS,
+    besides: Collection[str] = (),
+    modules: bool = True,
 ) -> Attributed:
     """What the decision rests on, in eval mode; model, modes and random states are as before.
 
-    batch: of one sample. predict: runs the model on it. Raises ExperimentError where the model
-    looks nothing up by a key of the batch, or the decision does not depend on what it does.
+    Sources are the vectors that the model looks up by a key of integers, and the keys of floating
+    numbers, but for those `besides`, such as masks and labels. modules: whether their conductance
+    is told, which takes as long as all else.
+    predict: runs the model on a batch such as this one. Raises ExperimentError where the model
+    reads neither, or the decision does not depend on what it reads.
     """
-    keys = {path: leaf for path, leaf in leaves(batch).items() if _counts(leaf)}
     made: list[Attributed] = []
 
     def run() -> Tensor:
         model.eval()
-        made.append(_attributed(model, keys, predict, decision, steps))
+        made.append(_attributed(model, Reader(batch, predict, besides), decision, steps, modules))
         return torch.zeros(())
 
     replay(run, model, Snapshot.take(model))
     return made[0]
 
 
-def _counts(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.dtype in (torch.int64, torch.int32)
+class Reader:
+    """Runs a model with other vectors in place of those that it reads of a batch.
+
+    found: the vectors that it reads, each with its key. keys: the tensors that they came by.
+    """
+
+    def __init__(self, batch: Batch, predict: Predict, besides: Collection[str]) -> None:
+        own = {path: leaf for path, leaf in leaves(batch).items() if isinstance(leaf, Tensor)}
+        self._batch, self._predict = batch, predict
+        self._ids = {path: leaf for path, leaf in own.items() if leaf.dtype in IDS}
+        self._numbers = {
+            path: leaf
+            for path, leaf in own.items()
+            if leaf.is_floating_point() and leaf.ndim > 1 and path not in besides
+        }
+        with torch.no_grad(), Lookups(self._ids) as seen:
+            predict(batch)
+        self.found = [*self._numbers.items(), *seen.found]
+        self.keys = self._ids | self._numbers
+
+    def score(self, decision: Decision, vectors: Sequence[Tensor]) -> Tensor:
+        """The decision's number, of a run that reads these vectors in place of those found."""
+        count = len(self._numbers)
+        given = dict(zip(self._numbers, vectors[:count], strict=True))
+        batch = map_leaves(self._batch, lambda path, leaf: given.get(path, leaf))
+        with Lookups(self._ids, vectors[count:]):
+            return outputs_of(self._predict(batch))[decision.output][decision.index]
 
 
 def _attributed(
-    model: nn.Module, keys: Mapping[str, Tensor], predict: Predict, decision: Decision, steps: int
+    model: nn.Module, reader: Reader, decision: Decision, steps: int, modules: bool
 ) -> Attributed:
-    with torch.no_grad(), Lookups(keys) as seen:
-        predict()
-    if not seen.found:
-        raise ExperimentError("the model looks no vector up by a key of the batch")
-
-    def score(vectors: Sequence[Tensor]) -> Tensor:
-        with Lookups(keys, vectors):
-            found = outputs_of(predict())[decision.output]
-        return found[(0, *decision.place, decision.choice)]
-
-    vectors = tuple(each.detach().requires_grad_() for _, each in seen.found)
-    reached = torch.autograd.grad(score(vectors), vectors, allow_unused=True)
-    kept = [at for at, grad in enumerate(reached) if grad is not None]  # others feed later ones
+    if not reader.found:
+        raise ExperimentError(
+            "the model looks no vector up by a key of the batch, which holds no numbers either"
+        )
+    keys, score = reader.keys, partial(reader.score, decision)
+    vectors = tuple(each.detach().clone().requires_grad_() for _, each in reader.found)
+    kept = _reached(score(vectors), vectors)  # others feed later ones
     if not kept:
-        raise ExperimentError("the decision depends on nothing that is looked up")
+        raise ExperimentError("no gradient leads from the decision to anything that is read")
     rows = tuple(vectors[at].detach().reshape(1, -1) for at in kept)
 
     def along(*inputs: Tensor) -> Tensor:
@@ -154,7 +212,7 @@ def _attributed(
     with torch.no_grad():
         ends = along(*(torch.cat([row, torch.zeros_like(row)]) for row in rows)).tolist()
     sources = [
-        Source(seen.found[at][0], each.reshape(keys[seen.found[at][0]].numel(), -1).sum(1))
+        Source(reader.found[at][0], each.reshape(keys[reader.found[at][0]].numel(), -1).sum(1))
         for at, each in zip(kept, values, strict=True)
     ]
     return Attributed(
@@ -164,9 +222,19 @@ def _attributed(
         delta=delta,
         steps=steps,
         sources=tuple(_joined(sources, keys)),
-        conductance=_conductance(model, lambda at: score(_scaled(vectors, kept, at)), steps),
-        read=frozenset(key for key, _ in seen.found),
+        conductance=_conductance(model, lambda at: score(_scaled(vectors, kept, at)), steps)
+        if modules
+        else {},
+        read=frozenset(key for key, _ in reader.found),
     )
+
+
+def _reached(score: Tensor, vectors: Sequence[Tensor]) -> list[int]:
+    """Places of the vectors that a gradient leads to."""
+    if not score.requires_grad:
+        return []
+    grads = torch.autograd.grad(score, vectors, allow_unused=True)
+    return [at for at, grad in enumerate(grads) if grad is not None]
 
 
 def _whole(vectors: Sequence[Tensor], kept: Sequence[int], row: Sequence[Tensor]) -> list[Tensor]:
@@ -189,6 +257,7 @@ def _integrated(
         rows,
         baselines=tuple(torch.zeros_like(row) for row in rows),
         n_steps=steps,
+        internal_batch_size=1,  # one graph at a time
         return_convergence_delta=True,
     )
     return found, float(delta.sum())

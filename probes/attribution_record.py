@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ from probes.attention_names import Column, Names
 from probes.attribution import (
     BASELINE,
     Attributed,
+    Decision,
     Source,
     attribute,
     decide,
     outputs_of,
 )
-from probes.batch import leaves, sample_count, take
+from probes.batch import leaves, sample_axes, take
 from probes.finding import ExperimentError
 from probes.guess import complete
 from probes.layout import Layout
@@ -28,6 +29,7 @@ from probes.record import Recorder
 from probes.subject import Batch, Subject
 
 FIRST = 2  # decisions of a sample, where none is asked for
+Place = tuple[int, ...]
 ENTRIES = 600  # of a source that are kept, the largest
 
 Array = npt.NDArray[Any]
@@ -41,6 +43,11 @@ class Entries:
     names: list[str]
 
 
+def first_ones(places: Sequence[Place]) -> Sequence[Place]:
+    """The first places that are scored."""
+    return places[:FIRST]
+
+
 def write_attributions(
     recorder: Recorder,
     subject: Subject,
@@ -48,39 +55,73 @@ def write_attributions(
     samples: Sequence[int],
     place: Sequence[int] | None = None,
     output: str | None = None,
-) -> int:
-    """What decisions of the samples rest on lies in the record; returns how many were attributed.
+    pick: Callable[[Sequence[Place]], Sequence[Place]] = first_ones,
+    alone: bool = True,
+) -> list[Attributed]:
+    """What decisions of the samples rest on lies in the record, and is returned.
 
-    place, output: of the decision; by default the first ones that are scored, of the first
-    output that decides. Raises ExperimentError where there is no such decision.
+    place, output: of the decision; by default those that `pick` takes of all that are scored, of
+    the first output that decides. alone: whether the model sees each sample by itself; where it
+    sees the others of the batch beside it, their sources are counted and not written, and no
+    conductance is told.
+    Raises ExperimentError where there is no such decision.
     """
     layout = complete(batch, subject.layout).layout
-    cut = sample_count(batch, subject.layout) is not None
-    written = 0
-    for sample in samples if cut else [0]:
-        one = take(batch, [sample], subject.layout) if cut else batch
-        called = subject.describe(batch, sample) if subject.describe is not None and cut else None
-        for found in _attributed(subject, one, layout, place, output):
-            decision = _words(found, one, layout)
-            about = {"sample": sample, "sample_name": called, "decision": decision}
-            _write(recorder, written, found, Names(one, layout, alone=cut), layout, about)
-            written += 1
+    axes = sample_axes(batch, subject.layout)
+    written: list[Attributed] = []
+    for sample in samples if axes else [0]:
+        one = take(batch, [sample], subject.layout) if axes else batch
+        fed, row = (batch, sample) if axes and not alone else (one, 0)
+        called = subject.describe(batch, sample) if subject.describe is not None and axes else None
+        for decision in _decisions(subject, fed, row, one, layout, place, output, pick):
+            found = _attributed(subject, fed, layout, decision, alone).own(axes)
+            words = _words(found, one, layout)
+            about = {"sample": sample, "sample_name": called, "decision": words}
+            names = Names(one, layout, alone=bool(axes))
+            _write(recorder, len(written), found, names, layout, about)
+            written.append(found)
     return written
 
 
-def _attributed(
-    subject: Subject, one: Batch, layout: Layout, place: Sequence[int] | None, output: str | None
-) -> Iterator[Attributed]:
+def _decisions(
+    subject: Subject,
+    fed: Batch,
+    row: int,
+    one: Batch,
+    layout: Layout,
+    place: Sequence[int] | None,
+    output: str | None,
+    pick: Callable[[Sequence[Place]], Sequence[Place]],
+) -> Iterator[Decision]:
+    """Those of the sample at this row of what the model is fed."""
     model, predict = subject.model, subject.predict
     if predict is None:
         raise ExperimentError("decisions are attributed of `Subject.predict`, which is not given")
     model.eval()
-    found = predict(model, one)
+    with torch.no_grad():
+        found = predict(model, fed)
     named = output or _deciding(found, layout)
-    places = [tuple(place)] if place is not None else _scored(found, named, one, layout)
+    places = [tuple(place)] if place is not None else pick(_scored(found, named, one, layout))
     for each in places:
-        decision = decide(found, named, each)
-        yield attribute(model, one, lambda: predict(model, one), decision)
+        yield decide(found, named, each, row)
+
+
+def _attributed(
+    subject: Subject, fed: Batch, layout: Layout, decision: Decision, modules: bool
+) -> Attributed:
+    """Masks and labels are no sources."""
+    predict = subject.predict
+    assert predict is not None
+    masks = (mask.key for mask in layout.masks)
+    labels = (key for each in layout.labels for key in (each.key, each.mask) if key is not None)
+    return attribute(
+        subject.model,
+        fed,
+        lambda batch: predict(subject.model, batch),
+        decision,
+        besides={*masks, *labels},
+        modules=modules,
+    )
 
 
 def _deciding(found: Any, layout: Layout) -> str:
@@ -93,7 +134,7 @@ def _deciding(found: Any, layout: Layout) -> str:
 
 
 def _scored(found: Any, output: str, one: Batch, layout: Layout) -> list[tuple[int, ...]]:
-    """The first places that are scored, the very first one of all where no label says."""
+    """The places that are scored, the very first one of all where no label says."""
     shape = tuple(outputs_of(found)[output].shape[1:-1])
     for labels in layout.labels:
         leaf = leaves(one).get(labels.key)
@@ -101,7 +142,7 @@ def _scored(found: Any, output: str, one: Batch, layout: Layout) -> list[tuple[i
             there = torch.ones_like(leaf[0]) if labels.ignore is None else leaf[0].ne(labels.ignore)
             scored = there.nonzero().tolist()
             if scored:
-                return [tuple(each) for each in scored[:FIRST]]
+                return [tuple(each) for each in scored]
     return [(0,) * len(shape)]
 
 

@@ -111,7 +111,7 @@ def _attributed(
     from probes.finding import ExperimentError
 
     try:
-        count = write_attributions(recorder, subject, batch, samples or [0], place)
+        count = len(write_attributions(recorder, subject, batch, samples or [0], place))
     except ExperimentError as why:
         recorder.note(no_attribution=str(why))
         return f"no decision was attributed: {why}"

@@ -159,6 +159,8 @@ class StuckOnFloor:
         assert look is not None
         yield Evidence("loss moved by exchanging the inputs, of itself", look.reading, self.same)
         yield Evidence("loss at the end", curves.end, anchor=curves.name)
+        if look.rests is not None:
+            yield from look.rests.evidence(curves.name)
         for each in curves.floors:
             head = curves.heads.get(each.head)
             if each.name in (PRIOR, MEAN, BLIND, "previous gold token"):

@@ -49,7 +49,7 @@ def test_a_linear_model_is_attributed_to_the_letter() -> None:
     model.eval()
     decision = decide(model(batch), "output", (1,))
     model.train()
-    found = attribute(model, batch, lambda: model(batch), decision, steps=4)
+    found = attribute(model, batch, model, decision, steps=4, besides=("mask",))
     assert (decision.choice, found.score, found.baseline_score) == (0, 2.0, 0.0)
     torch.testing.assert_close(found.sources[0].values, torch.tensor([[0.0, 2, 0, 0]]))
     assert abs(found.delta) < 1e-5
@@ -67,12 +67,12 @@ def test_what_is_looked_up_from_what_was_looked_up_speaks_for_it() -> None:
     model = nn.ModuleList([words, head])
     batch = {"ids": torch.tensor([[1, 2, 3, 4]]), "ends": torch.tensor([[3, 1]])}
 
-    def predict() -> dict[str, Tensor]:
+    def predict(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         hidden = words(batch["ids"]).cumsum(1)  # (1, token, 3)
         spans = hidden.gather(1, batch["ends"][..., None].expand(-1, -1, 3))  # (1, span, 3)
         return {"scores": head(spans)}
 
-    found = attribute(model, batch, predict, decide(predict(), "scores", (0,)), steps=4)
+    found = attribute(model, batch, predict, decide(predict(batch), "scores", (0,)), steps=4)
     assert [source.key for source in found.sources] == ["ends"]
     assert found.sources[0].values[0, 1] == 0
     assert found.sources[0].values[0, 0] != 0
@@ -87,7 +87,7 @@ def test_what_cannot_be_attributed_is_a_sentence() -> None:
     linear = nn.Linear(2, 2)
     decision = decide(linear(torch.ones(1, 2)), "output", ())
     with pytest.raises(ExperimentError, match="looks no vector up by a key of the batch"):
-        attribute(linear, batch, lambda: linear(torch.ones(1, 2)), decision)
+        attribute(linear, one(), lambda _: linear(torch.ones(1, 2)), decision, besides=("mask",))
 
 
 def subject(**changes: Any) -> Subject:
@@ -109,7 +109,9 @@ def subject(**changes: Any) -> Subject:
 
 def test_the_record_names_entries_and_leaves_padding_out(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "run")
-    assert write_attributions(recorder, subject(), BATCH, [0]) == 2  # the first that are scored
+    assert (
+        len(write_attributions(recorder, subject(), BATCH, [0])) == 2
+    )  # the first that are scored
     array = Run(tmp_path / "run").array("attribution-001-00")
     assert list(array.labels["entry"]) == ["one", "two", "minus"]
     assert array.values.tolist() == pytest.approx([0, 2, 0])
