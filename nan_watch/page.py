@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 def opened_record(watch: NanWatch, out: Path | str | Recorder | None, ranks: Ranks) -> Recorder:
     """The record that is open already, or a new one; each rank has its own."""
     if isinstance(out, Recorder):
+        ranks.tell_drift(out)
         return out
     settings: dict[str, Any] = {"tier": watch.tier, "on_poison": watch.on_poison}
     if ranks.several:
         settings |= {"rank": ranks.number, "ranks": ranks.count}
-    return Recorder(
+    made = Recorder(
         ranks.folder(Path(out) if out is not None else None),
         device=next((str(p.device) for p in watch.model.parameters()), None),
         settings=settings,
         limits=limits((*CAUSES, *HEALTH)),
     )
+    ranks.tell_drift(made)
+    return made
 
 
 def render_or_warn(folder: Path) -> None:

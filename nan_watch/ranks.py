@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from nan_watch.drift import Drift
+from nan_watch.flags import Doubles
 from nan_watch.grad_norms import Norms
 from probes.errors import RequestError
 from probes.finding import Evidence, Finding
-from probes.record import new_folder
+from probes.record import Recorder, new_folder
 from probes.wrapped import is_sharded
 
 TIMEOUT = 600.0  # seconds that a rank waits for the others
@@ -38,14 +40,15 @@ class Ranks:
         self.number = dist.get_rank() if together else 0
         self._timeout = timeout
         self._group: Any = None
+        self.drift: Drift | None = None
 
     @property
     def several(self) -> bool:
         """Whether there are others."""
         return self.count > 1
 
-    def begin(self, named: Mapping[str, Tensor]) -> None:
-        """The ranks know each other.
+    def begin(self, model: nn.Module, named: Mapping[str, Tensor]) -> None:
+        """The ranks know each other, and what each of them holds of the model.
 
         Raises RequestError where their parameters differ in shape, or where `torchrun` started
         several of them that have no process group.
@@ -72,27 +75,44 @@ class Ranks:
                 f"the model of rank {odd[0]} has other parameters than that of rank 0: every rank "
                 "must hold the same names and shapes; build the model alike on all of them."
             )
+        self.drift = Drift(model, named, self._gathered)
 
     def folder(self, out: Path | None) -> Path:
         """The run folder: rank 0's own, and `rank1` in it for rank 1."""
         home = self.shared(0, lambda: new_folder(out))
         return home if self.number == 0 else new_folder(home / f"rank{self.number}")
 
-    def agree(self, poisoned: bool, begins: bool) -> int | None:
+    def tell_drift(self, recorder: Recorder) -> None:
+        """Whether parameters drift apart stands among the settings of the record."""
+        if self.drift is not None:
+            self.drift.begin(recorder)
+
+    def waiting(self) -> list[Tensor]:
+        """What is to be read of the parameters, to be held against those of the others."""
+        return [] if self.drift is None else self.drift.replicas.waiting()
+
+    def agree(
+        self, step: int, poisoned: bool, begins: bool, sums: Doubles, norms: Doubles
+    ) -> int | None:
         """The rank at which a step is to be refused by all of them; None where by none.
 
         poisoned: whether this one is. begins: whether the loss or an output is not finite here,
-        and not a gradient alone, which may have come from another rank.
+        and not a gradient alone, which may have come from another rank. sums: what was read of
+        `waiting`. norms: of the gradients, whose agreement is noted with that of the parameters.
         """
-        if not self.several:
+        if self.drift is None:
             return 0 if poisoned else None
-        told = torch.zeros(2, self.count)  # (what, rank)
-        told[:, self.number] = torch.tensor([poisoned, poisoned and begins])
+        flags = np.zeros((2, self.count))  # (what, rank)
+        flags[:, self.number] = poisoned, poisoned and begins
+        own = self.drift.replicas.own(sums, norms)
+        told = torch.from_numpy(np.concatenate([flags.ravel(), own, -own]))
         with self._in_time("at a step"):
-            torch.distributed.all_reduce(told, group=self._group)
-        for row in (told[1], told[0]):
-            if bool(row.any()):
-                return int(row.nonzero()[0])
+            torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, self._group)
+        flags, high, low = np.split(told.numpy(), [flags.size, flags.size + len(own)])
+        self.drift.look(step, -low, high)
+        for row in flags.reshape(2, self.count)[::-1]:
+            if row.any():
+                return int(row.argmax())
         return None
 
     def whole(self, norms: Norms, parameters: Sequence[Tensor]) -> Norms:
@@ -130,6 +150,10 @@ class Ranks:
         message = f"{finding.message.removesuffix('.')}, on rank {self.number}."
         said = Evidence("the first rank at which it is", self.number)
         return replace(finding, message=message, evidence=(*finding.evidence, said))
+
+    def _gathered(self, value: Value) -> list[Value]:
+        with self._in_time("to compare parameters"):
+            return self._gather(value)
 
     def _gather(self, value: Value) -> list[Value]:
         held: list[Any] = [None] * self.count

@@ -130,7 +130,7 @@ class NanWatch:
     def __enter__(self) -> Self:
         """Every hook is on and the run folder is there; or neither, where one could not be."""
         with ExitStack() as opened:
-            self._ranks.begin(self._norms.named)
+            self._ranks.begin(self.model, self._norms.named)
             self.recorder = opened_record(self, self._out, self._ranks)
             if self.recorder is not self._out:
                 opened.callback(self.recorder.close)
@@ -268,8 +268,8 @@ class NanWatch:
         self.scalers.seen = True
         groups = [self._losses, self._norms.waiting(), self._flags.waiting, self._hooked.waiting]
         groups += [self._sampled.waiting(), self._buffers.waiting(), self._roots]
-        groups.append(self._bus.traced.waiting())
-        late, (losses, norms, flags, hooked, few, buffers, roots, traced) = self._read(groups)
+        groups += [self._bus.traced.waiting(), self._ranks.waiting()]
+        late, (losses, norms, flags, hooked, few, buffers, roots, traced, sums) = self._read(groups)
         step, self.steps = self.steps, self.steps + 1
         loss = sum(losses.tolist()) / len(losses) if len(losses) else None
         taken = self._norms.take(norms, self._guard.grad_scale())
@@ -292,7 +292,8 @@ class NanWatch:
         odd = np.isnan(roots) if excused else ~np.isfinite(roots)  # a scaled loss may overflow
         loss = next(iter(roots[odd].tolist()), loss)  # one of several may be odd
         here = bool(grads or _odd(loss) or late or (first and self._spoilt))
-        rank = self._ranks.agree(here, begins=_odd(loss) or late or sightings.any_nan)
+        begins = _odd(loss) or late or sightings.any_nan
+        rank = self._ranks.agree(step, here, begins, sums, taken.seen)
         try:
             if rank is not None:
                 self._stop(self._symptom(step, loss, sightings, grads, fresh), rank)
@@ -379,8 +380,7 @@ class NanWatch:
 
     def _read_late(self) -> None:
         """What the last step left to be read is in the record."""
-        poisoned_since, _ = self._read([])
-        if poisoned_since:
+        if self._read([])[0]:
             symptom = self._symptom(self.steps, None, Sightings.none(), ())
             self._telling.tell_late(symptom, self.batch, told=self._in_a_row > 0)
 
@@ -392,7 +392,7 @@ class NanWatch:
             self.recorder.note(ended_by=type(error).__name__)
         self._health = judge(HEALTH, self.run)
         self.recorder.close(self.judgement, complete=whole)
-        if self.judgement.findings:
+        if self.judgement.findings and self._ranks.number == 0:  # one page for all
             render_or_warn(self.recorder.folder)
 
 

@@ -70,9 +70,15 @@ def alone(model: nn.Module) -> Iterator[None]:
 
 
 def _around(model: nn.Module) -> list[Any]:
-    """Every DistributedDataParallel around the model, whoever holds it."""
-    wanted = (each for each in gc.get_objects() if issubclass(type(each), DistributedDataParallel))
-    return [each for each in wanted if innermost(each) is model]
+    """Every DistributedDataParallel around the model, whoever holds it, or inside."""
+    inside = {id(each) for each in model.modules()}
+    return [each for each in reducers() if innermost(each) is model or id(each) in inside]
+
+
+def reducers() -> list[Any]:
+    """Every DistributedDataParallel of this process, whoever holds it."""
+    found = (each for each in gc.get_objects() if issubclass(type(each), DistributedDataParallel))
+    return list(found)
 
 
 def needs_others(model: nn.Module) -> bool:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import distributed as dist
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)  # two workers share two cores
 
 ROOT = Path(__file__).parent.parent
 Whynan = Callable[..., "subprocess.CompletedProcess[str]"]
+Work = Callable[[int], Any]
+Ranks = Callable[[int, Work], list[Any]]
 
 
 @pytest.fixture
@@ -32,6 +40,34 @@ def whynan(tmp_path: Path) -> Whynan:
             timeout=300,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def ranks(tmp_path: Path) -> Ranks:
+    """Runs work in several real processes that train together; returns what each one tells."""
+    for name in ("torch._dynamo", "reports"):  # once, and not in each of them
+        importlib.import_module(name)
+    context = multiprocessing.get_context("fork")
+
+    def run(count: int, work: Work) -> list[Any]:
+        def one(rank: int) -> None:
+            torch.set_num_threads(1)
+            os.chdir(tmp_path)
+            store = dist.FileStore(str(tmp_path / "store"), count)
+            limit = timedelta(seconds=60)
+            dist.init_process_group("gloo", None, limit, count, rank, store)
+            (tmp_path / f"told{rank}.json").write_text(json.dumps(work(rank)))
+            dist.destroy_process_group()
+
+        (tmp_path / "store").unlink(missing_ok=True)
+        started = [context.Process(target=one, args=(rank,)) for rank in range(count)]
+        for each in started:
+            each.start()
+        for each in started:
+            each.join(120)
+        return [json.loads((tmp_path / f"told{rank}.json").read_text()) for rank in range(count)]
 
     return run
 

@@ -1,7 +1,7 @@
 """Every rule fires on its own sick case; every healthy twin is silent under all rules.
 
-A case is a subject, which goes through the whole diagnosis, or a series of checkpoints; the sick
-case of a check goes through the checks.
+A case is a subject, which goes through the whole diagnosis, a series of checkpoints, or a loop of
+several ranks; the sick case of a check goes through the checks.
 """
 
 from __future__ import annotations
@@ -9,20 +9,25 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from nan_watch import NanWatch
 from nan_watch.autopsy import autopsy
 from overfit.asked import Asked
 from overfit.diagnose import examine
 from probes.checking import check
 from probes.command import gather
 from probes.finding import Finding, Judgement, Verdict
+from probes.run import Run
 from probes.seeding import seed_everything
 
+Work = Callable[[int], object]
+Ranks = Callable[[int, Work], list[object]]
 CASES = Path(__file__).parent / "cases"
 pytestmark = pytest.mark.filterwarnings("ignore:std.*degrees of freedom")  # NAN012's own
 RULES = {rule.code: rule for rule in gather("whynan.rules")}
@@ -46,16 +51,31 @@ def case(code: str, name: str) -> ModuleType:
     return module
 
 
-def diagnosed(code: str, name: str, folder: Path) -> Judgement:
+def diagnosed(code: str, name: str, folder: Path, ranks: Ranks) -> Judgement:
     """What the whole diagnosis says of a case, without a page."""
     module = case(code, name)
     if hasattr(module, "checkpoints"):
         return autopsy(module.checkpoints(folder), folder / "run").judgement
+    if hasattr(module, "RANKS"):
+        return trained_by_ranks(module, folder, ranks)
     seed_everything(0)
     if getattr(module, "CHECK", False) and name == "sick":
         return check(module.subject())
     asked = Asked(**{"quick": True, "sizes": (5, 20), **getattr(module, "ASKED", {})})
     return examine(module.subject(), asked, folder / "run").judgement
+
+
+def trained_by_ranks(case: ModuleType, folder: Path, ranks: Ranks) -> Judgement:
+    """What the watch of rank 0 says of a case that several processes train."""
+
+    def train(rank: int) -> None:
+        seed_everything(0)
+        model, optimizer = case.build(rank)
+        with NanWatch(model, optimizer, out=folder / "run", timeout=30):
+            case.train(rank, model, optimizer)
+
+    ranks(case.RANKS, train)
+    return Run(folder / "run").judgement
 
 
 def planted_lines(code: str) -> list[str]:
@@ -93,8 +113,10 @@ def test_every_rule_has_its_pair_of_cases() -> None:
 
 
 @pytest.mark.parametrize("code", sorted(RULES))
-def test_a_rule_fires_on_its_sick_case_at_the_planted_place(code: str, tmp_path: Path) -> None:
-    found = [f for f in diagnosed(code, "sick", tmp_path).findings if f.code == code]
+def test_a_rule_fires_on_its_sick_case_at_the_planted_place(
+    code: str, tmp_path: Path, ranks: Ranks
+) -> None:
+    found = [f for f in diagnosed(code, "sick", tmp_path, ranks).findings if f.code == code]
     assert found, f"{code} is silent on its own sick case"
     for field, value in (getattr(case(code, "sick"), "PLANTED", None) or {}).items():
         assert value in [getattr(finding, field) for finding in found], field
@@ -103,8 +125,10 @@ def test_a_rule_fires_on_its_sick_case_at_the_planted_place(code: str, tmp_path:
 
 
 @pytest.mark.parametrize("code", sorted(RULES))
-def test_nothing_above_a_note_is_said_of_a_healthy_twin(code: str, tmp_path: Path) -> None:
-    judgement = diagnosed(code, "healthy", tmp_path)
+def test_nothing_above_a_note_is_said_of_a_healthy_twin(
+    code: str, tmp_path: Path, ranks: Ranks
+) -> None:
+    judgement = diagnosed(code, "healthy", tmp_path, ranks)
     worse: list[Finding] = [f for f in judgement.findings if f.verdict.rank > Verdict.NOTE.rank]
     assert worse == []
 
@@ -112,8 +136,8 @@ def test_nothing_above_a_note_is_said_of_a_healthy_twin(code: str, tmp_path: Pat
 @pytest.mark.parametrize("code", sorted(RULES))
 def test_no_check_says_more_than_a_note_of_a_healthy_twin(code: str) -> None:
     module = case(code, "healthy")
-    if hasattr(module, "checkpoints"):
-        pytest.skip("a series of checkpoints is no subject")
+    if not hasattr(module, "subject"):
+        pytest.skip("checkpoints and loops of several ranks are no subjects")
     seed_everything(0)
     findings = check(module.subject()).findings
     assert [f for f in findings if f.verdict.rank > Verdict.NOTE.rank] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nan_watch.rules.apart import Apart
 from nan_watch.rules.clipping import Clipping
 from nan_watch.rules.dead_units import DeadUnits
 from nan_watch.rules.exact_zero import ExactZero
@@ -31,5 +32,6 @@ RULES: tuple[Health[Run], ...] = (
     FrozenChanges(),
     SteadyGrowth(),
     NearingEdge(),
+    Apart(),
     OutOfMemory(),
 )
