@@ -118,6 +118,7 @@ def faults() -> Notebook:
         ),
         "The planted bugs of the specimen, one by one",
         ("The first row is the specimen without any.",),
+        reference="none",
     )
 
 

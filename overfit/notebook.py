@@ -87,12 +87,17 @@ class Bug:
 
 @dataclass(frozen=True, slots=True)
 class Notebook:
-    """Experiments in their order, what is to be said above them all, and the bugs known by now."""
+    """Experiments in their order, what is to be said above them all, and the bugs known by now.
+
+    reference: the entry that the others are held against: of the notes of another, those that are
+    none of its own come first.
+    """
 
     entries: tuple[Entry, ...]
     title: str = ""
     notes: tuple[str, ...] = ()
     bugs: tuple[Bug, ...] = ()
+    reference: str | None = None
 
     def entry(self, name: str) -> Entry:
         """The entry of this name. Raises RequestError that lists the closest where there is none.
@@ -161,3 +166,5 @@ def _check(notebook: Notebook, address: str) -> None:
         earlier.append(entry.name)
     for bug in notebook.bugs:
         notebook.entry(bug.last)
+    if notebook.reference is not None:
+        notebook.entry(notebook.reference)

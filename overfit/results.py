@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -136,7 +136,16 @@ def read_results(notebook: Notebook, folder: Path) -> tuple[Result, ...]:
                 words += compared(before.entry.name, before.reached, result.reached)
             before = result
         results[entry.name] = replace(result, compared=" ".join(words) or None)
-    return tuple(results.values())
+    usual = {_same(said) for said in results[notebook.reference].said} if notebook.reference else ()
+    return tuple(_unusual_first(each, usual) for each in results.values())
+
+
+def _unusual_first(result: Result, usual: Collection[tuple[str, str | None]]) -> Result:
+    """Of equal verdicts, what the reference says too comes last."""
+    if not usual:
+        return result
+    said = sorted(result.said, key=lambda each: (-each.finding.verdict.rank, _same(each) in usual))
+    return replace(result, said=tuple(said))
 
 
 def read_found(notebook: Notebook, results: Sequence[Result]) -> tuple[Found, ...]:

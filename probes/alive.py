@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,9 +92,10 @@ class _Keeps:
         self.see(number, tensor)
 
 
-def alive(experiment: Experiment, batch: Batch | None = None) -> Alive:
+def alive(experiment: Experiment, batch: Batch | None = None, picks: bool = True) -> Alive:
     """The loss of a batch, the experiment's own by default, with all that led to it.
 
+    picks: whether to look at what is taken by index and what changes its shape.
     What a frozen part of the model gives can be asked for gradients too, unless the subject's
     code does not bear that. Raises ExperimentError where the loss raises.
     """
@@ -102,12 +105,12 @@ def alive(experiment: Experiment, batch: Batch | None = None) -> Alive:
         first: Alive = experiment.memo["alive"]
         return first
     try:
-        return _pass(experiment, batch, True)
+        return _pass(experiment, batch, True, picks)
     except ExperimentError:
-        return _pass(experiment, batch, False)
+        return _pass(experiment, batch, False, picks)
 
 
-def _pass(experiment: Experiment, batch: Batch, wakes: bool) -> Alive:
+def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Alive:
     model, subject = experiment.subject.model, experiment.subject
     clock = count()
     keeps, indexing = _Keeps(wakes, clock), Indexing(clock)
@@ -119,8 +122,9 @@ def _pass(experiment: Experiment, batch: Batch, wakes: bool) -> Alive:
         return losses[0].detach()
 
     without = torch.backends.cudnn.flags(enabled=False)  # its RNNs do not go back in evaluation
+    under: list[AbstractContextManager[Any]] = [without, indexing] if picks else [without]
     with Bus(model, [keeps], whole=True) as bus:
-        replay(step, model, Snapshot.take(model), under=[without, indexing])
+        replay(step, model, Snapshot.take(model), under=under)
     modules = [name for name, _ in every_module(model)]
     shown = tuple(_shown(bus, keeps, set(modules)))
     return Alive(losses[0], shown, tuple(indexing.picks), tuple(indexing.views), modules[0])

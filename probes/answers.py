@@ -137,7 +137,7 @@ def _answers(
         other = varied(values, only)
         if other is None or torch.equal(other, values):
             continue
-        after = alive(experiment, with_leaf(experiment.batch, labels.key, other))
+        after = alive(experiment, with_leaf(experiment.batch, labels.key, other), picks=False)
         if len(after.shown) <= index:
             continue
         found = after.of_loss([after.shown[index].tensor])[0]

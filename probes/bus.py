@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
+from itertools import islice
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -72,7 +73,8 @@ class Bus:
     model without gradients is an evaluation and is not shown. `sites[number]` is the site of a
     number; `parts` of the same structure keep their numbers from step to step.
 
-    whole: every module is shown, not the leaves alone, and evaluations are shown too.
+    whole: every module is shown, not the leaves alone, and evaluations are shown too. alone: of
+    these the model itself only.
     wrappers: what is around the model, the outermost first, one of which may be compiled. Where it
     is, its outputs are seen by operators in the compiled graph: `traced` holds them.
     """
@@ -85,12 +87,14 @@ class Bus:
         wrappers: Sequence[nn.Module] = (),
         *,
         whole: bool = False,
+        alone: bool = False,
     ) -> None:
         self.model = model
         called = called_instead(wrappers)
         self.called = model if called is None else called  # `or` would ask a module for its length
         self.calls = calls
         self.whole = whole
+        self.alone = alone
         self.sites: list[Site] = []
         self.listening = False
         self.hushed = False
@@ -142,7 +146,8 @@ class Bus:
         return self._traced_numbers[place]
 
     def _shown(self) -> Iterator[tuple[str, nn.Module]]:
-        return every_module(self.model) if self.whole else watched_modules(self.model)
+        shown = every_module(self.model) if self.whole else watched_modules(self.model)
+        return islice(shown, 1) if self.alone else shown
 
     def _hook_inputs(self, hooks: ExitStack) -> None:
         for name, module in self._shown():

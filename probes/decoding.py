@@ -98,7 +98,7 @@ def from_state(experiment: Experiment, each: Causal, length: int) -> Parted | No
             found = dict(named(model(*args, **words | {name: state})))
         return {"rest": found.get(each.output, next(iter(found.values())))}
 
-    ran = Baseline(resumed, None, model.eval()).ran
+    ran = Baseline(resumed, None, model.eval(), repeats=True).ran
     after, rest = ran.outputs.get("rest"), before[:, length:]
     if after is None or after.shape != rest.shape:
         return None
@@ -136,7 +136,8 @@ def from_generated(experiment: Experiment, each: Causal, length: int) -> Parted 
                     out = generate(ids[:, :length], more, **words)
             return out if isinstance(out, Tensor) else torch.zeros(())
 
-        return next(iter(Baseline(run, None, model.eval()).ran.outputs.values()))
+        ran = Baseline(run, None, model.eval(), repeats=True).ran
+        return next(iter(ran.outputs.values()))
 
     written = write(0)
     if written.ndim != 2 or not torch.equal(written, write(1)):

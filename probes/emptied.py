@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -55,7 +54,7 @@ def emptied(experiment: Experiment, masks: Sequence[Mask]) -> Experiment:
         batch = with_leaf(batch, mask.key, values)
         for each in labels:
             batch = with_leaf(batch, each.key, _ignored(experiment, each, rows))
-    return replace(experiment, batch=batch, memo={}, arrays={})
+    return experiment.of_batch(batch)
 
 
 def _labels(experiment: Experiment, mask: Mask) -> list[Labels]:

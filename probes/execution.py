@@ -124,9 +124,13 @@ def glance(
     *,
     under: Sequence[AbstractContextManager[Any]] = (),
     own: bool = False,
+    rounding: float | None = None,
 ) -> Ran:
-    """As `run`, but the events are had by a second run, if anybody asks for them."""
-    return _run(call, model, snapshot, under, BUDGET, own, every=False)
+    """As `run`, but the events are had by a second run, if anybody asks for them.
+
+    rounding: what an earlier run of the kind came to, so that no module need be looked at for it.
+    """
+    return _run(call, model, snapshot, under, BUDGET, own, every=False, rounding=rounding)
 
 
 def _run(
@@ -137,6 +141,7 @@ def _run(
     budget: int,
     own: bool,
     every: bool,
+    rounding: float | None = None,
 ) -> Ran:
     outputs: dict[str, Tensor] = {}
     root = next(name for name, _ in every_module(model))
@@ -147,13 +152,13 @@ def _run(
             outputs[name] = tensor.detach().clone()
         return torch.zeros(())
 
-    with Bus(model, [copies], whole=True) as copies.bus:
+    with Bus(model, [copies], whole=True, alone=rounding is not None) as copies.bus:
         replay(step, model, snapshot, under=under)
     modules = {name for name, _ in every_module(model)}
     events = tuple(_events(copies.bus, copies, modules))
     found = {**(_own(events, root) if own else {}), **outputs}
     formats = copies.formats | {value.dtype for value in found.values()}
-    rounding = max((ROUNDING.get(each, 0.0) for each in formats), default=0.0)
+    rounding = max((rounding or 0.0, *(ROUNDING.get(each, 0.0) for each in formats)))
     if every:
         return Ran(found, rounding, lambda: events)
     return Ran(found, rounding, lambda: run(call, model, snapshot, under=under).events)

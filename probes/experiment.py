@@ -41,8 +41,9 @@ class Experiment:
 
     layout: declared and guessed. declared: as the user wrote it. arrays: what the checks measured
     and the run folder is to keep, by name, each name a check's slug and what it is. memo: what
-    several checks want to know, by name. Nothing of the subject is changed by an experiment; what
-    its code counts up outside of the model is not known.
+    several checks want to know, by name. repeats: two runs are known to be the same to the bit.
+    Nothing of the subject is changed by an experiment; what its code counts up outside of the
+    model is not known.
     """
 
     subject: Subject
@@ -51,6 +52,7 @@ class Experiment:
     declared: Layout
     arrays: dict[str, NamedArray] = field(default_factory=dict, compare=False)
     memo: dict[str, Any] = field(default_factory=dict, compare=False)
+    repeats: bool = False
 
     @classmethod
     def of(cls, subject: Subject) -> Experiment:
@@ -62,6 +64,11 @@ class Experiment:
         batches = (cls._with(subject, batch) for batch in islice(subject.batches, LOOKED))
         chosen = next((each for each in batches if each._hidden_by_row().any()), first)
         return chosen._cut()
+
+    def of_batch(self, batch: Batch) -> Experiment:
+        """The same subject and layout with another batch, of which nothing is known yet."""
+        repeats = self.repeats or self.evaluated.noise == 0
+        return replace(self, batch=batch, arrays={}, memo={}, repeats=repeats)
 
     @classmethod
     def _with(cls, subject: Subject, batch: Batch) -> Experiment:
@@ -127,7 +134,7 @@ class Experiment:
     def evaluated(self) -> Baseline:
         """The batch in evaluation mode: outputs by name, and the loss as `<loss>`."""
         own = self.subject.predict is None
-        return Baseline(self.once, self.batch, self.subject.model, own)
+        return Baseline(self.once, self.batch, self.subject.model, own, self.repeats)
 
     def evaluate(self, batch: Batch, under: Sequence[AbstractContextManager[Any]] = ()) -> Ran:
         """The same of another batch, from the same state. Raises ExperimentError if it raises."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from textwrap import shorten
 
@@ -69,6 +71,12 @@ def source_of(error: BaseException) -> str | None:
 
 
 def _is_own(name: str) -> bool:
+    return _is_own_from(name, os.getcwd())
+
+
+@lru_cache(maxsize=4096)  # every frame of every call asks
+def _is_own_from(name: str, _: str) -> bool:
+    """The same, of a name that may be relative to the working folder."""
     path = Path(name).resolve()
     return (
         path.is_file()
@@ -86,8 +94,13 @@ def _place(frame: traceback.FrameSummary) -> str:
 
 def source_here() -> str | None:
     """`file.py:line` of the innermost frame of the user's own code that is at work now."""
-    frames = reversed(traceback.extract_stack())
-    return next((_place(frame) for frame in frames if _is_own(frame.filename)), None)
+    frame = inspect.currentframe()
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if _is_own(name):
+            return _place(traceback.FrameSummary(name, frame.f_lineno, "", lookup_line=False))
+        frame = frame.f_back
+    return None
 
 
 def source_of_code(function: Callable[..., object]) -> str | None:

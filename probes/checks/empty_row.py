@@ -38,7 +38,6 @@ class EmptyRow:
     code: ClassVar[str] = "MSK005"
     rule: ClassVar[str] = "empty-row"
     family: ClassVar[Literal["check"]] = "check"
-    slow: ClassVar[bool] = True
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Nothing; attention is looked for at work."""
@@ -63,8 +62,8 @@ class EmptyRow:
             raise ExperimentError("no attention was seen, and no mask is declared `may_be_empty`")
 
     def _met(self, experiment: Experiment, empty: list[Attended]) -> Iterator[Finding]:
-        meant = _meant(experiment)
         reached = _moves(experiment, None)
+        meant = _meant(experiment) if reached.outputs else set[str]()
         for site in dict.fromkeys(each.site for each in empty):
             rows = [each for each in empty if each.site == site]
             if site in meant:

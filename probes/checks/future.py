@@ -15,6 +15,7 @@ from probes.compare import SAME, Comparison
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
 from probes.place import place
+from probes.share import takes_only_its_share
 from probes.vary import vary
 from probes.wanted import ahead
 
@@ -27,7 +28,9 @@ class Future:
     for models whose name, or whose modules' names, say that they are causal, and for outputs that
     the loss asks for an id that stands after their own place, by its gradient. All later entries of
     the key get other values, from a quarter, a half and three quarters of the way on, in
-    evaluation mode; the first site whose earlier places move is named.
+    evaluation mode; the first site whose earlier places move is named. Later places whose values
+    are zeroed, and which do no more than take their share of an attention that throws its mask
+    away, are left to MSK007.
 
     Sick: attention without its triangular mask; `mask=ahead.T`.
     Healthy: `torch.full((t, t), -inf).triu(1)` added to the scores.
@@ -63,10 +66,12 @@ class Future:
         changed = vary(tensor, later)
         if changed is None:
             return SAME
-        ran = experiment.evaluate(with_leaf(experiment.batch, each.key, changed))
-        return experiment.evaluated.against(
-            ran, _Earlier(experiment, each, order <= cut + each.ahead), experiment.axes
-        )
+        batch = with_leaf(experiment.batch, each.key, changed)
+        look = _Earlier(experiment, each, order <= cut + each.ahead)
+        found = experiment.evaluated.against(experiment.evaluate(batch), look, experiment.axes)
+        if found.outputs and takes_only_its_share(experiment, batch, look):
+            return SAME  # MSK007 says which attention throws its mask away
+        return found
 
     def _finding(
         self, experiment: Experiment, each: Causal, found: Comparison, cut: int

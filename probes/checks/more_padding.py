@@ -19,6 +19,7 @@ from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.longer import Longer, everywhere_longer, longer
 from probes.place import place
 from probes.share import takes_only_its_share, true_leaks
+from probes.terms import grown, terms
 from probes.visible import Visible
 
 POINTWISE = (nn.Embedding, nn.Dropout, nn.LayerNorm, nn.RMSNorm)
@@ -144,8 +145,13 @@ def _longer(experiment: Experiment, each: Longer) -> Ran:
 
 
 def _is_known(experiment: Experiment, each: Longer, found: Comparison) -> bool:
-    """Whether MSK001 says already that the same mask leaks there, or MSK007 that zeros share."""
+    """Whether MSK001 says already that the same mask leaks there, MSK007 that zeros share.
+
+    Or WIR015 that a term drowns, which is divided by that padding.
+    """
     model = experiment.subject.model
+    if _drowns(experiment, each, found):
+        return True
     if takes_only_its_share(experiment, each.batch, Visible(experiment, each.each), each.aligned):
         return True
     with suppress(ExperimentError):
@@ -153,6 +159,17 @@ def _is_known(experiment: Experiment, each: Longer, found: Comparison) -> bool:
             one.mask.key == each.each.mask.key and place(leak, model) == place(found, model)
             for one, leak in true_leaks(experiment)
         )
+    return False
+
+
+def _drowns(experiment: Experiment, each: Longer, found: Comparison) -> bool:
+    """Whether nothing but the loss moves, by a term that is too small for being divided so."""
+    if len(experiment.subject.parts) < 2 or any(one.site != LOSS for one in found.outputs):
+        return False
+    with suppress(ExperimentError):
+        drowned = terms(experiment)
+        times = grown(experiment, drowned.small, each) if drowned.wanted else None
+        return times is not None and times < 1
     return False
 
 

@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
 
 def said(corpus: Corpus, faults: Faults, kind: str) -> list[Finding]:
     torch.manual_seed(0)
-    checks = [each for each in chosen() if each.code.startswith("WIR")]
+    checks = [each for each in chosen() if each.code.startswith(("WIR", "MSK004"))]
     findings = check(subject(Config(model=kind, **SMALL), corpus, faults), checks).findings
     return [each for each in findings if each.verdict.rank > Verdict.NOTE.rank]
 
@@ -42,3 +42,4 @@ def test_wiring_is_silent_of_the_specimen_and_names_the_faults_of_its_loss(
     (drowned,) = said(corpus, Faults(key_drowns_db=True), kind)
     assert drowned.code == "WIR015"
     assert "`key` drowns `db`" in drowned.message
+    assert "with 3 more positions under `unit_mask`" in drowned.message

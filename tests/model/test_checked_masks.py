@@ -15,7 +15,7 @@ from probes.checking import check, chosen
 from probes.finding import Finding, Verdict
 from probes.seeding import seed_everything
 
-MASKS = ["MSK001", "MSK004", "MSK005", "MSK006", "MSK007", "MSK008", "MSK009"]
+MASKS = ["MSK001", "MSK003", "MSK004", "MSK005", "MSK006", "MSK007", "MSK008", "MSK009"]
 Said = Callable[..., list[Finding]]
 
 

@@ -17,7 +17,8 @@ from overfit.results import Reached, Result, Said, read_found, read_results
 from overfit.run_notebook import to_run
 from probes import Ratio, Subject, Verdict
 from probes.errors import RequestError
-from probes.finding import Finding
+from probes.finding import Finding, Judgement
+from probes.record import Recorder
 from probes.run import Run
 
 
@@ -141,6 +142,22 @@ def test_what_is_said_of_the_experiment_without_the_bug_does_not_name_it() -> No
     other = replace(bug, last="second")
     (found,) = read_found(replace(notebook, bugs=(other,)), (sick, replace(still, said=())))
     assert found.entry == "first"  # the last that says it of those that have it
+
+
+def test_notes_that_the_reference_says_too_come_last(tmp_path: Path) -> None:
+    def noted(code: str) -> Finding:
+        return Finding(code, code.lower(), Verdict.NOTE, "So it is.", "Nothing.", site="model")
+
+    for name, codes in {"none": ["FIT001"], "masks": ["FIT001", "MSK007"]}.items():
+        folder = tmp_path / "parts" / name
+        folder.mkdir(parents=True)
+        Recorder(folder).close(Judgement(tuple(map(noted, codes))))
+    entries = tuple(Entry(name, build(1.0)) for name in ("none", "masks"))
+    plain, held = (
+        read_results(Notebook(entries, reference=each), tmp_path)[1].said for each in (None, "none")
+    )
+    assert [each.finding.code for each in plain] == ["FIT001", "MSK007"]
+    assert [each.finding.code for each in held] == ["MSK007", "FIT001"]
 
 
 def test_what_is_the_same_waits_for_the_first_where_that_is_run(tmp_path: Path) -> None:
