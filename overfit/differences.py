@@ -16,12 +16,14 @@ def compared(name: str, before: Sequence[Reached], now: Sequence[Reached]) -> li
     """How the suites of now differ from those of the experiment `name`; nothing where none agree.
 
     Two means over seeds are called the same where they lie no further apart than the seeds of
-    either do. An accuracy of a suite that was refused or died is that of its last evaluation.
+    either do; sizes that ran with one seed alone are left out where another had more. An
+    accuracy of a suite that was refused or died is that of its last evaluation.
     """
-    shared = [_accuracies(before, key, now) for key in sorted(_keys(before) & _keys(now))]
-    if not shared:
+    every_size = [_accuracies(before, key, now) for key in sorted(_keys(before) & _keys(now))]
+    if not every_size:
         return []
-    seeds = min(min(len(each.before), len(each.now)) for each in shared)
+    shared = [each for each in every_size if each.seeds > 1] or every_size
+    seeds = min(each.seeds for each in shared)
     if seeds < 2:
         return [
             f"One seed alone: whether it differs from `{name}` by more than seeds do is unknown."
@@ -38,6 +40,11 @@ class _Pair:
 
     def __init__(self, said: str, before: Sequence[float], now: Sequence[float]) -> None:
         self.said, self.before, self.now = said, before, now
+
+    @property
+    def seeds(self) -> int:
+        """How many both were run with."""
+        return min(len(self.before), len(self.now))
 
     @property
     def spread(self) -> float:

@@ -93,9 +93,8 @@ class _Moves:
         first_step(self._fresh(looked_at))
         self._hunt(self._fresh(looked_at))  # first: what is not finite it tells in a step or two
         self._checks(self._fresh(looked_at))
-        for seed in range(self.tried.seed, self.tried.seed + self.entry.seeds_of(self.tried.quick)):
-            for size, steps in sorted(self.entry.suites.items()):
-                self._suite(size, steps, seed)
+        for size, steps, seed in suites_of(self.entry, self.tried.quick, self.tried.seed):
+            self._suite(size, steps, seed)
         if self.entry.course is not None:
             self._course()
 
@@ -184,7 +183,15 @@ class _Moves:
         self._ended("course")
 
 
+def suites_of(entry: Entry, quick: bool, seed: int) -> list[tuple[int, int, int]]:
+    """Size, steps and seed of each suite: all with the first seed, then the smallest alone."""
+    sizes = sorted(entry.suites)
+    more = range(seed + 1, seed + entry.seeds_of(quick))
+    pairs = [*((size, seed) for size in sizes), *((sizes[0], other) for other in more)]
+    return [(size, entry.suites[size], each) for size, each in pairs]
+
+
 def steps_of(entry: Entry, quick: bool) -> int:
     """How many steps its progress counts."""
     course = 0 if entry.course is None else entry.course.steps
-    return sum(entry.suites.values()) * entry.seeds_of(quick) + course
+    return sum(steps for _, steps, _ in suites_of(entry, quick, 0)) + course

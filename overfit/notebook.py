@@ -48,8 +48,9 @@ class Entry:
     seed. settings: what was set, as it is to be read. remark: what was remarked at the time.
     notes: what else is to be said of it. together: builds what checks and hunt look at, where
     that is not `subject`, such as the same with more samples in a batch.
-    suites: samples of a suite -> its optimizer steps at most. seeds: how many of them each suite
-    is run with; None for 3, and for one when quick. course: a second leg, on more data.
+    suites: samples of a suite -> its optimizer steps at most. seeds: how many the smallest suite
+    is run with, the others with the first; None for 3, and for one when quick. course: a second
+    leg, on more data.
     same_as: an earlier entry that differs in nothing that is run here; it is not run again.
     """
 
@@ -65,7 +66,7 @@ class Entry:
     same_as: str | None = None
 
     def seeds_of(self, quick: bool) -> int:
-        """How many seeds its suites are run with."""
+        """How many seeds its smallest suite is run with."""
         return self.seeds or (1 if quick else SEEDS)
 
 

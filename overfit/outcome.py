@@ -14,7 +14,8 @@ from probes.finding import Evidence, Finding, Judgement, Verdict, judge
 def outcome(curves: Curves) -> Judgement:
     """What the verdict rules say: the first that fails leads, the others are warnings at most.
 
-    A finding is confirmed where an intervention that would cure it did, and the control did not.
+    A finding is confirmed where an intervention that would cure it did, alone or with others where
+    none did alone, and the control did not.
     """
     found = judge(RULES, curves)
     return Judgement(tuple(_led(found.findings, curves)), found.not_judged, found.passed)
@@ -34,13 +35,15 @@ def _led(findings: tuple[Finding, ...], curves: Curves) -> Iterator[Finding]:
 
 def _confirmed(finding: Finding, curves: Curves) -> Finding:
     cures = {rule.code: getattr(rule, "cures", ()) for rule in RULES}[finding.code]
-    tried = [name for name in cures if (name,) in curves.tries]
+    tried = [names for names in curves.tries if set(cures) & set(names)]
     control = curves.control
     if not tried or control is None or finding.confirmed is not None:
         return finding
     known = Memorised()
-    cured = [name for name in tried if known.holds(curves.tries[name,])]
-    named = ", ".join(cured) or "none of " + ", ".join(tried)
+    cured = [names for names in tried if known.holds(curves.tries[names])]
+    cured = [names for names in cured if len(names) == min(map(len, cured))]
+    named = ", ".join(map(" and ".join, cured))
+    named = named or "none of " + ", ".join(map(" and ".join, tried))
     evidence = (*finding.evidence, Evidence("cured by", named))
     good = bool(cured) and not known.holds(control)
     return replace(finding, confirmed=good, evidence=evidence)

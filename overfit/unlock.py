@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 
 from overfit.asked import Asked
 from overfit.curves import Curves
@@ -42,7 +43,11 @@ def alone(subject: Subject, asked: Asked, record: Recorder) -> list[Plan]:
 
 
 def together(asked: Asked, record: Recorder) -> list[Plan]:
-    """A plan with the best interventions at once, where none unlocked the suite alone."""
+    """Plans with the best interventions at once, two of them or all, where none unlocked it alone.
+
+    Two as well, since one that helps may be too much beside the others: a learning rate x 100
+    where the schedule that kept the rate small is off.
+    """
     suite = _smallest(record)
     if suite is None:
         return []
@@ -52,7 +57,8 @@ def together(asked: Asked, record: Recorder) -> list[Plan]:
         return []
     better = [name[0] for name in _by_gain(suite.curves) if name != (UNCHANGED,)]
     best = _of_different_kinds(better)[:TOGETHER]
-    return [_plan(asked, suite.curves.size, tuple(best))] if len(best) > 1 else []
+    several = [names for count in range(2, len(best) + 1) for names in combinations(best, count)]
+    return [_plan(asked, suite.curves.size, names) for names in several]
 
 
 def _smallest(record: Recorder) -> Suite | None:

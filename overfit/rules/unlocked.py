@@ -64,15 +64,16 @@ class Unlocked:
             )
         )
         named = " and ".join(f"`{each}`" for each in best)
+        unlocks = "unlocks" if len(best) == 1 else "together unlock"
         yield Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=(
-                f"{named} unlocks {curves.suite}: memorised within {steps} steps{also}; "
+                f"{named} {unlocks} {curves.suite}: memorised within {steps} steps{also}; "
                 f"{unchanged}."
             ),
-            fix=f"Look what {named} takes out of the way.",
+            fix=f"Look what {named} {'takes' if len(best) == 1 else 'take'} out of the way.",
             site="<optimizer>" if "learning rate" in best[0] else None,
             step=steps,
             confirmed=None if control is None else not plain,

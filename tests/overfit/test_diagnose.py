@@ -232,3 +232,23 @@ def test_what_hunt_and_suites_both_saw_is_told_once_and_first(tmp_path: Path) ->
     ]
     assert "5 samples" in told.findings[2].message
     assert story(record.folder) == told
+
+
+@pytest.mark.slow
+def test_two_things_that_are_wrong_are_unlocked_together(tmp_path: Path) -> None:
+    """Neither alone is enough: a schedule that keeps the rate small, and clipping to nothing."""
+    subject = make(
+        0.1,
+        clip_norm=1e-3,
+        schedule=lambda over: torch.optim.lr_scheduler.LambdaLR(over, lambda step: 1e-3),
+    )
+    asked = Asked((5,), hunted=False, quick=True, steps=40, why=True)
+    record = examine(subject, asked, tmp_path / "run")
+    found = {each.code: each for each in record.judgement.findings}
+    unlocked, slow = found["FIT016"], found["FIT004"]
+    assert "`clipping off` and `schedule and warm-up off`" in unlocked.message
+    assert " together unlock 5 samples: memorised within " in unlocked.message
+    assert unlocked.confirmed
+    assert slow.confirmed
+    tried = {each.what: str(each.value) for each in unlocked.evidence}
+    assert not any(tried[name].startswith("memorised") for name in tried if " and " not in name)

@@ -49,7 +49,11 @@ def run(entry: Entry, folder: Path) -> None:
 def test_what_an_experiment_came_to_is_read_from_its_record(tmp_path: Path) -> None:
     idle = Entry("idle", build(0.0), {"lr": 0.0}, suites={5: 20}, seeds=2)
     learns = Entry(
-        "learns", build(0.05), suites={5: 60}, seeds=2, course=Course(build(0.05), 12, 3, "all")
+        "learns",
+        build(0.05),
+        suites={5: 60, 8: 20},
+        seeds=2,
+        course=Course(build(0.05), 12, 3, "all"),
     )
     again = Entry("again", build(0.05), same_as="learns")
     left = Entry("left", build(0.05))
@@ -70,9 +74,8 @@ def test_what_an_experiment_came_to_is_read_from_its_record(tmp_path: Path) -> N
     assert results[0].seconds is not None
     assert lead.seconds is not None
     assert 0 < lead.seconds < results[0].seconds
-    assert [(each.seed, each.heads["class"]) for each in results[1].reached] == [
-        *((0, (5, 5)), (1, (5, 5)))
-    ]
+    assert [(each.size, each.seed) for each in results[1].reached] == [(5, 0), (5, 1), (8, 0)]
+    assert [each.heads["class"] for each in results[1].reached[:2]] == [(5, 5), (5, 5)]
     went = results[1].course
     assert went is not None
     assert (went.what, went.steps, went.ended) == ("all", 12, "steps")
