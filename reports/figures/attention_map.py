@@ -168,7 +168,7 @@ def _keys(map_: Attention, left: float, top: float, side: float) -> Iterator[Mar
 
 def _legend(left: float, top: float) -> Iterator[Markup]:
     yield rectangle(left, top, 140, 9, "frame")
-    ramp = indices(np.linspace(0, 1, 128)[None])  # (1, colour)
+    ramp = indices(np.linspace(0, 1, 16)[None])  # (1, colour)
     yield image(left, top, 140, 9, data_uri(ramp, palette()))
     yield text(left, top + 22, "0")
     yield text(left + 70, top + 22, "0.5", "middle")

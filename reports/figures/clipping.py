@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from reports.figures.curves import POINTS, Curve
 from reports.figures.figure import Figure, identifier, number, thinned
-from reports.figures.svg import INK, LINES, from_matplotlib, log_scale, panels
+from reports.figures.svg import INK, LINES, from_matplotlib, key, log_scale, panels
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def _plot(ledger: Ledger) -> Markup:
     steps = [step for step, _, _ in pairs]
     before = [total if 0 < total < math.inf else math.nan for _, total, _ in pairs]
     after = [total * factor for total, (_, _, factor) in zip(before, pairs, strict=True)]
-    with panels(1, 2.6) as (canvas, (panel,)):
+    with panels(1, 2.6, 3) as (canvas, (panel,)):
         panel.set_title("norm of all gradients, log scale")
         mark = "o" if len(steps) == 1 else None
         panel.plot(steps, before, color=LINES[0], marker=mark, label="before clipping")
@@ -65,7 +65,7 @@ def _plot(ledger: Ledger) -> Markup:
         if odd:
             high = panel.get_xaxis_transform()
             panel.plot(odd, [0.97] * len(odd), "x", color=INK, transform=high, label="not finite")
-        panel.legend(loc="best", fontsize=9)
+        key(panel)
         return from_matplotlib(canvas, identifier(f"clip-{ledger.part}"))
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
 
 from reports.figures.figure import Figure, identifier, number, thinned
-from reports.figures.svg import INK, LINES, from_matplotlib, log_scale, mathless, panels, short
+from reports.figures.svg import INK, LINES, from_matplotlib, key, log_scale, mathless, panels, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 DRAWN = 8  # lines of a panel
 BOUNDS = 8  # floors and ceilings of a panel
+APART = 9.5  # points from one name to the next
 POINTS = 1500  # of a line; beyond it the largest of neighbours stands for them
 Z = 1.959964  # of a 95 % interval
 
@@ -100,7 +102,8 @@ def draw(course: Course) -> Figure:
 
 def _plot(course: Course, log: bool) -> Markup:
     kinds = [kind for kind in (course.losses, course.accuracies) if kind]
-    with panels(len(kinds), 3.3) as (canvas, axes):
+    keys = max(min(len(lines), DRAWN) for lines in kinds) + 1
+    with panels(len(kinds), 3.3, keys) as (canvas, axes):
         for panel, lines in zip(axes, kinds, strict=True):
             if lines is course.losses:
                 _losses(panel, lines[:DRAWN], log)
@@ -128,7 +131,7 @@ def _losses(panel: Axes, curves: tuple[Curve, ...], log: bool) -> None:
     if log and any(_finite(value) for curve in curves for value in curve.values):
         log_scale(panel)
     if len(curves) > 1 or panel.get_legend_handles_labels()[1][1:]:
-        panel.legend(loc="best", fontsize=9)
+        key(panel)
 
 
 def _accuracies(panel: Axes, curves: tuple[Curve, ...]) -> None:
@@ -140,7 +143,7 @@ def _accuracies(panel: Axes, curves: tuple[Curve, ...]) -> None:
         low, high = zip(*_intervals(curve), strict=True)
         colour = LINES[place % len(LINES)]
         panel.fill_between(curve.steps, low, high, color=colour, alpha=0.13, linewidth=0)
-    panel.legend(loc="best", fontsize=9)
+    key(panel)
 
 
 def wilson(hits: float, count: float) -> tuple[float, float]:
@@ -159,23 +162,44 @@ def _intervals(curve: Curve) -> Iterator[tuple[float, float]]:
 
 
 def _levels(panel: Axes, bounds: Sequence[tuple[Bound, float]]) -> None:
-    """Dotted floors, dashed ceilings, each named on its line; names of one level share a line."""
+    """Dotted floors, dashed ceilings, each named beside its line; those of one level share one."""
     by_level: dict[tuple[str, float], list[str]] = {}
     for bound, level in bounds[:BOUNDS]:
         by_level.setdefault((bound.kind, round(level, 4)), []).append(bound.words)
-    for place, ((kind, level), names) in enumerate(by_level.items()):
+    for kind, level in by_level:
         style = (0, (1, 2)) if kind == "floor" else (0, (6, 3))
         panel.axhline(level, color=INK, linewidth=0.9, linestyle=style, alpha=0.75)
-        left = place % 2 == 1  # curves begin on the left, and are steep there
+    panel.get_ylim()  # the scale is settled
+    scale = 72 / panel.figure.dpi
+    ranked = sorted(by_level.items(), key=lambda item: item[0][1])
+    heights = [float(panel.transData.transform((0, at))[1]) * scale for (_, at), _ in ranked]
+    for ((_, level), names), shift in zip(ranked, _spread(heights), strict=True):
         panel.annotate(
             mathless(short(f"{' = '.join(names)} ({number(level)})", 46)),
-            xy=(0.01 if left else 0.99, level),
+            xy=(0.99, level),  # on the right, where curves are seldom steep
             xycoords=("axes fraction", "data"),
-            xytext=(0, 2),
+            xytext=(0, 2 + shift),
             textcoords="offset points",
-            ha="left" if left else "right",
+            ha="right",
             fontsize=8,
         )
+
+
+def _spread(heights: Sequence[float]) -> list[float]:
+    """By how much names at these rising heights are moved so that none hides another."""
+    groups: list[list[float]] = []  # of names that stand close, around the mean of their levels
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1 and _bottom(groups[-1]) < _bottom(groups[-2], len(groups[-2])):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [
+        _bottom(group, place) - height for group in groups for place, height in enumerate(group)
+    ]
+
+
+def _bottom(group: Sequence[float], place: int = 0) -> float:
+    """Where the name at this place of a group stands."""
+    return fmean(group) + APART * (place - (len(group) - 1) / 2)
 
 
 def _line(panel: Axes, place: int, steps: Any, values: Any, name: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 ROWS = 120  # of a table under a figure
+FRAME = 700  # characters of a figure's markup beside what it holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class Figure:
     @property
     def size(self) -> int:
         """Characters that it takes in the page, about."""
-        cells = sum(len(cell) + 9 for row in self.table.rows for cell in row)
-        return len(self.svg) + len(self.alt) + cells
+        cells = sum(8 + sum(len(cell) + 4 for cell in row) for row in self.table.rows)
+        return FRAME + len(self.svg) + len(self.alt) + sum(map(len, self.notes)) + cells
 
 
 def thinned(columns: Sequence[str], rows: Sequence[tuple[str, ...]], most: int = ROWS) -> Table:

@@ -161,7 +161,7 @@ def _axis(steps: tuple[int, int], height: float) -> Iterator[Markup]:
 
 
 def _legend(scale: tuple[float, float], top: float) -> Iterator[Markup]:
-    ramp = np.arange(FIRST, 256, dtype=np.uint8)[None]  # (1, colour)
+    ramp = np.linspace(FIRST, 255, 32).round().astype(np.uint8)[None]  # (1, colour)
     yield image(LABELS, top, 240, 10, data_uri(ramp, palette()))
     yield text(LABELS, top + 24, f"1e{round(scale[0])}")
     yield text(LABELS + 240, top + 24, f"1e{round(scale[1])}", "end")

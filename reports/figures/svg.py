@@ -38,12 +38,14 @@ SETTINGS: dict[str, Any] = {
 
 
 WIDE, LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 9.6, 0.72, 0.12, 0.32, 0.5, 0.75  # inches
+KEY, ACROSS = 0.19, 2  # inches of a line of the key below a panel, and names in it
 
 
 @contextmanager
-def panels(count: int, high: float) -> Iterator[tuple[Figure, list[Axes]]]:
+def panels(count: int, high: float, keys: int = 0) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure of so many panels side by side, over steps, in ink that becomes the page's own.
 
+    high: in inches. keys: lines of a panel, at most, that `key` is to name below it.
     The margins are fixed: to measure every label takes longer than to draw all else.
     """
     from matplotlib import rc_context
@@ -51,6 +53,8 @@ def panels(count: int, high: float) -> Iterator[tuple[Figure, list[Axes]]]:
     from matplotlib.ticker import MaxNLocator
 
     with rc_context(cast(Any, SETTINGS)):
+        below = BOTTOM + KEY * -(-keys // ACROSS)
+        high += below - BOTTOM
         figure = Figure(figsize=(WIDE, high))
         axes = list(figure.subplots(1, count, squeeze=False)[0])
         panel = (WIDE - LEFT - RIGHT - (count - 1) * BETWEEN) / count
@@ -58,13 +62,20 @@ def panels(count: int, high: float) -> Iterator[tuple[Figure, list[Axes]]]:
             left=LEFT / WIDE,
             right=1 - RIGHT / WIDE,
             top=1 - TOP / high,
-            bottom=BOTTOM / high,
+            bottom=below / high,
             wspace=BETWEEN / panel,
         )
         for each in axes:
             each.set_xlabel("step")
             each.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         yield figure, axes
+
+
+def key(panel: Axes) -> None:
+    """What each line is called stands below the panel, where it hides none of them."""
+    inches = panel.get_window_extent().height / panel.figure.dpi
+    below = (0.0, -(BOTTOM - 0.04) / inches)
+    panel.legend(loc="upper left", bbox_to_anchor=below, ncols=ACROSS, fontsize=9, borderaxespad=0)
 
 
 def log_scale(panel: Axes) -> None:
@@ -95,7 +106,15 @@ def from_matplotlib(figure: Figure, prefix: str) -> Markup:
     text = re.sub(r"url\(#", f"url(#{prefix}.", text)
     text = re.sub(r'href="#', f'href="#{prefix}.', text)
     text = re.sub(r"<svg [^>]*?viewBox", '<svg class="plot" viewBox', text, count=1)
-    return Markup(text)
+    text = re.sub(r"<defs>\s*</defs>", "", re.sub(r'<g id="[^"]*"', "<g", text))
+    return Markup(re.sub(r">\s+<", "><", re.sub(r"<[^>]+>", _shorter, text)))
+
+
+def _shorter(tag: re.Match[str]) -> str:
+    """The tag in the page's own font, places to a hundredth of a point, paths without spaces."""
+    text = re.sub(r"font-family: [^;\"]+;? ?|(?<=\") +transform=\"rotate\(-0 [^\"]*\"", "", tag[0])
+    text = re.sub(r"(\d+\.\d\d)\d+", r"\1", text)
+    return re.sub(r"\s*\b([MLCQ]) (?=-?[\d.])|\s+(?=z?\")", r"\1", text)
 
 
 def text(x: float, y: float, words: str, kind: str = "") -> Markup:

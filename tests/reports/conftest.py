@@ -20,6 +20,8 @@ HOSTILE = (
     "</script><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>\"'&$"
 )
 VOID = {"meta", "img", "br", "link", "input", "hr"}
+CELLS = ("td", "th")  # their ends, and that of a row, may be left out
+IMPLIED = {"td": CELLS, "th": CELLS, "tr": (*CELLS, "tr"), "tbody": (*CELLS, "tr")}
 
 
 class Seen(HTMLParser):
@@ -42,6 +44,7 @@ class Seen(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self.tags["data" if given.get("type") == "application/json" else tag] += 1
+        self._end(tag)
         if tag not in VOID:
             self._open.append(tag)
         if "id" in given:
@@ -59,7 +62,14 @@ class Seen(HTMLParser):
             self._open.pop()
 
     def handle_endtag(self, tag: str) -> None:
+        if tag == "tbody":
+            self._end(tag)
         assert self._open.pop() == tag
+
+    def _end(self, tag: str) -> None:
+        """What the tag ends without a word is ended."""
+        while self._open and self._open[-1] in IMPLIED.get(tag, ()):
+            self._open.pop()
 
     def handle_data(self, data: str) -> None:
         if self._open[-1:] not in (["style"], ["script"]):
