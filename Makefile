@@ -18,7 +18,7 @@ help: ## what can be made
 
 .venv/developed: .venv/installed
 	@echo "installing what tests and checks need"
-	@$(INSTALL) -e '.[dev,minilm,tensorboard,trainer,lightning]'
+	@$(INSTALL) -e '.[dev,minilm,tensorboard,trainer,lightning,ray]'
 	@touch $@
 
 report: .venv/installed ## the main job: the specimen on 5 and 20 samples, judged, as one HTML file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 
 from overfit.plan import Plan
@@ -21,8 +20,9 @@ class Asked:
     hunt and attention maps are part of it. quick: a hunt of 20 steps, and suites that evaluate
     every 20 steps instead of 10 and stop after two perfect evaluations instead of three.
     dropout: left on while a suite trains. jobs: suites at once, None for one a core. why: whether
-    interventions are tried on what was not memorised. A whole diagnosis that is not quick trains
-    each suite blind as well, the smallest with three seeds, and measures what decisions rest on.
+    interventions are tried on what was not memorised. engine: what runs the suites, `local` or
+    `ray`. A whole diagnosis that is not quick trains each suite blind as well, the smallest with
+    three seeds, and measures what decisions rest on.
     """
 
     sizes: tuple[int, ...] = SIZES
@@ -34,21 +34,12 @@ class Asked:
     device: str | None = None
     jobs: int | None = None
     why: bool = False
+    engine: str = "local"
 
     @property
     def hunt_steps(self) -> int | None:
         """Steps of the hunt; None for the hunt's own default."""
         return QUICK_HUNT if self.quick else None
-
-    @property
-    def at_once(self) -> int:
-        """How many suites run side by side."""
-        return min(self.jobs or os.cpu_count() or 1, len(self.plans()))
-
-    @property
-    def threads(self) -> int:
-        """Torch's threads in each of them."""
-        return max(1, (os.cpu_count() or 1) // self.at_once)
 
     def plans(self) -> list[Plan]:
         """One plan a suite, the largest first, since it takes longest; then blind and by seed."""

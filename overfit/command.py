@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -13,6 +14,14 @@ from probes.command import Address, Device, Out, Seed
 
 if TYPE_CHECKING:
     from overfit.asked import Asked
+
+
+class Engine(StrEnum):
+    """What runs the suites or experiments."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
 
 Sizes = Annotated[str, typer.Option(help="How many samples each suite has, with commas between.")]
 Steps = Annotated[int, typer.Option(min=1, help="Optimizer steps of a suite, at most.")]
@@ -40,6 +49,9 @@ AtOnce = Annotated[
         show_default=False,
     ),
 ]
+Where = Annotated[
+    Engine, typer.Option("--engine", help="Run them on this machine, or on a Ray cluster.")
+]
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", help="Run these experiments alone.", metavar="NAME..."),
@@ -66,13 +78,16 @@ def diagnose(
     seed: Seed = 0,
     device: Device = None,
     jobs: Jobs = None,
+    engine: Where = Engine.LOCAL,
     out: Out = None,
     resume: Resume = False,
 ) -> None:
     """Say why a subject does not train: first step, NaN hunt, overfit suites, report."""
     from overfit.asked import Asked
 
-    asked = Asked(parse_sizes(sizes), steps, seed, True, quick, dropout, device, jobs, why)
+    asked = Asked(
+        parse_sizes(sizes), steps, seed, True, quick, dropout, device, jobs, why, engine.value
+    )
     _examine(subject, asked, out, resume)
 
 
@@ -103,6 +118,7 @@ def notebook(
     quick: Quick = False,
     seed: Seed = 0,
     jobs: AtOnce = None,
+    engine: Where = Engine.LOCAL,
     out: Out = None,
     resume: Resume = False,
 ) -> None:
@@ -113,7 +129,16 @@ def notebook(
     from reports import render
 
     chosen = [name for words in (only or []) + (names or []) for name in words.split(",") if name]
-    ran = run_notebook(address, chosen, quick=quick, seed=seed, jobs=jobs, out=out, resume=resume)
+    ran = run_notebook(
+        address,
+        chosen,
+        quick=quick,
+        seed=seed,
+        jobs=jobs,
+        out=out,
+        resume=resume,
+        engine=engine.value,
+    )
     if ran.found:
         say_found(ran.found)
         print()

@@ -33,6 +33,8 @@ NOT_SEEDED = (
     "follow the seed, and its suites run one after the other"
 )
 
+MAY_CHANGE = ("jobs", "engine", "notes")  # settings, where a run is gone on with
+
 
 def diagnose(
     subject: Subject | str,
@@ -45,6 +47,7 @@ def diagnose(
     device: str | None = None,
     jobs: int | None = None,
     why: bool = False,
+    engine: str = "local",
     out: Path | None = None,
     resume: bool = False,
 ) -> Run:
@@ -52,7 +55,8 @@ def diagnose(
 
     subject: an address, whose suites run side by side in fresh processes, or a Subject, whose
     suites run here one after the other on copies of its model. why: whether interventions are
-    tried on what was not memorised. resume: the run in `out` is gone on with, as `open_folder`
+    tried on what was not memorised. engine: what runs the suites of an address, `local` or `ray`.
+    resume: the run in `out` is gone on with, as `open_folder`
     does.
     Raises RequestError where the first step, a size or the folder will not do.
     """
@@ -65,6 +69,7 @@ def diagnose(
         device=device,
         jobs=jobs,
         why=why,
+        engine=engine,
     )
     from reports import render
 
@@ -89,7 +94,9 @@ def examine(
         _check_metrics(loaded, samples)
     settings = _settings(subject, asked)
     record = Recorder(
-        open_folder(out, resume, {k: v for k, v in settings.items() if k not in ("jobs", "notes")}),
+        open_folder(
+            out, resume, {k: v for k, v in settings.items() if k not in ("jobs", "engine", "notes")}
+        ),
         seed=asked.seed,
         device=_device(loaded),
         settings={**settings, "first_step": first and asdict(first)},

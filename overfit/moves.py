@@ -14,6 +14,7 @@ from nan_watch.hunt import hunt
 from overfit.asked import Asked
 from overfit.bars import Bars
 from overfit.child import Job
+from overfit.engine import opened
 from overfit.plan import Plan
 from overfit.process import SideBySide
 from overfit.suite import run_copy
@@ -65,25 +66,27 @@ def side_by_side(
         suites.start()
         bars.look(suites.all)
 
-    with SideBySide(_jobs(address, asked, record, next(rounds)), asked.at_once) as suites:
-        if asked.at_once > 1:
-            go_on()
-            with threads(asked.threads):
-                checked_and_hunted(subject, asked, record, bars, go_on)
-        else:
-            checked_and_hunted(subject, asked, record, bars, lambda: None)
-        suites.wait(bars.look)
-        for plans in rounds:
-            suites.waiting += _jobs(address, asked, record, plans)
+    def jobs(plans: Iterable[Plan]) -> list[Job]:
+        parts = record.folder / "parts"
+        return [
+            Job(address, asked.device, each, parts / plan.name, plan)
+            for plan in _missing(plans, record)
+        ]
+
+    with opened(asked.engine) as place:
+        at_once = place.at_once(asked.jobs, len(asked.plans()))
+        each = place.threads(at_once)
+        with SideBySide(jobs(next(rounds)), at_once, place.starting(each)) as suites:
+            if at_once > 1:
+                go_on()
+                with threads(each):
+                    checked_and_hunted(subject, asked, record, bars, go_on)
+            else:
+                checked_and_hunted(subject, asked, record, bars, lambda: None)
             suites.wait(bars.look)
-
-
-def _jobs(address: str, asked: Asked, record: Recorder, plans: Iterable[Plan]) -> list[Job]:
-    parts = record.folder / "parts"
-    return [
-        Job(address, asked.device, asked.threads, parts / plan.name, plan)
-        for plan in _missing(plans, record)
-    ]
+            for plans in rounds:
+                suites.waiting += jobs(plans)
+                suites.wait(bars.look)
 
 
 def checked_and_hunted(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from overfit.child import WRONG_REQUEST
 from probes.errors import RequestError
@@ -80,15 +80,23 @@ class Process(Generic[Job]):
     def _listen(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            row = json.loads(line)
-            self.wrong = row.get("wrong", self.wrong)
-            self.step = row.get("step", self.step)
-            self.words = row.get("words", self.words)
+            self.hear(json.loads(line))
+
+    def hear(self, row: dict[str, Any]) -> None:
+        """What the child said is known."""
+        self.wrong = row.get("wrong", self.wrong)
+        self.step = row.get("step", self.step)
+        self.words = row.get("words", self.words)
 
     @property
     def running(self) -> bool:
         """Whether the process is alive."""
         return self.process.poll() is None
+
+    @property
+    def status(self) -> int:
+        """As the ended process ended."""
+        return self.process.returncode
 
     def finish(self) -> None:
         """The ended process is cleared away; a death stands in the record.
@@ -96,7 +104,7 @@ class Process(Generic[Job]):
         Raises RequestError where the child found that the request was wrong.
         """
         self._close()
-        status = self.process.returncode
+        status = self.status
         if status == WRONG_REQUEST and self.wrong is not None:
             raise RequestError(self.wrong)
         if status:
@@ -138,12 +146,19 @@ class Process(Generic[Job]):
         return how if last is None else f"{how}; its last words: {last}"
 
 
-class SideBySide(Generic[Job]):
-    """Runs jobs, so many at a time; leaving the block ends those that still run."""
+Start = Callable[[Job], Process[Job]]
 
-    def __init__(self, jobs: Sequence[Job], at_once: int) -> None:
+
+class SideBySide(Generic[Job]):
+    """Runs jobs, so many at a time; leaving the block ends those that still run.
+
+    start: a job is on its way, by default in a process of this machine.
+    """
+
+    def __init__(self, jobs: Sequence[Job], at_once: int, start: Start[Job] | None = None) -> None:
         self.waiting = list(jobs)
         self.at_once = at_once
+        self._begin: Start[Job] = start or Process
         self.running: list[Process[Job]] = []
         self.all: list[Process[Job]] = []
 
@@ -167,7 +182,7 @@ class SideBySide(Generic[Job]):
             self.running.remove(process)
             process.finish()
         while self.waiting and len(self.running) < self.at_once:
-            process = Process(self.waiting.pop(0))
+            process = self._begin(self.waiting.pop(0))
             self.running.append(process)
             self.all.append(process)
 

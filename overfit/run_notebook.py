@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from overfit.engine import opened
 from overfit.entry_child import EntryJob
 from overfit.experiment import asked_of, steps_of
 from overfit.notebook import Entry, Notebook, load_notebook
@@ -42,12 +42,14 @@ def run_notebook(
     jobs: int | None = None,
     out: Path | None = None,
     resume: bool = False,
+    engine: str = "local",
 ) -> Outcome:
     """The experiments have run, each in a process of its own; the folder holds `results.json`.
 
     only: names of those to run; all by default. resume: experiments that are complete in `out`,
     and are set as they were, are not run again. Ctrl-C ends all processes and keeps what is done.
-    Raises RequestError where the notebook, a name or the folder will not do.
+    engine: what runs them, `local` or `ray`.
+    Raises RequestError where the notebook, a name, the folder or the engine will not do.
     """
     notebook = load_notebook(address)
     entries = tuple(map(notebook.entry, dict.fromkeys(only))) if only else notebook.entries
@@ -56,15 +58,17 @@ def run_notebook(
     _drop_changed(notebook, folder, quick, seed)
     record = Recorder(folder, seed=seed, device="cpu", settings=asked)
     waiting = to_run(notebook, entries, folder)
-    at_once = max(1, min(jobs or os.cpu_count() or 1, len(waiting)))
-    threads = max(1, (os.cpu_count() or 1) // at_once)
-    work = [
-        EntryJob(address, each.name, seed, quick, threads, folder / "parts" / each.name)
-        for each in waiting
-    ]
     interrupted = False
     try:
-        _run(work, at_once, {each.name: steps_of(each, quick) for each in waiting})
+        with opened(engine) as place:
+            at_once = place.at_once(jobs, len(waiting))
+            threads = place.threads(at_once)
+            work = [
+                EntryJob(address, each.name, seed, quick, threads, folder / "parts" / each.name)
+                for each in waiting
+            ]
+            steps = {each.name: steps_of(each, quick) for each in waiting}
+            _run(SideBySide(work, at_once, place.starting(threads)), steps)
     except KeyboardInterrupt:
         interrupted = True
     return _told(notebook, record, interrupted)
@@ -95,10 +99,10 @@ def _drop_changed(notebook: Notebook, folder: Path, quick: bool, seed: int) -> N
                 shutil.rmtree(part)
 
 
-def _run(work: Sequence[EntryJob], at_once: int, steps: dict[str, int]) -> None:
+def _run(side_by_side: SideBySide[EntryJob], steps: dict[str, int]) -> None:
     from probes.progress import progress
 
-    with progress() as shown, SideBySide(work, at_once) as processes:
+    with progress() as shown, side_by_side as processes:
         bars = _Bars(shown, steps)
         processes.wait(bars.look)
 
