@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from nan_watch.state import Poisoned
 
 KEPT = 20  # skipped steps that are kept
+TRIED = 32  # skipped steps that are all replayed; scalers begin with a scale that is too large
 NO_OVERFLOW = 1.0  # a scale that overflows nothing by itself
 
 
@@ -32,12 +33,20 @@ class Scalers:
     """Knows while it is open which scaler steps the optimizer, and tells of steps not taken.
 
     `scale` is the scale of the step at work, 1 where no scaler steps. `skipped` are the newest
-    steps that were skipped; skip: called for each that the optimizer never saw.
+    steps that were skipped; skip: called for each that the optimizer never saw. overflows: told a
+    scale, whether the step at work is finite without it, as far as that can be known.
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer], skip: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        optimizers: Sequence[Optimizer],
+        skip: Callable[[], None],
+        overflows: Callable[[float], bool],
+    ) -> None:
         self._optimizers = [id(each) for each in optimizers]
         self._skip = skip
+        self._overflows = overflows
+        self._count = 0  # steps that were skipped
         self.scale = NO_OVERFLOW
         self.at_work = False  # whether a scaler's step is
         self.seen = False  # whether the optimizer was stepped by the call that is at work
@@ -66,13 +75,24 @@ class Scalers:
         """Whether the step is a scaler's to skip, and its gradients overflowed by its scale.
 
         One that goes on to skip at a scale of 1 has no such excuse: they are not finite by
-        themselves. skipped: whether the optimizer was told to take no step.
+        themselves. Nor has one whose replay without the scale is not finite either; each of the
+        first TRIED is replayed, and the 64th, the 128th and so on. skipped: whether the optimizer
+        was told to take no step.
         """
         if not (self.skipping or skipped):
             return False
         told = Skipped(step, tuple(each.name for each in grads), self.scale)
         self.skipped = [*self.skipped, told][-KEPT:]
-        return self.scale > NO_OVERFLOW or not self.at_work
+        self._count += 1
+        if not self.at_work:
+            return True
+        if self._count > TRIED and self._count & (self._count - 1):
+            return self.scale > NO_OVERFLOW
+        return self.scale > NO_OVERFLOW and self._overflows(self.scale)
+
+    def facts(self) -> Mapping[str, Any]:
+        """`skipped`, for the record's settings, where there are any."""
+        return {"skipped": [asdict(each) for each in self.skipped]} if self.skipped else {}
 
     def unscaled(self, norms: Mapping[str, float]) -> Mapping[str, float]:
         """Norms of scaled gradients, without the scale."""

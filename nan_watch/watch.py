@@ -101,9 +101,8 @@ class NanWatch:
         self._hooked = HookedNorms()
         self._norms = GradNorms(model, optimizer)
         self._updates = Updates()
-        self._losses: list[Tensor] = []
+        self._losses, self._late_losses = list[Tensor](), list[Tensor]()
         self._roots: list[Tensor] = []
-        self._late_losses: list[Tensor] = []
         self._told = self._at_once = False
         self._before = start  # how many steps there were when the one that was handed over began
         self._writes = OwnWrites(lambda: self._norms.parameters)
@@ -122,9 +121,10 @@ class NanWatch:
         observers += [*self._sampled.observers, *hooked]
         self._bus = Bus(model, observers, self._replays.captured if sites else None, self._wrappers)
         self._sampled.units.sites = self._bus.sites
-        asleep = partial(getattr, self._replays, "running")
-        self._guard = Guard(optimizer, self._before_step, self._updates.after, asleep)
-        self.scalers = Scalers(with_inner([optimizer]), self._before_step)
+        after, asleep = self._updates.after, partial(getattr, self._replays, "running")
+        self._guard = Guard(optimizer, self._before_step, after, asleep)
+        overflows = partial(self._replays.overflows, self._bus)
+        self.scalers = Scalers(with_inner([optimizer]), self._before_step, overflows)
         self._root = next(name for name, module in watched_modules(model) if module is model)
 
     def __enter__(self) -> Self:
@@ -165,7 +165,7 @@ class NanWatch:
         try:
             if error is None or isinstance(error, (PoisonedStep, KeyboardInterrupt)):
                 self._read_late()
-            self.recorder.note(parameters=self._parameters.facts_at_end())
+            self.recorder.note(parameters=self._parameters.facts_at_end(), **self.scalers.facts())
         finally:
             self._close(error)
 

@@ -59,8 +59,8 @@ class LossScaleOverflow:
         if case.trial is not None:
             yield Patch(
                 "with a loss scale of 1",
-                lambda: [Edited(_first_product(), _unscaled)],
-                lambda: [Edited(_first_product(), lambda args, kwargs: (args, kwargs))],
+                lambda: [Edited(first_product(), unscaled)],
+                lambda: [Edited(first_product(), lambda args, kwargs: (args, kwargs))],
             )
 
     def _scale(self, case: Case) -> float | None:
@@ -80,7 +80,7 @@ def _is_scaling(made: Made) -> bool:
     return (made.node, made.op) == SCALING and any(p.op == SEED for p in made.parents)
 
 
-def _first_product() -> Any:
+def first_product() -> Any:
     """Whether it is the first product in the backward pass: that of the loss and its scale."""
     left = [True]
 
@@ -93,7 +93,8 @@ def _first_product() -> Any:
     return chosen
 
 
-def _unscaled(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+def unscaled(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+    """The product's arguments, with a one for the scale."""
     first, other, *rest = args
     return [
         first,

@@ -83,7 +83,8 @@ class Captured:
     `on` is set to false where whole steps are handed over, and nothing need be kept. `dropped`
     is how many calls of the step were forgotten, being too many or too large. `loss` is the
     newest loss's autograd node, where it is known; `ends` are the numbers of the outputs' nodes.
-    `raised` is the call that gave no output. `needs_others` is whether a call speaks to other
+    `raised` is the call that gave no output. `scale` is the loss's, where a scaler skips the step.
+    `needs_others` is whether a call speaks to other
     processes.
     """
 
@@ -94,6 +95,7 @@ class Captured:
         self.loss: Any = None
         self.ends: set[int] = set()
         self.raised: Call | None = None
+        self.scale = 1.0
         self.model = model
         self.needs_others = needs_others(model)
         self._snapshots = Snapshots(model)
@@ -136,7 +138,7 @@ class Captured:
         for call in self.calls:
             call.forget()
         self.calls, self.dropped, self.raised = [], 0, None
-        self.loss, self.ends = None, set()
+        self.loss, self.ends, self.scale = None, set(), 1.0
 
     def _noted(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         given: list[tuple[str, Tensor, int]] = []

@@ -28,16 +28,23 @@ class Part:
 
     backward: for each call, whether its backward pass is run: its gradients are there and
     finite. Where they are not, they came from outside, or from an output that was sick before.
+    scale: of the loss, without which they are run.
     """
 
     model: nn.Module
     calls: Sequence[Call]
     backward: Sequence[bool]
+    scale: float = 1.0
 
     @classmethod
-    def of(cls, model: nn.Module, calls: Sequence[Call]) -> Part:
+    def of(cls, model: nn.Module, calls: Sequence[Call], scale: float = 1.0) -> Part:
         """The calls, whose gradients were looked at: the device is read."""
-        return cls(model, calls, [_fit(call) for call in calls])
+        return cls(model, calls, [_fit(call) for call in calls], scale)
+
+    @classmethod
+    def known(cls, captured: Captured) -> Part:
+        """What is known of the step at work."""
+        return cls.of(captured.model, captured.known, captured.scale)
 
     def run(self) -> Tensor:
         """The calls have run again, and their backward passes; returns the first sick output.
@@ -57,7 +64,8 @@ class Part:
                 with _disable_current_modes():
                     sick = _first_sick(outputs, grads, backward)
             if backward:
-                torch.autograd.backward([outputs[place] for place in grads], list(grads.values()))
+                roots = [outputs[place] for place in grads]
+                torch.autograd.backward(roots, [grad / self.scale for grad in grads.values()])
         return torch.zeros(()) if sick is None else sick
 
     @property
@@ -76,7 +84,7 @@ def explain(captured: Captured, inquest: Inquest, symptom: Symptom, finding: Fin
     why = lacks(captured)
     if why is not None:
         return replace(finding, evidence=(*finding.evidence, Evidence("not replayed", why)))
-    again = Part.of(inquest.model, captured.known).repeatable()
+    again = Part.known(captured).repeatable()
     told = inquest.hold(symptom, finding, again)
     return told if told is not finding else _outside(finding, captured)
 

@@ -11,12 +11,15 @@ from torch.optim import Optimizer
 
 from nan_watch.capsule.keep import Keeper
 from nan_watch.case.symptom import Symptom
+from nan_watch.case.trial import Trial
+from nan_watch.causes.loss_scale_overflow import first_product, unscaled
 from nan_watch.inquest.captured import Captured
 from nan_watch.inquest.chart import chart, write_chart
 from nan_watch.inquest.hold import RAISED, Inquest, Repeatable
-from nan_watch.inquest.models_part import explain, lacks
+from nan_watch.inquest.models_part import Part, explain, lacks
 from probes.bus import Bus
 from probes.finding import Evidence, Finding, Verdict
+from probes.patch import Edited
 from probes.record import Recorder
 from probes.wrapped import alone, is_compiled
 
@@ -62,6 +65,18 @@ class Replays:
             told = self._compilers(self._charted(told, recorder))
             failed = finding.verdict is Verdict.FAIL
             return self._kept(symptom, told, recorder) if failed else told
+
+    def overflows(self, bus: Bus, scale: float) -> bool:
+        """Whether the step at work is finite without its loss scale; so where nobody can tell."""
+        self.captured.scale = scale
+        step, under = self.step, [Edited(first_product(), unscaled)]
+        with self.at_work(bus):
+            if step is None:
+                if lacks(self.captured) is not None:
+                    return True
+                step, under = Part.known(self.captured).repeatable(), []
+            trial = Trial(self.captured.model, step.run, step.snapshot, [self._inquest.optimizer])
+            return trial.is_finite(lambda: under)
 
     def _compilers(self, told: Finding) -> Finding:
         """The finding, with what it means that the same step is finite without the compiler."""

@@ -19,7 +19,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Net(nn.Module):
-    def __init__(self, planted: bool = False) -> None:
+    def __init__(self, planted: str = "") -> None:
         super().__init__()
         torch.manual_seed(0)
         self.planted = planted
@@ -27,8 +27,10 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.inner(x).tanh()
-        if self.planted:
-            hidden = hidden / (hidden * 0)  # HERE
+        if self.planted == "forward":
+            hidden = hidden / (hidden * 0)  # forward
+        if self.planted == "backward" and x[0, 0] < 0:
+            hidden = hidden + (hidden * 0).sqrt()  # backward
         return self.head(hidden)
 
 
@@ -73,6 +75,7 @@ def test_a_skip_is_told_apart_and_its_parameter_is_named(fused: bool) -> None:
     assert (first.step, first.scale) == (0, 2.0**24)
     assert "head.weight" in first.parameters
     assert len(watch.scalers.skipped) < 12
+    assert watch.run.facts["settings"]["skipped"][0]["parameters"][-1] == "head.bias"
     norms = watch.run.readings("param_grad", "norm")
     last = norms[(norms.step == 11) & (norms.site == "head.bias")].value.tolist()
     assert 0.001 < last[0] < 10  # without the scale
@@ -88,17 +91,19 @@ def test_output_gradients_are_read_without_the_scale() -> None:
     assert seen[0] == pytest.approx(seen[1], rel=0.01)
 
 
-def test_a_scaler_that_skips_for_ever_is_found_and_the_line_named() -> None:
+@pytest.mark.parametrize("planted", ["forward", "backward"])
+def test_a_step_that_is_skipped_for_a_nan_of_its_own_is_found_and_the_line_named(
+    planted: str,
+) -> None:
     with pytest.raises(PoisonedStep) as caught:
-        trained(Net(planted=True), 4.0)
+        trained(Net(planted), 2.0**20)
     [line] = [
         number
         for number, text in enumerate(Path(__file__).read_text().splitlines(), 1)
-        if text.endswith("# HERE")
+        if text.endswith(f"# {planted}")
     ]
     finding = caught.value.finding
     assert (finding.op, finding.source) == ("aten.div", f"{__file__}:{line}")
-    assert finding.step == 2
 
 
 def test_torchs_scaler_is_given_back() -> None:
