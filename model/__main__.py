@@ -1,4 +1,4 @@
-"""`python -m model train | evaluate | show`: the specimen's own command.
+"""`python -m model train | sparc | evaluate | show`: the specimen's own command.
 
 Without a command it trains, so that the log's own line does:
 `python -m model --shuffle=True --tiny_dataset=True --max_turn=1`.
@@ -109,6 +109,26 @@ def train(
     raise typer.Exit(session.train(begun, device.value, out, habits))
 
 
+@takes_fields_of(Config, "settings", "Settings: the fields of model/config.py")
+def sparc(
+    settings: Mapping[str, Any],
+    data: Annotated[
+        Path, typer.Option(help="The folder with SParC as EditSQL prepared it.", show_default=False)
+    ],
+    device: On = Device.AUTO,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; `runs/sparc-seedN` by default.")
+    ] = None,
+) -> None:
+    """Train on SParC, or go on with it, measure on dev, and add a row to model/results.csv.
+
+    Settings that are not given are those of model/sparc.py.
+    """
+    from model.sparc import sparc
+
+    raise typer.Exit(sparc(data, out, settings, device.value))
+
+
 def evaluate(
     checkpoint: Place,
     data: Data = None,
@@ -145,7 +165,7 @@ def show(
     session.show(index, checkpoint, source, device.value)
 
 
-COMMANDS = (train, evaluate, show)
+COMMANDS = (train, sparc, evaluate, show)
 
 
 def _truth(text: str) -> bool:
@@ -156,7 +176,7 @@ def _truth(text: str) -> bool:
 
 
 def app() -> typer.Typer:
-    """The command line of the three commands."""
+    """The command line of the commands."""
     made = typer.Typer(
         no_args_is_help=True,
         add_completion=False,

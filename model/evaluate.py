@@ -73,13 +73,18 @@ Written = list[list[tuple[str, ...]]]
 """The steps of every turn of every interaction."""
 
 
-def written(model: Parser, interactions: Sequence[Interaction], device: str) -> Written:
-    """What greedy decoding writes, the earlier turns' queries being the gold ones."""
+def written(
+    model: Parser, interactions: Sequence[Interaction], device: str, last: bool = False
+) -> Written:
+    """What greedy decoding writes, the earlier turns' queries being the gold ones.
+
+    With `last` each interaction's last turn is written alone, and before it stands nothing.
+    """
     with evaluation_mode(model):
         return [
             turns
             for batch in _batches(model, interactions, device)
-            for turns in queries(model, batch)
+            for turns in queries(model, batch, last)
         ]
 
 
@@ -89,7 +94,7 @@ def written_alone(model: Parser, interactions: Sequence[Interaction], device: st
     for turn in range(max((len(each.turns) for each in interactions), default=0)):
         going = [i for i, each in enumerate(interactions) if len(each.turns) > turn]
         so_far = [_so_far(interactions[i], found[i]) for i in going]
-        for i, turns in zip(going, written(model, so_far, device), strict=True):
+        for i, turns in zip(going, written(model, so_far, device, last=True), strict=True):
             found[i].append(turns[turn])
     return found
 

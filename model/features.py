@@ -32,10 +32,13 @@ class Whole:
 
 
 class Features:
-    """A store of rows; made where it is not there yet."""
+    """A store of rows; made where it is not there yet.
+
+    distrusted: how many bytes this object found that no whole chunk accounts for, and cut off.
+    """
 
     def __init__(self, folder: Path, width: int) -> None:
-        self.folder, self.width = folder, width
+        self.folder, self.width, self.distrusted = folder, width, 0
         folder.mkdir(parents=True, exist_ok=True)
         self._index, self._rows = folder / "index.jsonl", folder / "rows.f16"
         for path in (self._index, self._rows):
@@ -50,22 +53,17 @@ class Features:
         first, count = self._whole.entries[digest]
         return self._mapped[first : first + count]
 
-    @property
-    def leftover(self) -> int:
-        """Bytes of either file that no whole chunk accounts for."""
-        ends = self._whole.row_bytes, self._whole.index_bytes
-        found = self._rows.stat().st_size, self._index.stat().st_size
-        return sum(size - end for size, end in zip(found, ends, strict=True))
-
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Within the block this process alone adds to the store, after all that others added."""
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._load()
-            for path, end in ((self._rows, "row_bytes"), (self._index, "index_bytes")):
+            ends = (self._rows, self._whole.row_bytes), (self._index, self._whole.index_bytes)
+            for path, end in ends:
+                self.distrusted += path.stat().st_size - end
                 with path.open("r+b") as file:
-                    file.truncate(getattr(self._whole, end))
+                    file.truncate(end)
             yield
 
     def add(self, entries: Sequence[tuple[str, Rows]]) -> None:

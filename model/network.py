@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.cached import Cached
-from model.collate import Batch, Collate
+from model.collate import EOS, Batch, Collate
 from model.config import Config
 from model.decoder import Decoder
 from model.encoder import Encoder, load
@@ -66,7 +66,7 @@ class Hierarchical(Parser):
         utterance, units = self.seen(batch)
         n, t, u, _ = units.shape
         if self.used is not None:
-            units = units + self.used(used(batch["inputs"], u))
+            units = units + self.used(used(batch["inputs"], batch["step_mask"], u))
         rows = units.flatten(0, 1)  # (n, t, u, d) -> (r, u, d)
         steps = self.step_vectors(rows)
         unit_mask = batch["unit_mask"][:, None].expand(n, t, u)
@@ -120,10 +120,11 @@ class Hierarchical(Parser):
         return unit_mask & later[:, None]
 
 
-def used(inputs: Tensor, units: int) -> Tensor:
+def used(inputs: Tensor, there: Tensor, units: int) -> Tensor:
     """Whether the query before each turn has each unit, 0 or 1: (n, t, j) -> (n, t, u)."""
     n, t, _ = inputs.shape
-    found = inputs.new_zeros(n, t, len(KEYWORDS) + units).scatter(2, inputs, 1)
+    steps = inputs.masked_fill(~there, EOS)
+    found = inputs.new_zeros(n, t, len(KEYWORDS) + units).scatter(2, steps, 1)
     first = inputs.new_zeros(n, 1, units)
     return torch.cat([first, found[:, :-1, len(KEYWORDS) :]], 1)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,13 @@ class Memory:
     previous: Tensor | None = None
     previous_mask: Tensor | None = None
     previous_steps: Tensor | None = None
+
+    def at(self, rows: Tensor) -> Memory:
+        """The memory of these turns alone."""
+        parts: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        h, c = parts.pop("start")
+        parts = {name: part if part is None else part[rows] for name, part in parts.items()}
+        return Memory(start=(h[rows], c[rows]), **parts)
 
 
 class Parser(nn.Module, ABC):

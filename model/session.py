@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 from model.checkpoint import Position
 from model.evaluate import Scores, Written, evaluate, exact, said, written, written_alone
+from model.floors import floors
 from model.linearise import show as line
 from model.order import cut, split
 from model.parser import Parser
@@ -41,7 +42,25 @@ class Bar:
         if name == "batch":
             self._accuracy = f", string {said(scores['string'])}"
         else:
-            print("\n".join(_table(f"step {position.step}, {name}", scores)), flush=True)
+            say_scores(f"step {position.step}, {name}", scores)
+
+
+def say_scores(title: str, scores: Scores) -> None:
+    """Each accuracy stands on a line of its own, with its count."""
+    print("\n".join(_table(title, scores)), flush=True)
+
+
+def encoded(model: Parser, interactions: Sequence[Interaction], shown: Progress) -> None:
+    """What a frozen encoder gives for these is kept on disk, where the model has a cache."""
+    cached = model.collate.cached
+    if cached is None:
+        return
+    task = shown.add_task("encode", total=sum(len(each.turns) for each in interactions), said="")
+    missing = model.collate.prepare(interactions, lambda done: shown.update(task, completed=done))
+    shown.remove_task(task)
+    if cached.store.distrusted:
+        print(f"cache: {cached.store.distrusted} bytes of an interrupted write were cut off")
+    print(f"cache: {counted(missing, 'input')} encoded into {cached.store.folder}", flush=True)
 
 
 def _table(title: str, scores: Scores) -> Iterator[str]:
@@ -56,6 +75,7 @@ def train(start: Start, device: str, out: Path | None, habits: Habits) -> int:
     with progress() as shown:
         trainer = Trainer(start, corpus, device_of(device), Bar(shown), habits)
         _say_what(trainer)
+        encoded(trainer.model, [*trainer.split.training, *trainer.split.validation], shown)
         run = run_folder(start.resumed, out)
         try:
             saved, status = trainer.train(run), 0
@@ -86,25 +106,34 @@ def evaluate_checkpoint(place: Path, source: Source | None, device: str) -> None
     corpus = (source or start.source).read()
     model = loaded(start, corpus, where)
     print(f"checkpoint: {start.resumed.folder if start.resumed else place}")
+    trained_on = corpus if source is None else start.source.read()
+    parts = split(start.config, trained_on.interactions)
     if source is not None:
-        _say_scores("given data", model, cut(start.config, corpus.interactions), where)
+        given = cut(start.config, corpus.interactions)
+        _say_all("given data", model, given, parts.training, where)
         return
-    parts = split(start.config, corpus.interactions)
-    _say_scores("training", model, parts.training, where)
+    _say_all("training", model, parts.training, parts.training, where)
     if parts.validation:
-        _say_scores("validation", model, parts.validation, where)
+        _say_all("validation", model, parts.validation, parts.training, where)
 
 
-def _say_scores(
-    title: str, model: Parser, interactions: Sequence[Interaction], device: str
+def _say_all(
+    title: str,
+    model: Parser,
+    interactions: Sequence[Interaction],
+    training: Sequence[Interaction],
+    device: str,
 ) -> None:
+    with progress() as shown:
+        encoded(model, interactions, shown)
     scores = dict(evaluate(model, interactions, device))
     greedy = exact(interactions, written(model, interactions, device))
     alone = exact(interactions, written_alone(model, interactions, device))
     title = f"{title}, {counted(len(interactions), 'interaction')}"
-    print("\n".join(_table(f"{title}, gold prefix", scores)))
+    say_scores(f"{title}, gold prefix", scores)
     found = {"string, after gold queries": greedy, "string, after its own queries": alone}
-    print("\n".join(_table(f"{title}, greedy", found)), flush=True)
+    say_scores(f"{title}, greedy", found)
+    say_scores(f"{title}, floors without the utterance", floors(training, interactions))
 
 
 def show(index: int, place: Path | None, source: Source | None, device: str) -> None:

@@ -99,7 +99,8 @@ def _switches(
     sound = Config()
     for name in SWITCHES:
         if getattr(config, name) != getattr(sound, name):
-            other = replace(config, **{name: getattr(sound, name)})
+            kept = config.cached and name not in ("bert_frozen", "pooling")  # no cache has those
+            other = replace(config, cached=kept, **{name: getattr(sound, name)})
             yield f"{name}={getattr(sound, name)}", partial(_variant, other, corpus, faults)
     for name in faults.planted:
         healed = replace(faults, **{name: getattr(Faults(), name)})

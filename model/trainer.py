@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, astuple, dataclass
@@ -23,6 +24,7 @@ from model.start import Start
 from nan_watch import NanWatch
 from probes.batch import to_device
 from probes.errors import RequestError
+from probes.record import Recorder
 from probes.seeding import seed_everything
 
 KEPT = 3  # checkpoints of a run, the newest ones
@@ -66,7 +68,9 @@ class Trainer:
         self.device, self.listener, self.habits = device, listener, habits
         self.split = split(self.config, corpus.interactions)
         self.position = Position()
+        self._begun, self._spent = time.process_time(), 0.0
         self.interrupted = False
+        self._recorder: Recorder | None = None
         seed_everything(self.config.seed)
         words = resumed.about["words"] if resumed else None
         self.model = build(self.config, corpus, start.faults, words).to(device)
@@ -80,6 +84,7 @@ class Trainer:
 
         Raises PoisonedStep where the watch refuses a step: the weights are those before it.
         """
+        self._begun = time.process_time()
         self.run, self.scalars = run, scalars(run, self.position.step)
         with closing(self.scalars), noted_interrupt() as interrupt:
             self._loop(interrupt)
@@ -93,6 +98,7 @@ class Trainer:
         model, optimizer, habits = self.model.train(), self.optimizer, self.habits
         clipping, folder = clipped(self.config, model), self._watch_folder()
         with NanWatch(model, optimizer, on_poison=habits.on_poison, out=folder) as watch:
+            self._recorder = watch.recorder
             for interactions in self._steps():
                 batch = to_device(model.collate(interactions), self.device)
                 optimizer.zero_grad()
@@ -104,6 +110,7 @@ class Trainer:
                 self._after_step(watch.loss, interactions)
                 if interrupt.asked:
                     break
+        self._recorder = None
 
     def save(self) -> Path:
         """The whole state of training is in the run folder; returns the checkpoint."""
@@ -114,6 +121,7 @@ class Trainer:
             "source": asdict(self.start.source),
             "words": words,
             "trained_on": digest(self.split.training),
+            "seconds": round(self._spent + time.process_time() - self._begun, 1),
         }
         state = (self.model, self.optimizer, self.schedule)
         saved = checkpoint.save(self.run, self.position, *state, about=about)
@@ -124,6 +132,12 @@ class Trainer:
         """Every accuracy of the interactions, told to the listener and to TensorBoard."""
         scores = evaluate(self.model, interactions, self.device)
         self.listener.measured(self.position, name, scores)
+        if self._recorder is not None and name == "validation":
+            step = self.position.step - 1
+            hits = {each: float(ratio.hits) for each, ratio in scores.items()}
+            counts = {each: float(ratio.count) for each, ratio in scores.items()}
+            self._recorder.values(step, "metric", "hits", hits)
+            self._recorder.values(step, "metric", "count", counts)
         numbers = {f"{each}/{name}": share(ratio) for each, ratio in scores.items()}
         self.scalars.add(self.position.step, numbers)
         return scores
@@ -167,6 +181,7 @@ class Trainer:
     def _resume(self, resumed: Checkpoint) -> None:
         self._check_data(resumed)
         self.position = resumed.position
+        self._spent = float(resumed.about.get("seconds", 0.0))
         resumed.load_model(self.model)
         resumed.load_training(self.optimizer, self.schedule)
 

@@ -205,7 +205,10 @@ def test_residual_adds(small: Any, apart: Any) -> None:
 def test_used(small: Any, sessions: Any) -> None:
     model = small(used=True)
     batch = model.collate(sessions)
-    marked = used(batch["inputs"], batch["unit_mask"].shape[1])
+    there = batch["step_mask"]
+    marked = used(batch["inputs"], there, batch["unit_mask"].shape[1])
+    padded = batch["inputs"].masked_fill(~there, len(KEYWORDS))  # hidden, whatever stands there
+    assert torch.equal(used(padded, there, batch["unit_mask"].shape[1]), marked)
     for sample, each in enumerate(sessions):
         names = [model.collate.unit_names[i] for i in batch["unit_ids"][sample].tolist()]
         before = [(), *(turn.steps for turn in each.turns[:-1])]
