@@ -49,6 +49,8 @@ class Hidden:
                 return self._widened(self.keep.reshape(flat), len(shape))
         if len(own) == 2 and shape[:2] == own[::-1]:  # (t, n, ...)
             return self._widened(self.keep.T, len(shape))
+        if shape[: len(own)] == (*own[:-1], own[-1] - 1):  # one end was cut off, which one is open
+            return self._widened(self.keep[..., 1:] & self.keep[..., :-1], len(shape))
         return self._all() if self._is_pooled(shape) else None
 
     def _is_pooled(self, shape: tuple[int, ...]) -> bool:
