@@ -21,8 +21,9 @@ class UnreachableLabel:
 
     Three forms: a step that the labels' own mask counts, and whose label is the ignored one,
     because what stands there has no output (it is only told where `Labels(mask=...)` declares the
-    mask); a class beyond the last output, which the loss silently leaves out; a label whose score
-    is masked away, so that the loss is huge and never falls.
+    mask); a class beyond the last output, which the loss silently leaves out, unless it is one id
+    far beyond, such as 255, which is ignored on purpose; a label whose score is masked away, so
+    that the loss is huge and never falls.
 
     Sick: `labels = vocabulary.get(token, -100)` for tokens that the decoder cannot say.
     Healthy: every token is among the outputs, or stands for `_UNK`, which is.
@@ -80,6 +81,8 @@ class UnreachableLabel:
         valid = _valid(labels, values)
         classes, count = rows.shape[-1], int(valid.sum())
         beyond = valid & (values >= classes)
+        if _is_ignored(values[beyond], classes):
+            valid, beyond = valid & ~beyond, torch.zeros_like(beyond)
         if bool(beyond.any()):
             yield self._finding(
                 experiment,
@@ -145,6 +148,11 @@ class UnreachableLabel:
 
 def _valid(labels: Labels, values: Tensor) -> Tensor:
     return values >= 0 if labels.ignore is None else (values >= 0) & (values != labels.ignore)
+
+
+def _is_ignored(beyond: Tensor, classes: int) -> bool:
+    """Whether it is one id that no class follows on, such as 255: what is not to be scored."""
+    return len(beyond.unique()) == 1 and int(beyond[0]) > classes
 
 
 def _scored(experiment: Experiment, labels: Labels) -> tuple[str, Tensor] | None:
