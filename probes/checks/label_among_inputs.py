@@ -122,6 +122,8 @@ def _is_apart(table: Tensor, column: int) -> bool:
         return True
     own = set(table[:, column].unique().tolist())
     rest = torch.cat([table[:, :column], table[:, column + 1 :]], 1)
+    if 2 * (max(own) - min(own)) > float(rest.max() - rest.min()) and min(own) <= float(rest.max()):
+        return False  # it is drawn from where the others are
     return any(set(each.unique().tolist()) - own for each in rest.T) and len(own) * 2 <= len(
         set(rest.unique().tolist())
     )
