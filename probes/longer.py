@@ -73,10 +73,22 @@ def longer(experiment: Experiment, by: int) -> Iterator[Longer]:
     """For every mask, the batch with more of what it hides; not where none hides an end."""
     done = set()
     for each in experiment.masks:
-        made = _of(experiment, each, by)
-        if made is not None and made.keys not in done:
-            done.add(made.keys)
-            yield made
+        for one in (each, *_of_rows(each)):
+            made = _of(experiment, one, by)
+            place = None if made is None else (made.keys, one.keep.ndim)
+            if made is not None and place not in done:
+                done.add(place)
+                yield made
+
+
+def _of_rows(each: Hidden) -> Iterator[Hidden]:
+    """Of a mask of rows in rows the rows that hide everything, such as padded sentences."""
+    keep = each.keep
+    while keep.ndim > 2:
+        keep = keep.any(-1)
+        axes = None if each.axes is None else each.axes[: keep.ndim]
+        if not bool(keep.all()):
+            yield replace(each, keep=keep, axes=axes)
 
 
 def everywhere_longer(experiment: Experiment, by: int) -> Longer | None:
@@ -131,11 +143,20 @@ def _axes(experiment: Experiment, each: Hidden) -> Mapping[str, int]:
             axes = [i for i, own in enumerate(names) if own == name and tensor.shape[i] == length]
         else:
             axes = [i for i, n in enumerate(tensor.shape) if i and n == length]
+        if path == each.key and _is_by_place(tensor, place):
+            axes = [place]
         if len(axes) > 1:
             return {}
         if axes and tensor.shape[:1] == each.keep.shape[:1]:
             found[path] = axes[0]
     return found if each.key in found else {}
+
+
+def _is_by_place(tensor: Tensor, place: int) -> bool:
+    """Whether the masked axis holds vectors that happen to be as long, and not pairs of places."""
+    if tensor.ndim != place + 2 or not tensor.is_floating_point():
+        return False
+    return not torch.equal(tensor, tensor.transpose(place, place + 1))
 
 
 def _apart(experiment: Experiment, each: Hidden) -> set[str]:
