@@ -23,7 +23,8 @@ class Causal:
 
     shared: how many first axes output and key have in common, samples first, then places in
     order. ahead: 1 where the output does not read its own place either. guessed: the line that
-    would declare it; None where it is declared.
+    would declare it; None where it is declared. short: how many of the key's last places have no
+    output, since the subject's code cuts them off before the model.
     """
 
     output: str
@@ -31,6 +32,11 @@ class Causal:
     shared: int
     ahead: int
     guessed: str | None
+    short: int = 0
+
+    def lead(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shared axes of the output, of a key of this shape."""
+        return (*shape[: self.shared - 1], shape[self.shared - 1] - self.short)
 
     def order(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """The place of every entry of the shared axes: (1, ...), counted through all of them."""
@@ -45,8 +51,10 @@ def causal(experiment: Experiment) -> Iterator[Causal]:
     for each in reads:
         if each.rule in ("causal", "before") and each.output in experiment.outputs:
             shared = _shared(experiment, each)
-            if shared > 1:
-                yield Causal(each.output, each.of, shared, int(each.rule == "before"), None)
+            short = 0 if shared > 1 else cut_off(experiment, each.output, each.of)
+            if shared > 1 or short:
+                ahead = int(each.rule == "before")
+                yield Causal(each.output, each.of, max(shared, 2), ahead, None, short)
     if not reads and _is_named_so(experiment):
         yield from _guessed(experiment)
 
@@ -62,6 +70,28 @@ def _shared(experiment: Experiment, reads: Reads) -> int:
             break
         shared += 1
     return shared
+
+
+def cut_off(experiment: Experiment, name: str, key: str) -> int:
+    """1 where the output has one place less than the key, whose last entry it does not read."""
+    known = f"cut off {name} of {key}"
+    if known not in experiment.memo:
+        experiment.memo[known] = int(_is_cut_off(experiment, name, key))
+    found: int = experiment.memo[known]
+    return found
+
+
+def _is_cut_off(experiment: Experiment, name: str, key: str) -> bool:
+    tensor, output = experiment.tensors[key], experiment.outputs[name]
+    if tensor.ndim < 2 or output.ndim < 2 or len(tensor) != len(output) or tensor.shape[1] < 3:
+        return False
+    last = torch.zeros(tensor.shape[:2], dtype=torch.bool, device=tensor.device)
+    last[:, -1] = True
+    other = vary(tensor, last) if output.shape[1] == tensor.shape[1] - 1 else None
+    if other is None:
+        return False
+    ran = experiment.evaluate(with_leaf(experiment.batch, key, other))
+    return all(one.site != name for one in experiment.evaluated.against(ran).outputs)
 
 
 def _is_named_so(experiment: Experiment) -> bool:

@@ -16,6 +16,7 @@ from probes.causal import Causal
 from probes.compare import NOISES, Baseline, gap, scale
 from probes.execution import Ran, named
 from probes.experiment import Experiment, attempted, with_leaf
+from probes.wanted import looked_at
 
 STATES: tuple[str, ...] = (
     *("past_key_values", "past_key_value", "past_kv", "past", "kv_cache", "cache"),
@@ -50,9 +51,9 @@ def from_prefix(experiment: Experiment, each: Causal, length: int) -> Parted | N
 
     ran = experiment.evaluate(map_leaves(experiment.batch, cut))
     after, before = ran.outputs.get(each.output), experiment.outputs[each.output]
-    if after is None or after.shape != before.narrow(axis, 0, length).shape:
+    if after is None or after.shape != before.narrow(axis, 0, length - each.short).shape:
         return None
-    at = length - 1
+    at = length - each.short - 1
     seen = _visible(experiment, each, before).narrow(axis, at, 1)
     for outer in range(1, axis):  # later turns may read all of the ones before, which are cut
         seen.narrow(outer, 1, seen.shape[outer] - 1).fill_(False)
@@ -72,8 +73,10 @@ def from_state(experiment: Experiment, each: Causal, length: int) -> Parted | No
     name = next((n for n in STATES if n in known and known[n].default is None), None)
     call = _call(experiment) if name is not None else None
     before = experiment.outputs[each.output]
-    shape = experiment.tensors[each.key].shape
-    if name is None or call is None or each.shared != 2 or len(shape) != 2:
+    shape = each.lead(tuple(experiment.tensors[each.key].shape))
+    if name is None or call is None or each.shared != 2:
+        return None
+    if experiment.tensors[each.key].ndim != 2:
         return None
 
     def parts(first: bool) -> tuple[list[Any], dict[str, Any]]:
@@ -196,6 +199,9 @@ def _visible(experiment: Experiment, each: Causal, before: Tensor) -> Tensor:
     for mask in experiment.masks:
         own = mask.over(tuple(before.shape), experiment.layout.axes.get(each.output))
         seen = seen if own is None else seen & own
+    scored = None if each.guessed is None else looked_at(experiment, each)
+    if scored is not None:
+        seen = seen & scored.reshape(*scored.shape, *[1] * (before.ndim - scored.ndim))
     return seen
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probes.alive import alive
 from probes.answers import SMALL, lines_of
-from probes.causal import Causal
+from probes.causal import Causal, causal, cut_off
 from probes.experiment import Experiment
 from probes.layout import Reads
 
@@ -104,7 +104,22 @@ def ahead(experiment: Experiment) -> Iterator[Causal]:
     """Outputs that are asked for an id that stands after their own place: they may not read it."""
     for each in wanted(experiment):
         by = each.ahead
-        shape = experiment.outputs[each.output].shape[:2]
-        if by is not None and by > 0 and shape == each.ids.shape:
+        if by is None or by <= 0:
+            continue
+        whole = experiment.outputs[each.output].shape[:2] == each.ids.shape
+        short = 0 if whole else cut_off(experiment, each.output, each.key)
+        if whole or short:
             line = f"reads=({Reads(each.output, each.key, rule='causal')!r},)"
-            yield Causal(each.output, each.key, 2, 0, line)
+            yield Causal(each.output, each.key, 2, 0, line, short)
+
+
+def looked_at(experiment: Experiment, each: Causal) -> Tensor | None:
+    """Which places of the output the loss looks at; None where that is not known of all."""
+    lead = each.lead(tuple(experiment.tensors[each.key].shape))
+    found = [one.scored for one in wanted(experiment) if one.output == each.output]
+    return next((scored for scored in found if tuple(scored.shape) == lead), None)
+
+
+def causal_or_ahead(experiment: Experiment) -> list[Causal]:
+    """Outputs declared or called causal; else those that are asked for what comes later."""
+    return list(causal(experiment)) or list(ahead(experiment))

@@ -8,10 +8,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from probes.causal import Causal, causal
+from probes.causal import Causal
 from probes.decoding import Parted, from_generated, from_prefix, from_state
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.wanted import causal_or_ahead
 
 WAYS: tuple[Callable[[Experiment, Causal, int], Parted | None], ...] = (
     from_prefix,
@@ -41,7 +42,7 @@ class DecodingParity:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A causal output."""
-        if not any(True for _ in causal(experiment)):
+        if not causal_or_ahead(experiment):
             return (
                 "no output is declared causal and no name says so: declare it by "
                 "`Layout(reads=(Reads('logits', of='ids', rule='causal'),))`"
@@ -52,7 +53,7 @@ class DecodingParity:
         """At most one finding an output and way."""
         why, done = "", 0
         off = torch.zeros(len(WAYS))
-        for each in causal(experiment):
+        for each in causal_or_ahead(experiment):
             half = experiment.tensors[each.key].shape[each.shared - 1] // 2
             for i, way in enumerate(WAYS if half else ()):
                 try:

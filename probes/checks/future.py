@@ -10,14 +10,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.causal import Causal, causal
+from probes.causal import Causal
 from probes.compare import SAME, Comparison
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
 from probes.place import place
 from probes.share import takes_only_its_share
 from probes.vary import vary
-from probes.wanted import ahead
+from probes.wanted import causal_or_ahead, looked_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,12 @@ class Future:
 
     It holds for outputs declared by `Reads(rule="causal")`, or `before`; without a declaration,
     for models whose name, or whose modules' names, say that they are causal, and for outputs that
-    the loss asks for an id that stands after their own place, by its gradient. All later entries of
-    the key get other values, from a quarter, a half and three quarters of the way on, in
-    evaluation mode; the first site whose earlier places move is named. Later places whose values
-    are zeroed, and which do no more than take their share of an attention that throws its mask
-    away, are left to MSK007.
+    the loss asks for an id that stands after their own place, by its gradient; of those that are
+    not declared, only places that the loss looks at count, since a prefix that is not scored may be
+    read both ways. All later entries of the key get other values, from a quarter, a half and three
+    quarters of the way on, in evaluation mode; the first site whose earlier places move is named.
+    Later places whose values are zeroed, and which do no more than take their share of an attention
+    that throws its mask away, are left to MSK007.
 
     Sick: attention without its triangular mask; `mask=ahead.T`.
     Healthy: `torch.full((t, t), -inf).triu(1)` added to the scores.
@@ -42,7 +43,7 @@ class Future:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Nothing; what is causal is looked for at work."""
-        if not _causal(experiment):
+        if not causal_or_ahead(experiment):
             return (
                 "no output is declared causal and no name says so: declare it by "
                 "`Layout(reads=(Reads('logits', of='ids', rule='causal'),))`"
@@ -51,7 +52,7 @@ class Future:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding an output."""
-        for each in _causal(experiment):
+        for each in causal_or_ahead(experiment):
             tensor = experiment.tensors[each.key]
             order = each.order(tuple(tensor.shape), tensor.device)
             for cut in sorted({order.numel() * share // 4 - 1 for share in (1, 2, 3)} - {-1}):
@@ -94,19 +95,15 @@ class Future:
         return resting_on(finding, [each.guessed] if each.guessed else [])
 
 
-def _causal(experiment: Experiment) -> list[Causal]:
-    """Declared or so called; else those that are asked for what comes later."""
-    return list(causal(experiment)) or list(ahead(experiment))
-
-
 class _Earlier:
     """Looks at visible places up to the cut; at sites, where they have the key's first axes."""
 
     def __init__(self, experiment: Experiment, each: Causal, early: Tensor) -> None:
         self._experiment = experiment
         self._output = each.output
-        self._lead = tuple(experiment.tensors[each.key].shape[: each.shared])
-        self._early = early.expand(self._lead)
+        self._lead = each.lead(tuple(experiment.tensors[each.key].shape))
+        self._early = early[..., : self._lead[-1]].expand(self._lead)
+        self._scored = None if each.guessed is None else looked_at(experiment, each)
 
     def __call__(self, site: str, value: Tensor) -> Tensor | None:
         shape, lead = tuple(value.shape), self._lead
@@ -120,6 +117,8 @@ class _Earlier:
             look = self._early.flatten(0, -2)
         else:
             return None
+        if site == self._output and self._scored is not None:
+            look = look & self._scored
         look = look.reshape(*look.shape, *[1] * (len(shape) - look.ndim))
         for mask in self._experiment.masks:
             seen = mask.over(shape, self._experiment.layout.axes.get(site))
