@@ -51,10 +51,12 @@ def attributes(model: nn.Module) -> Iterator[tuple[Attribute, Any]]:
 
 def contents(model: nn.Module) -> dict[Attribute, Leaves]:
     """What every attribute holds now, copied."""
-    return {
-        attribute: tuple((path, _copied(leaf)) for path, leaf in _few(value))
-        for attribute, value in attributes(model)
-    }
+    return {attribute: held(value) for attribute, value in attributes(model)}
+
+
+def held(value: Any) -> Leaves:
+    """What a value holds now, copied."""
+    return tuple((path, _copied(leaf)) for path, leaf in _few(value))
 
 
 def changed(

@@ -86,10 +86,14 @@ def _is_own_from(name: str, _: str) -> bool:
 
 
 def _place(frame: traceback.FrameSummary) -> str:
-    path = Path(frame.filename).resolve()
-    here = Path.cwd().resolve()
+    return place_in(frame.filename, frame.lineno or 0)
+
+
+def place_in(name: str, line: int) -> str:
+    """`file.py:line`, relative to the working folder where the file lies below it."""
+    path, here = Path(name).resolve(), Path.cwd().resolve()
     shown = path.relative_to(here) if here in path.parents else path
-    return f"{shown}:{frame.lineno}"
+    return f"{shown}:{line}"
 
 
 def source_here() -> str | None:

@@ -22,10 +22,18 @@ def remembered(model: nn.Module) -> Undo:
     Such as a cache that is filled, a list that is appended to, a tensor that is written in place,
     in attributes of any module; which object stands in an attribute is not looked at.
     """
+    return _together([v for attribute, v in attributes(model) if not attribute.buffer])
+
+
+def remembers(value: Any) -> Undo:
+    """The same of a single value, whatever it stands in."""
+    return _together([value])
+
+
+def _together(values: list[Any]) -> Undo:
     undone: list[Undo] = []
-    for attribute, value in attributes(model):
-        if not attribute.buffer:
-            _remember(value, DEEP, undone)
+    for value in values:
+        _remember(value, DEEP, undone)
 
     def undo() -> None:
         for each in undone:

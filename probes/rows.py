@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from probes.batch import leaves, sample_count
+from probes.bus import every_module
 from probes.compare import NOISES, gap
 from probes.experiment import Experiment, with_leaf
 from probes.finding import ExperimentError
 from probes.guess import LENGTH
+from probes.targets import varied
 from probes.vary import vary
 
 BATCHES = 32
@@ -45,6 +47,33 @@ def is_read(experiment: Experiment, key: str, where: Tensor | None = None) -> bo
         name not in ran or gap(value, ran[name])[0] > limit
         for name, value in experiment.outputs.items()
     )
+
+
+def reader(experiment: Experiment, key: str) -> str | None:
+    """The first module with weights of its own whose output moves with the key, if any."""
+    known = f"reader of {key}"
+    if known not in experiment.memo:
+        experiment.memo[known] = _reader(experiment, key)
+    found: str | None = experiment.memo[known]
+    return found
+
+
+def _reader(experiment: Experiment, key: str) -> str | None:
+    tensor, root = experiment.tensors[key], next(every_module(experiment.subject.model))[0]
+    other = varied(tensor, torch.ones_like(tensor, dtype=torch.bool))
+    if other is None:
+        return None
+    try:
+        ran = experiment.evaluate(with_leaf(experiment.batch, key, other))
+    except ExperimentError:
+        return None
+    heavy = {
+        name
+        for name, module in every_module(experiment.subject.model)
+        if name != root and any(True for _ in module.parameters(recurse=False))
+    }
+    sites = experiment.evaluated.against(ran).sites
+    return next((one.module for one in sites if one.module in heavy), None)
 
 
 def classes(experiment: Experiment) -> Iterator[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from probes.batch import leaves
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
-from probes.rows import classes, is_read, looked
+from probes.rows import classes, is_read, looked, reader
 
 Row = tuple[bytes, ...]
 
@@ -25,7 +25,8 @@ class Contradicting:
     Of such samples only those with the commonest label can be right. Compared are the keys that an
     output changes with, over the first batches. Labels that contradict now and then are noise, and
     a note; where much of what was looked at cannot be right, inputs were repeated, cut or cleared
-    while labels went on.
+    while labels went on. What the layer that reads an input reads as well, such as a negative
+    sample, is no label.
 
     Sick: `rows.append(rows[0])` while `labels.append(label)`.
     Healthy: `rows.append(row)`.
@@ -40,7 +41,7 @@ class Contradicting:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """One class a sample, and inputs of which all are tensors."""
-        if not any(True for _ in classes(experiment)):
+        if not _labels(experiment):
             return "no key is known to hold one class a sample"
         if any(not isinstance(leaf, Tensor) for leaf in leaves(experiment.batch).values()):
             return "the batch holds more than tensors"
@@ -48,7 +49,7 @@ class Contradicting:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a key of labels."""
-        labels = list(classes(experiment))
+        labels = _labels(experiment)
         keys = [
             key
             for key, tensor in experiment.tensors.items()
@@ -95,6 +96,13 @@ class Contradicting:
         declared = any(each.key == label for each in experiment.declared.labels)
         line = f"labels=(Labels({label!r}, output='output'),)"
         return resting_on(finding, [] if declared else [line])
+
+
+def _labels(experiment: Experiment) -> list[str]:
+    """The keys of one class a sample that no layer of the model reads as it reads an input."""
+    found = list(classes(experiment))
+    readers = {reader(experiment, key) for key in experiment.tensors if key not in found} - {None}
+    return [key for key in found if not readers or reader(experiment, key) not in readers]
 
 
 def _groups(experiment: Experiment, keys: list[str], label: str) -> dict[Row, Counter[float]]:

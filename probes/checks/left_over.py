@@ -17,11 +17,13 @@ from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import State
 from probes.life import Life, Outputs, differs, noise_of, other_batches
 from probes.recurrence import equal
+from probes.strayed import Rewritten, has_samples, rewritten, strayed
 from probes.stream import is_stream
 from probes.subject import Batch
 
 Act = Callable[[Life, Batch], Outputs]
 ERROR = "error: "
+DRIFT = 1e-4  # of an output: less is the rounding of weights that are normalised again
 ACTS: dict[str, Act] = {"evaluation": Life.evaluate, "training": Life.train}
 
 
@@ -29,7 +31,8 @@ ACTS: dict[str, Act] = {"evaluation": Life.evaluate, "training": Life.train}
 class _Seen:
     """A batch alone, and after another: the largest effect, and what carried it.
 
-    before: the batch that came first. culprits: attributes; emptied, the effect is gone.
+    before: the batch that came first. culprits: attributes; emptied, the effect is gone. written:
+    parameters; put back, it is gone.
     """
 
     act: Act
@@ -39,6 +42,7 @@ class _Seen:
     share: float
     limit: float
     culprits: tuple[Attribute, ...]
+    written: Rewritten | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,12 @@ class LeftOver:
     Copies of the model are given the batch alone, and another batch first; in evaluation mode,
     and in training without an optimizer step. What was carried is found by emptying one
     attribute after the other: a hidden state that is not reset, an encoding that is kept and
-    read again. Samples that read what other samples left are a warning; where they read the first
-    batch ever since, a fault; where batches continue each other row by row, or
-    `State(..., over="batch")` declares it, it is meant. What has no entry for each sample may be
-    running statistics, a queue or a counter: nothing is said of training then.
+    read again; then parameters that the pass writes itself are put back, and names that outlive
+    a call: default values, closures, globals. Samples that read what other samples left are a
+    warning; where they read the first batch ever since, a fault; where batches continue each
+    other row by row, or `State(..., over="batch")` declares it, it is meant. What has no entry
+    for each sample may be running statistics, a queue or a counter: nothing is said of training
+    then.
 
     Sick: `out, self.hidden = self.lstm(x, self.hidden)`, for sequences that do not continue.
     Healthy: `out, _ = self.lstm(x)`; or `model.reset()` before every sequence.
@@ -87,9 +93,9 @@ class LeftOver:
     def _seen(self, experiment: Experiment, how: str, act: Act) -> _Seen | None:
         batch = experiment.batch
         alone = act(Life(experiment), batch)
-        noise = noise_of(alone, act(Life(experiment), batch))
-        if noise:
-            return self._outside_of(experiment, how, act)
+        again = act(Life(experiment), batch)
+        if noise_of(alone, again):
+            return self._outside_of(experiment, how, act, differs(alone, again))
         raised: ExperimentError | None = None
         for other in other_batches(experiment):
             life = Life(experiment)
@@ -101,17 +107,15 @@ class LeftOver:
             effect = self._effect(life, batch, act, alone)
             if effect is None:
                 return None
-            culprits = blamed(
-                experiment,
-                _given(act, other),
-                _given(act, batch),
-                alone,
-            )
-            return _Seen(act, how, other, *effect, culprits)
+            told = experiment, _given(act, other), _given(act, batch), alone
+            culprits = blamed(*told)
+            return _Seen(act, how, other, *effect, culprits, None if culprits else rewritten(*told))
         assert raised is not None
         raise raised
 
-    def _outside_of(self, experiment: Experiment, how: str, act: Act) -> _Seen | None:
+    def _outside_of(
+        self, experiment: Experiment, how: str, act: Act, moved: tuple[str, float, float] | None
+    ) -> _Seen | None:
         """Where no two copies agree, what both remember may stand outside of them."""
         one, *rest = islice(other_batches(experiment), 2)
         pasts = [(one, one), (one, one), (rest[0] if rest else experiment.batch,) * 2]
@@ -122,6 +126,9 @@ class LeftOver:
                 act(life, before)
             given.append(act(life, experiment.batch))
         effect = differs(given[0], given[2], noise_of(given[0], given[1]))
+        if effect is None and moved is not None:
+            told = _given(act, one), _given(act, experiment.batch)
+            effect = moved if strayed(experiment, *told) is not None else None
         return None if effect is None else _Seen(act, how, one, *effect, ())
 
     def _effect(
@@ -150,8 +157,10 @@ class LeftOver:
             yield self._carried(experiment, seen, memo, declared)
         elif seen.culprits:
             yield from self._other(experiment, seen)
+        elif seen.written is not None:
+            yield from self._written(seen, seen.written)
         else:
-            yield self._outside(seen)
+            yield from self._outside(experiment, seen)
 
     def _carried(
         self, experiment: Experiment, seen: _Seen, kept: list[Attribute], declared: list[State]
@@ -196,16 +205,54 @@ class LeftOver:
             fix=f"Write `{first.site}` in training only (`if self.training:`), or not at all.",
         )
 
-    def _outside(self, seen: _Seen) -> Finding:
+    def _written(self, seen: _Seen, written: Rewritten) -> Iterator[Finding]:
+        """Parameters that a pass writes itself; in training it may be an average's update."""
+        if seen.how == "training" or seen.share < DRIFT:
+            return
+        first, more = written.names[0], len(written.names) - 1
+        yield replace(
+            self._unnamed(
+                seen,
+                f"`{first}`{f' and {more} more' if more else ''} is written in evaluation, beside "
+                f"the optimizer, and read by the next batch: its {_what(seen)}.",
+            ),
+            fix=f"Do not write `{first}` in `forward`, `eval` or `train`; or take off what was "
+            "added before it is added again.",
+            site=first.rpartition(".")[0] or "model",
+            source=written.source,
+        )
+
+    def _outside(self, experiment: Experiment, seen: _Seen) -> Iterator[Finding]:
+        past, act = _given(seen.act, seen.before), _given(seen.act, experiment.batch)
+        found = None if seen.name.startswith(ERROR) else strayed(experiment, past, act)
+        if found is None:
+            told = "no attribute, buffer or parameter of the model carries it"
+            yield self._unnamed(
+                seen,
+                f"the result of a batch depends on the batch before it, in {seen.how}: its "
+                f"{_what(seen)}; {told}, so the subject's own code does.",
+            )
+        elif seen.how == "evaluation" or has_samples(experiment, found):
+            yield replace(
+                self._unnamed(
+                    seen,
+                    f"{found.words} outlives the call: the batch before left its own there, in "
+                    f"{seen.how}, and the {_what(seen)}.",
+                ),
+                fix=f"Make `{found.name}` anew in every call; a default value is made once, when "
+                "the function is defined: say `None`.",
+                site=found.site,
+                source=found.source,
+            )
+
+    def _unnamed(self, seen: _Seen, message: str) -> Finding:
         return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.WARN,
-            message=f"the result of a batch depends on the batch before it, in {seen.how}: "
-            f"its {_what(seen)}; no attribute or buffer of the model "
-            "carries it, so the subject's own code does.",
+            message=message,
             fix="Look for a global, a closure or a cached function that keeps a state or a result.",
-            site="<loss>",
+            site=LOSS,
             phase="forward",
             evidence=(Evidence(f"largest change of {_called(seen)}", seen.share, seen.limit),),
         )

@@ -114,7 +114,41 @@ def test_a_state_outside_of_the_model_is_found() -> None:
     seed_everything(0)
     whole = of(Reader("fresh"))
     subject = Subject(whole.model, whole.batches, loss, adam)
-    assert places(subject) == [("STA001", "<loss>")]
+    found = said(subject)
+    assert [(f.code, f.site) for f in found] == [("STA001", "<loss>")]
+    assert "`kept`, around" in found[0].message
+
+
+class Remembers(nn.Module):
+    """Keeps what is no attribute: a default value, or its own weight, written once or for ever."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.read = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, past: list[Tensor] = []) -> Tensor:  # noqa: B006
+        if self.way != "default":
+            self.read.weight.data.div_(self.read.weight.norm() if self.way == "once" else 1.25)
+        out = self.read(x.mean(1))
+        if self.way == "default":
+            past.append(out.detach())
+            out = out + past[-2] if len(past) > 1 and len(past[-2]) == len(out) else out
+        return out  # type: ignore[no-any-return]
+
+
+def test_what_outlives_a_call_without_being_an_attribute_is_named() -> None:
+    seed_everything(0)
+    only = chosen(["STA001"])
+
+    def found(way: str) -> list[tuple[str | None, str]]:
+        model = nn.Sequential(Remembers(way), nn.Identity())
+        findings = check(of(model), only).findings
+        return [(f.site, f.message.partition(" is ")[0].partition(" outl")[0]) for f in findings]
+
+    assert found("default") == [("0", "the default value of `past` in `Remembers.forward`")]
+    assert found("for ever") == [("0.read", "`0.read.weight`")]
+    assert found("once") == []
 
 
 class Stack(nn.Module):
