@@ -31,11 +31,14 @@ LOSSES = (
     F.soft_margin_loss,
     F.kl_div,
     F.ctc_loss,
+    F.poisson_nll_loss,
 )
+EXP = (torch.exp, Tensor.exp, Tensor.exp_, torch.special.exp2, torch.exp2, Tensor.exp2)
 SAME = {  # the same numbers, all of them
     *("reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "t", "clone"),
     *("movedim", "swapaxes", "view", "contiguous", "float", "double", "to", "type_as", "mT", "T"),
 }
+ADDED = {"add", "clamp", "clamp_min"}  # such as a small constant that keeps it above zero
 PICKS = {"gather", "take_along_dim", "__getitem__"}
 
 
@@ -44,9 +47,9 @@ class Use:
     """A function that was given a softmax's or sigmoid's result, or took one itself.
 
     name: the function's. of: what its first argument comes from: `softmax`, `log_softmax`,
-    `sigmoid`, `1 - sigmoid`, `linear` or nothing. target: the same of its second. given: its first
-    argument.
-    dim: its axis, where it has one. site: the module at work; None around the model.
+    `sigmoid`, `1 - sigmoid`, `exp`, `softplus`, `linear` or nothing. target: the same of its
+    second. given: its first argument. dim: its axis, where it has one. site: the module at work;
+    None around the model.
     """
 
     name: str
@@ -126,7 +129,7 @@ class _Formed(TorchFunctionMode):
             dim=_dim(func, args, kwargs, first),
             site=self._running(),
             source=source_here(),
-            settings={k: v for k, v in kwargs.items() if not isinstance(v, Tensor)},
+            settings=_settings(func, args, kwargs),
         )
         self.uses.append(use)
 
@@ -145,6 +148,13 @@ class _Formed(TorchFunctionMode):
         return None
 
 
+def _settings(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    given = {k: v for k, v in kwargs.items() if not isinstance(v, Tensor)}
+    if func is F.poisson_nll_loss and len(args) > 2:
+        given["log_input"] = args[2]
+    return given
+
+
 def _after(
     func: Any, name: str, of: str | None, args: Sequence[Any], first: Tensor, out: Tensor
 ) -> str | None:
@@ -156,6 +166,8 @@ def _after(
         return "1 - sigmoid"
     if of == "sigmoid" and func in NEGATIVES:
         return "-sigmoid"
+    if of in ("exp", "softplus") and name in ADDED and out.shape == first.shape:
+        return of
     if of is not None and name in SAME and out.numel() == first.numel():
         return of
     if of in ("softmax", "sigmoid", "1 - sigmoid") and func in CARRY:
@@ -168,6 +180,8 @@ _MAKE: tuple[tuple[tuple[Callable[..., Any], ...], str], ...] = (
     (LOG_SOFTMAX, "log_softmax"),
     (SIGMOID, "sigmoid"),
     (LOGSIGMOID, "log_sigmoid"),
+    (EXP, "exp"),
+    ((F.softplus,), "softplus"),
     ((F.linear,), "linear"),
 )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from probes.batch import take
 from probes.compare import NOISES
 from probes.experiment import Experiment, attempted, copied, with_leaf
 from probes.finding import ExperimentError
@@ -25,12 +27,14 @@ class Terms:
 
     names: of the terms, as `Subject.parts` has them. shared: the parameters. norms: (term,).
     wanted: whether the smallest and the largest are scored, and not weighed apart on purpose.
+    summed: whether the largest is a sum over the samples beside a smallest that is a mean.
     """
 
     names: tuple[str, ...]
     shared: tuple[str, ...]
     norms: Tensor
-    wanted: bool
+    wanted: bool = False
+    summed: bool = False
 
     @property
     def small(self) -> str:
@@ -66,15 +70,19 @@ def _terms(experiment: Experiment, far: float) -> Terms:
     if not shared:
         raise ExperimentError("there is no parameter that all parts reach")
     joined = torch.stack([torch.cat([g[n].flatten() for n in shared]) for g in grads])
-    found = Terms(names, shared, joined.norm(dim=1), False)
+    found = Terms(names, shared, joined.norm(dim=1))
     if not found.times >= far:
         return found
+    weights = _weights(experiment, joined, shared)
+    rate = 1.0  # by how much the loss weighs the largest more than the smallest
+    if weights is not None:
+        large, small = (abs(float(weights[names.index(n)])) for n in (found.large, found.small))
+        rate = large / small if small else math.inf
+    if rate > far / 4:
+        return found  # weighed so on purpose
     scored = all(_is_scored(experiment, name) for name in (found.small, found.large))
-    weights = _weights(experiment, joined, shared) if scored else None
-    chosen = weights is not None and abs(float(weights[names.index(found.large)])) > far / 4 * abs(
-        float(weights[names.index(found.small)])
-    )
-    return Terms(names, shared, found.norms, scored and not chosen)
+    summed = found.times * rate >= far and _is_sum_beside_mean(experiment, found)
+    return replace(found, wanted=scored, summed=summed)
 
 
 def grown(experiment: Experiment, name: str, each: Longer) -> float | None:
@@ -119,6 +127,22 @@ def _value(experiment: Experiment, name: str, batch: Batch) -> Tensor:
             return value(model.eval(), copied(batch))
 
     return replay(step, model, Snapshot.take(model)).loss
+
+
+def _is_sum_beside_mean(experiment: Experiment, found: Terms) -> bool:
+    """Whether the largest term doubles with every sample twice, and the smallest stays."""
+    if not experiment.size:
+        return False
+    twice = take(experiment.batch, [*range(experiment.size)] * 2, experiment.layout)
+
+    def grows(name: str) -> float:
+        before = float(_value(experiment, name, experiment.batch))
+        return float(_value(experiment, name, twice)) / before if before else 0.0
+
+    try:
+        return abs(grows(found.large) - 2) < 0.02 and abs(grows(found.small) - 1) < 0.01
+    except ExperimentError:
+        return False
 
 
 def _is_scored(experiment: Experiment, name: str) -> bool:

@@ -27,12 +27,14 @@ class Walked:
 
     largest: of each parameter that the optimizer holds and that had a gradient, the largest
     magnitude of it in any step. alike: weights that moved, and whose units are all the same still.
-    moved: the parameters that changed.
+    moved: the parameters that changed. copies: modules beside each other that began with the same
+    weights, learned, and have the same still.
     """
 
     largest: Mapping[str, float]
     alike: tuple[str, ...]
     moved: frozenset[str]
+    copies: tuple[tuple[str, ...], ...]
 
 
 def walk(subject: Subject, batch: Batch) -> Walked:
@@ -41,7 +43,7 @@ def walk(subject: Subject, batch: Batch) -> Walked:
     Raises ExperimentError where a step raises.
     """
     model, largest = subject.model, dict[str, float]()
-    alike, moved = list[str](), set[str]()
+    alike, moved, copies = list[str](), set[str](), list[tuple[str, ...]]()
 
     def step() -> Tensor:
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -64,12 +66,13 @@ def walk(subject: Subject, batch: Batch) -> Walked:
             hook.remove()
         alike.extend(_alike(model, before))
         moved.update(_moved(model, before))
+        copies.extend(_copies(model, before, largest))
         return torch.zeros(())
 
     with ExitStack() as outside:
         keep_strangers(subject, outside)
         replay(step, model, Snapshot.take(model, parameters=True))
-    return Walked(largest, tuple(alike), frozenset(moved))
+    return Walked(largest, tuple(alike), frozenset(moved), tuple(copies))
 
 
 def _moved(model: nn.Module, before: Mapping[str, Tensor]) -> list[str]:
@@ -89,6 +92,55 @@ def _alike(model: nn.Module, before: Mapping[str, Tensor]) -> list[str]:
             if units.shape[1] > 1 and apart <= ALIKE * units.abs().max():
                 found.append(whole)
     return found
+
+
+def _copies(
+    model: nn.Module, before: Mapping[str, Tensor], largest: Mapping[str, float]
+) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for place, parent in model.named_modules():
+        rows: list[list[str]] = []
+        for name, child in parent.named_children():
+            whole = f"{place}.{name}" if place else name
+            if not _learns(whole, child, before, largest):
+                continue
+            row = next((r for r in rows if _is_copy(model, r[0], child, whole, before)), None)
+            rows.append([whole]) if row is None else row.append(whole)
+        inside = [name for names in found for name in names]
+        outer = not any(place == name or place.startswith(f"{name}.") for name in inside)
+        found += [tuple(row) for row in rows if len(row) > 1 and outer]
+    return found
+
+
+def _learns(
+    place: str, module: nn.Module, before: Mapping[str, Tensor], largest: Mapping[str, float]
+) -> bool:
+    """Whether a weight of it that was drawn at random has had a gradient and moved."""
+    for name, p in module.named_parameters():
+        first = before.get(f"{place}.{name}")
+        drawn = first is not None and first.ndim > 1 and bool((first != first.flatten()[0]).any())
+        if drawn and largest.get(f"{place}.{name}", 0.0) > 0 and not torch.equal(first, p):
+            return True
+    return False
+
+
+def _is_copy(
+    model: nn.Module, other: str, module: nn.Module, place: str, before: Mapping[str, Tensor]
+) -> bool:
+    """Whether both had, and have, the same parameters to the bit."""
+    theirs, own = model.get_submodule(other), dict(module.named_parameters())
+    others = dict(theirs.named_parameters())
+    return type(theirs) is type(module) and own.keys() == others.keys() and all(
+        others[name] is not p
+        and p.shape == others[name].shape
+        and _same(before.get(f"{place}.{name}"), before.get(f"{other}.{name}"))
+        and torch.equal(p, others[name])
+        for name, p in own.items()
+    )  # fmt: skip
+
+
+def _same(one: Tensor | None, two: Tensor | None) -> bool:
+    return one is not None and two is not None and torch.equal(one, two)
 
 
 def _weights(module: nn.Module) -> list[tuple[str, int]]:

@@ -22,6 +22,8 @@ class DrownedPart:
     warning where both terms move with what no output reads, such as labels, and a fault where more
     padding makes the smaller one smaller still, which is what it is divided by; a note where one
     is not scored, as a penalty or a divergence, and where the loss itself weighs the smaller less.
+    With every sample twice in the batch, a sum doubles and a mean stays: a larger term that is a
+    sum beside a smaller one that is a mean is a warning, whatever they are.
 
     Sick: the mean over 5 answers beside a mean that is divided by all 5000 outputs.
     Healthy: each term a mean over its own answers; a divergence that begins near zero.
@@ -53,11 +55,13 @@ class DrownedPart:
     def _finding(self, found: Terms, padded: tuple[Longer, float] | None) -> Finding:
         small, large = found.small, found.large
         told, evidence = "", [Evidence("times as large", found.times, self.far)]
-        verdict = Verdict.WARN if found.wanted else Verdict.NOTE
+        verdict = Verdict.WARN if found.wanted or found.summed else Verdict.NOTE
+        if found.summed:
+            told = f" `{large}` is a sum over the samples, `{small}` a mean."
         if padded is not None:
             each, times = padded
             verdict = Verdict.FAIL
-            told = (
+            told += (
                 f" `{small}` is divided by padding too: with {each.by} more positions under "
                 f"`{each.each.mask.key}` it is {times:.3g} times what it was."
             )
@@ -68,10 +72,7 @@ class DrownedPart:
             verdict=verdict,
             message=f"`{large}` drowns `{small}`: its gradient on the {len(found.shared)} "
             f"parameters that they share is {found.times:.3g} times as large.{told}",
-            fix=f"Look by what `{small}` is divided: a mean over its own answers, and not over "
-            "all outputs or places; else weigh the two."
-            if found.wanted
-            else "Nothing, if the smaller one is a penalty, or weighed so on purpose.",
+            fix=_fix(found),
             site="<loss>",
             phase="backward",
             evidence=(
@@ -80,6 +81,17 @@ class DrownedPart:
                 *evidence,
             ),
         )
+
+
+def _fix(found: Terms) -> str:
+    if found.summed:
+        return f"Divide `{found.large}` by the number of samples, as `{found.small}` is."
+    if found.wanted:
+        return (
+            f"Look by what `{found.small}` is divided: a mean over its own answers, and not over "
+            "all outputs or places; else weigh the two."
+        )
+    return "Nothing, if the smaller one is a penalty, or weighed so on purpose."
 
 
 def _padded(experiment: Experiment, found: Terms) -> tuple[Longer, float] | None:

@@ -12,6 +12,7 @@ from probes.formed import Use, normalised, places
 
 RAW = ("cross_entropy", "binary_cross_entropy_with_logits", "multilabel_soft_margin_loss")
 LOGS = ("nll_loss", "ctc_loss", "kl_div")
+RATES = {"exp": "an exp", "softplus": "a softplus"}
 NORMALISE = ("softmax", "log_softmax", "logsumexp")
 
 
@@ -22,7 +23,8 @@ class LossInput:
     Followed in a training step is what softmax and sigmoid give: to a function that applies its
     own (cross entropy, a loss with logits, another softmax), which flattens every gradient; as
     probabilities to a function of log-probabilities (NLL, CTC, KL); and whether the rows that
-    NLL and CTC are given are normalised over the classes.
+    NLL and CTC are given are normalised over the classes. What an exp or softplus gives is a rate
+    already, and not the logarithm that the Poisson loss expects unless told otherwise.
 
     Sick: `F.binary_cross_entropy_with_logits(torch.sigmoid(x), y)`; `F.nll_loss(x, y)`.
     Healthy: `F.binary_cross_entropy_with_logits(x, y)`; `F.nll_loss(x.log_softmax(-1), y)`.
@@ -82,6 +84,13 @@ def _why(use: Use) -> tuple[str, str, Verdict] | None:
         return (
             "a target of log-probabilities, but expects probabilities",
             "Say `log_target=True`, or give it the target's softmax.",
+            Verdict.FAIL,
+        )
+    if use.name == "poisson_nll_loss" and use.of in RATES and use.settings.get("log_input", True):
+        return (
+            f"what {RATES[use.of]} gives, which is a rate, but takes its exponential, as that of a "
+            "rate's logarithm",
+            "Say `log_input=False`, or give it the raw scores.",
             Verdict.FAIL,
         )
     if use.name in NORMALISE and use.of == "softmax":

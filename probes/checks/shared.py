@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from probes.bus import Kind, every_module
-from probes.experiment import Experiment
-from probes.finding import Evidence, Finding, Verdict
+from probes.bus import Bus, Kind, See, every_module
+from probes.experiment import Experiment, attempted, copied
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.replay import Snapshot, replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Shared:
             row = _row(model, names)
             if row is not None or _same_input(experiment, names):
                 yield self._twice(names, row)
+            elif _beside(names) and _is_own_target(experiment, names[0]):
+                yield self._target(names)
 
     def _untied(self, model: nn.Module, tied: tuple[tuple[str, str], ...]) -> Iterator[Finding]:
         found = dict(model.named_parameters(remove_duplicate=False))
@@ -86,6 +89,15 @@ class Shared:
         )
         fix = "Make one module each: `nn.ModuleList(make() for _ in range(n))`; or declare "
         line = f"`Layout(tied=(({names[0] + '.weight'!r}, {names[1] + '.weight'!r}),))`."
+        return self._said(Verdict.WARN, why, f"{names[1]}.weight", fix + line, len(names))
+
+    def _target(self, names: list[str]) -> Finding:
+        why = (
+            f"`{names[0]}` and `{names[1]}` are one module, which the loss calls with a gradient "
+            "and without: what it is to be compared with moves along with every step"
+        )
+        fix = f"Let `{names[1]}` be `copy.deepcopy` of `{names[0]}`, and renew it now and then; or "
+        line = f"declare `Layout(tied=(({names[0]!r}, {names[1]!r}),))`."
         return self._said(Verdict.WARN, why, f"{names[1]}.weight", fix + line, len(names))
 
     def _said(
@@ -146,6 +158,53 @@ def _same_input(experiment: Experiment, names: list[str]) -> bool:
     # prediction and loss run the model each: so many equal pairs come from that alone
     alone = len(events) // calls * (calls * (calls - 1) // 2) if calls > 1 else 0
     return same > alone
+
+
+def _beside(names: list[str]) -> bool:
+    """Whether they are attributes of one module."""
+    return len({name.rpartition(".")[0] for name in names}) == 1
+
+
+def _is_own_target(experiment: Experiment, name: str) -> bool:
+    """Whether the loss calls it with a gradient, and on something else without."""
+    subject, given = experiment.subject, _Outputs(name)
+    found: list[bool] = []
+
+    def step() -> Tensor:
+        with attempted("`Subject.loss`"):
+            loss = subject.loss(subject.model, copied(experiment.batch))
+        live = [t for t in given.seen if t.requires_grad]
+        grads = torch.autograd.grad(loss, live, allow_unused=True) if loss.requires_grad else ()
+        learn = [t for t, grad in zip(live, grads, strict=False) if grad is not None]
+        still = [t for t in given.seen if all(t is not each for each in learn)]
+        found.append(bool(learn) and any(not _is_any(t, learn) for t in still))
+        return loss.detach()
+
+    try:
+        with Bus(subject.model, [given], whole=True) as given.bus:
+            replay(step, subject.model, Snapshot.take(subject.model))
+    except ExperimentError:
+        return False
+    return bool(found) and found[0]
+
+
+def _is_any(tensor: Tensor, others: list[Tensor]) -> bool:
+    return any(tensor.shape == each.shape and torch.equal(tensor, each) for each in others)
+
+
+class _Outputs:
+    """Keeps what one module gives."""
+
+    def __init__(self, name: str) -> None:
+        self.seen: list[Tensor] = []
+        self.sees: Mapping[Kind, See] = {Kind.OUTPUT: self.see}
+        self.bus: Bus | None = None
+        self._name = name
+
+    def see(self, number: int, tensor: Tensor) -> None:
+        assert self.bus is not None
+        if self.bus.sites[number].name.partition("[")[0] == self._name:
+            self.seen.append(tensor)
 
 
 def _forward_passes(experiment: Experiment) -> int:

@@ -10,6 +10,8 @@ from torch import nn
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
+from probes.life import Life
+from probes.one_step import one_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,8 @@ class Thawed:
     """A parameter that the layout declares frozen changes in a step, or the statistics under it.
 
     A parameter without `requires_grad` that the optimizer holds and that moves is a warning, and
-    running statistics of a module that is frozen as a whole are a note: `eval()` would keep them.
+    running statistics of a module that is frozen as a whole are a note, or a warning where the
+    layout declares it frozen: `eval()` would keep them.
     What the optimizer does not hold may be moved by others, such as a teacher's average. A module
     or parameter that was given `requires_grad = False` to no effect, since torch reads no such
     attribute of it, is a warning.
@@ -55,11 +58,14 @@ class Thawed:
             yield self._said(Verdict.WARN, still, "does not require a gradient")
         statistics = [
             name
-            for name in stepped.buffers
+            for name in sorted(stepped.buffers)
             if name.startswith(declared) or _is_frozen(model, name.rpartition(".")[0])
         ]
-        if statistics:
-            yield self._said(Verdict.NOTE, sorted(statistics), "stands in a frozen module")
+        meant = [name for name in statistics if name.startswith(declared)]
+        if meant and not told and meant[0] in _moved_in_training(experiment):
+            yield self._said(Verdict.WARN, meant, "stands in what is declared frozen")
+        elif statistics:
+            yield self._said(Verdict.NOTE, statistics, "stands in a frozen module")
 
     def _vain(self, name: str, typed: str) -> Finding:
         return Finding(
@@ -86,6 +92,13 @@ class Thawed:
             phase="update",
             evidence=(Evidence("tensors that move", len(names), 0),),
         )
+
+
+def _moved_in_training(experiment: Experiment) -> frozenset[str]:
+    """The buffers that a step changes once `train()` was called, as loops do before an epoch."""
+    subject = Life(experiment).subject
+    subject.model.train()
+    return one_step(subject, experiment.batch).buffers
 
 
 def _in_vain(model: nn.Module) -> tuple[str, str] | None:

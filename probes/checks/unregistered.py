@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from probes.experiment import LOSS, Experiment, attempted, copied
 from probes.finding import Evidence, Finding, Verdict
+from probes.made_anew import Born, made_anew
 from probes.one_step import made
 from probes.replay import Snapshot, replay
 
@@ -23,7 +24,8 @@ class Unregistered:
     Modules in a plain list or dict, and tensors that are no `nn.Parameter`, are not seen by
     `model.parameters()`: no optimizer holds them, no `.to` moves them, no checkpoint saves them.
     Looked for is what the loss's graph ends in and the model's attributes lead to; what the
-    optimizer holds by itself is healthy.
+    optimizer holds by itself is healthy. A layer that is made while the batch runs has new random
+    weights in every pass, in evaluation too, and never learns.
 
     Sick: `self.layers = [nn.Linear(8, 8) for _ in range(4)]`.
     Healthy: `self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))`.
@@ -40,7 +42,10 @@ class Unregistered:
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
-        """At most one finding."""
+        """At most one finding for what is kept, and one for what is made in every pass."""
+        born = made_anew(experiment) if experiment.is_random else []
+        if born:
+            yield self._born(born[0])
         model = experiment.subject.model
         own = {id(p) for p in model.parameters()}
         groups = made(experiment.subject).optimizer.param_groups
@@ -65,6 +70,22 @@ class Unregistered:
             site=_module(model, lost[0]),
             phase="update",
             evidence=(Evidence("tensors that learn and are not registered", len(lost), 0),),
+        )
+
+    def _born(self, first: Born) -> Finding:
+        where = "the subject's own code" if first.site == LOSS else f"`{first.site}`"
+        shape = tuple(first.parameter.shape)
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"{where} makes a `{first.kind}` in every pass: its weights, {shape}, are "
+            "drawn anew each time, and no optimizer holds them.",
+            fix=f"Make the `{first.kind}` once, in `__init__`, and keep it as an attribute.",
+            site=first.site,
+            phase="forward",
+            source=first.source,
+            evidence=(Evidence("weights that are drawn in a pass", first.parameter.numel(), 0),),
         )
 
 

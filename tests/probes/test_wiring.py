@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from probes import Subject
+from probes import Layout, Subject
 from probes.checking import check, chosen
 from probes.finding import Finding, Verdict
 from probes.seeding import seed_everything
@@ -127,6 +128,10 @@ def picked(logs: Map) -> Callable[[nn.Module, Batch], Tensor]:
     return lambda model, batch: F.nll_loss(logs(model(batch["x"])), batch["labels"])
 
 
+def rated(rate: Map) -> Callable[[nn.Module, Batch], Tensor]:
+    return lambda model, batch: F.poisson_nll_loss(rate(model(batch["x"])[:, 0]), batch["labels"])
+
+
 @pytest.mark.parametrize(
     ("code", "loss", "verdict"),
     [
@@ -138,6 +143,8 @@ def picked(logs: Map) -> Callable[[nn.Module, Batch], Tensor]:
         ("WIR013", picked(lambda x: x.softmax(-1)), Verdict.FAIL),
         ("WIR013", picked(lambda x: x.log_softmax(0)), Verdict.FAIL),
         ("WIR013", picked(lambda x: x.log_softmax(-1)), None),
+        ("WIR013", rated(lambda x: F.softplus(x) + 1e-6), Verdict.FAIL),
+        ("WIR013", rated(lambda x: x.exp().log()), None),
         ("WIR014", picked(lambda x: x.log_softmax(0)), Verdict.WARN),
         ("WIR014", picked(lambda x: x.log_softmax(-1)), None),
     ],
@@ -146,3 +153,79 @@ def test_what_a_loss_is_given(
     code: str, loss: Callable[[nn.Module, Batch], Tensor], verdict: Verdict | None
 ) -> None:
     assert [one.verdict for one in found(code, F.relu, loss)] == ([verdict] if verdict else [])
+
+
+def linear(model: nn.Module, batch: Batch) -> Tensor:
+    """A loss through a layer that is made in it."""
+    return F.cross_entropy(nn.Linear(3, 3)(model(batch["x"])), batch["labels"])
+
+
+class Pair(nn.Module):
+    """Two layers beside each other: copies, one module under both names, or a frozen one."""
+
+    def __init__(self, second: Callable[[nn.Module], nn.Module]) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(8, 3), nn.BatchNorm1d(3))
+        self.second = second(self.first)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)  # type: ignore[no-any-return]
+
+
+def drawn(_: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 3), nn.BatchNorm1d(3))
+
+
+def still(_: nn.Module) -> nn.Module:
+    return drawn(_).requires_grad_(False)
+
+
+def chasing(model: nn.Module, batch: Batch) -> Tensor:
+    """A loss whose target is what the second layer says of the other samples."""
+    with torch.no_grad():
+        wanted = model.second(batch["x"].flip(0))  # type: ignore[operator]
+    return F.mse_loss(model.first(batch["x"]), wanted)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("code", "second", "loss", "site"),
+    [
+        ("WIR019", copy.deepcopy, entropy, "second"),
+        ("WIR019", drawn, entropy, None),
+        ("WIR017", lambda first: first, chasing, "second"),
+        ("WIR017", copy.deepcopy, chasing, None),
+        ("WIR016", drawn, linear, "<loss>"),
+        ("WIR005", still, entropy, "second.1"),
+    ],
+)
+def test_layers_beside_each_other(
+    code: str,
+    second: Callable[[nn.Module], nn.Module],
+    loss: Callable[[nn.Module, Batch], Tensor],
+    site: str | None,
+) -> None:
+    seed_everything(0)
+    batch = {"x": torch.randn(12, 8), "labels": torch.arange(12) % 3}
+    frozen = Layout(frozen=("second.",)) if code == "WIR005" and site else None
+    subject = Subject(Pair(second), [batch], loss, adam, layout=frozen)
+    sites = [f.site for f in check(subject, chosen([code])).findings if f.verdict.rank > 1]
+    assert sites == ([site] if site else [])
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_a_sum_over_samples_beside_a_mean_is_told(reduction: str) -> None:
+    def penalty(model: nn.Module, batch: Batch) -> Tensor:
+        every = model(batch["x"]).square()
+        return 99 * (every.sum() if reduction == "sum" else every.mean() * 36)
+
+    seed_everything(0)
+    parts = {"entropy": entropy, "penalty": penalty}
+    batch = {"x": torch.randn(12, 8), "labels": torch.arange(12) % 3}
+    subject = Subject(Net(F.relu), [batch], lambda m, b: entropy(m, b) + penalty(m, b), adam,
+        parts=parts)  # fmt: skip
+    (one,) = check(subject, chosen(["WIR015"])).findings
+    assert one.verdict is (Verdict.WARN if reduction == "sum" else Verdict.NOTE)
+
+
+def adam(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
