@@ -14,6 +14,8 @@ from probes.enters import Entered, enters
 from probes.experiment import LOSS, Experiment, attempted
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.functions import Wrong, applied, own_functions, wrong
+from probes.inert import only_adds
+from probes.lost_draw import lost_draw
 from probes.slopes import Direction, Exact, Slope, direction, dot
 from probes.uncut import Cut, Cuts
 
@@ -37,9 +39,11 @@ class Gradient:
     The parameters of each top-level module move along a random direction, and the loss with them;
     differences, trusted where two step sizes agree, are compared with what the gradient says. What
     disagrees is followed inwards, module by module. A wrong backward of the user's own is a fault;
-    what no gradient passes, or `.data` cuts, a warning. A `detach` or `no_grad` that leaves
-    other ways back, a forward that is constant between jumps (a straight-through estimator), the
-    identity with another backward (a reversal) and what is drawn from parameters are notes.
+    what no gradient passes, or `.data` cuts, a warning, and so is a `detach` or `no_grad` around a
+    whole term of the loss, whose value moves the loss and no gradient, and a normal draw of which
+    mean and scale learn nothing. A `detach` or `no_grad` that leaves other ways back, as around a
+    target, a forward that is constant between jumps (a straight-through estimator), the identity
+    with another backward (a reversal) and other draws from parameters are notes.
 
     Sick: `backward` of x ** 3 that returns `grad * 2 * x`; `x / x.data.norm()`.
     Healthy: `F.gumbel_softmax(x, hard=True)`; `x + (quantised - x).detach()`.
@@ -98,7 +102,22 @@ class Gradient:
         place = enters(exact)
         explicit = _explicit(exact, worst)
         if explicit is None and drawn_from_parameters(exact):
-            yield self._said(Verdict.NOTE, worst, place, None, "numbers are drawn from it")
+            lost = lost_draw(exact)
+            yield self._said(
+                Verdict.NOTE if lost is None else Verdict.WARN, worst, place,
+                None if lost is None else lost.source,
+                "numbers are drawn from it"
+                if lost is None
+                else "numbers are drawn from it by `torch.normal`, and what is made of them "
+                "teaches it nothing: draw `mean + scale * torch.randn_like(scale)`, or `rsample`",
+            )  # fmt: skip
+            return
+        if explicit is not None and worst.slope.back != 0 and only_adds(exact, explicit):
+            yield self._said(
+                Verdict.WARN, worst, place, explicit.source,
+                f"`{explicit.kind}` cuts a whole term of it off: what is computed there moves the "
+                "loss, and no gradient hangs on its value",
+            )  # fmt: skip
             return
         yield self._cut(worst, place, explicit)
 

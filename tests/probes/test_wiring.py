@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +118,65 @@ def test_a_backward_that_is_made_up_on_purpose_is_a_note(between: Map, words: st
     (one,) = found("WIR011", between, entropy)
     assert one.verdict is Verdict.NOTE
     assert words in one.message
+
+
+def without_its_term(model: nn.Module, batch: Batch) -> Tensor:
+    logits = model(batch["x"])
+    with torch.no_grad():  # cut off
+        whole = logits.logsumexp(1)
+    return (whole - logits.gather(1, batch["labels"][:, None])[:, 0]).mean()
+
+
+def detached_term(model: nn.Module, batch: Batch) -> Tensor:
+    logits = model(batch["x"])
+    return logits.square().mean() + 0.1 * logits.exp().sum(1).log().mean().detach()  # cut off
+
+
+def drawn(model: nn.Module, batch: Batch) -> Tensor:
+    mean = model.encoder(batch["x"])  # type: ignore[operator]
+    logits = model.head(torch.distributions.Normal(mean, 1.0).sample())  # type: ignore[operator] # cut off
+    return F.cross_entropy(logits, batch["labels"]) + 0.1 * mean.square().mean()
+
+
+@pytest.mark.parametrize("loss", [without_its_term, detached_term, drawn])
+def test_a_term_without_a_gradient_is_a_warning_at_its_line(
+    loss: Callable[[nn.Module, Batch], Tensor],
+) -> None:
+    (one,) = found("WIR011", torch.tanh, loss)
+    lines, first = inspect.getsourcelines(loss)
+    at = first + next(i for i, line in enumerate(lines) if "# cut off" in line)
+    assert one.verdict is Verdict.WARN
+    assert (one.source or "").endswith(f"test_wiring.py:{at}")
+
+
+def shown_instead(model: nn.Module, batch: Batch) -> Tensor:
+    apart = (model(batch["x"]) - 1).abs()
+    learned = apart.square().mean()
+    return learned + (apart.mean() - learned).detach()
+
+
+def own_target(model: nn.Module, batch: Batch) -> Tensor:
+    return (model(batch["x"]) - model(0.9 * batch["x"]).detach()).abs().mean()
+
+
+def policy(model: nn.Module, batch: Batch) -> Tensor:
+    acts = torch.distributions.Normal(model(batch["x"]), 1.0)
+    act = acts.sample()
+    return (acts.log_prob(act).sum(1) * act.square().sum(1)).mean()
+
+
+def critic(model: nn.Module, batch: Batch) -> Tensor:
+    acts = torch.distributions.Normal(model.encoder(batch["x"]), 1.0)  # type: ignore[operator]
+    value, wanted = model.head(acts.sample()), model.head(acts.rsample())  # type: ignore[operator]
+    return F.cross_entropy(value, batch["labels"]) - wanted.mean()
+
+
+@pytest.mark.parametrize("loss", [shown_instead, own_target, policy, critic])
+def test_what_is_cut_off_on_purpose_is_a_note(
+    loss: Callable[[nn.Module, Batch], Tensor],
+) -> None:
+    (one,) = found("WIR011", torch.tanh, loss)
+    assert one.verdict is Verdict.NOTE
 
 
 @pytest.mark.parametrize("between", [F.relu, F.dropout, lambda x: x.amax(1, True) * x.abs()])
