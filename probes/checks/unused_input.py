@@ -16,8 +16,11 @@ from probes.experiment import Experiment, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Mask
 from probes.read_apart import seen_apart
+from probes.read_places import unread_places
 from probes.subject import Batch
 from probes.vary import vary
+
+FEW = 4  # places that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,10 @@ class UnusedInput:
     nothing but zeros, such as a head that starts from zero; that declared labels, or what an
     output is declared to read, have none is a warning, and so is a key that a module of weights
     does read, whose output nobody uses. Any other unread key is a note, a mask as well, since
-    batches carry what no model reads; whether a mask is missed, MSK001 says. A key that holds one
-    value only cannot be changed and is left out.
+    batches carry what no model reads; whether a mask is missed, MSK001 says. Of ids that an
+    embedding reads, places that nobody reads in any sample are told as well: a note, and a warning
+    where an output is declared to read the key by `all` or `same`. A key that
+    holds one value only is left out.
 
     Sick: `model(batch["x"] * 0)`.
     Healthy: `model(batch["x"])`.
@@ -61,9 +66,21 @@ class UnusedInput:
             resting = reached is not None and _starts_from_zero(experiment)
             yield self._nothing(lost, reached, resting)
             return
-        for key in unread:
-            dropped = _dropped(experiment, key)
-            yield self._unread(experiment, key) if dropped is None else self._lost(key, dropped)
+        dropped = {key: _dropped(experiment, key) for key in unread}
+        yield from (self._lost(key, module) for key, module in dropped.items() if module)
+        declared = experiment.declared
+        meant = {each.key for each in declared.labels} | {each.of for each in declared.reads}
+        idle = [key for key, module in dropped.items() if module is None]
+        for keys, verdict in (
+            ([key for key in idle if key in meant], Verdict.WARN),
+            ([key for key in idle if key not in meant], Verdict.NOTE),
+        ):
+            if keys:
+                yield self._unread(experiment, keys, verdict)
+        whole = {each.of for each in declared.reads if each.rule in ("all", "same")}
+        for key in [key for key in batches if key not in labels and key not in unread]:
+            if places := unread_places(experiment, key):
+                yield self._passed_over(experiment, key, places, key in whole)
 
     def _nothing(self, keys: list[str], reached: str | None, resting: bool) -> Finding:
         until = "" if reached is None else f"; it can be seen up to `{reached}`"
@@ -95,23 +112,41 @@ class UnusedInput:
             evidence=(Evidence(f"largest effect of changing `{key}`", 0.0),),
         )
 
-    def _unread(self, experiment: Experiment, key: str) -> Finding:
-        declared = experiment.declared
-        meant = {each.key for each in declared.labels} | {each.of for each in declared.reads}
-        padded = _padded(experiment, key)
-        told = f", a mask that hides {padded} positions" if padded else ""
+    def _unread(self, experiment: Experiment, keys: list[str], verdict: Verdict) -> Finding:
+        told = [f"`{key}`{_hiding(experiment, key)}" for key in keys]
+        named, it = (told[0], "it") if len(told) == 1 else (_joined(told), "them")
         return Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.WARN if key in meant else Verdict.NOTE,
-            message=f"nobody reads `{key}`{told}: with other values in it, loss and outputs are "
-            "the same.",
-            fix=f"Hand `{key}` to what should read it."
-            if key in meant
-            else "Nothing, if the model is not meant to read it.",
+            verdict=verdict,
+            message=f"nobody reads {named}: with other values in {it}, loss and outputs are the "
+            "same.",
+            fix=f"Hand {_joined([f'`{key}`' for key in keys])} to what should read {it}."
+            if verdict is Verdict.WARN
+            else f"Nothing, if the model is not meant to read {it}.",
             site="<data>",
             phase="forward",
-            evidence=(Evidence(f"largest effect of changing `{key}`", 0.0),),
+            evidence=tuple(Evidence(f"largest effect of changing `{key}`", 0.0) for key in keys),
+        )
+
+    def _passed_over(
+        self, experiment: Experiment, key: str, places: list[int], meant: bool
+    ) -> Finding:
+        long = experiment.tensors[key].shape[-1]
+        few = ", ".join(map(str, places[:FEW])) + (", ..." if len(places) > FEW else "")
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN if meant else Verdict.NOTE,
+            message=f"nobody reads {len(places)} of {long} places of `{key}` in any sample: with "
+            f"other values at {few}, loss and outputs are the same.",
+            fix=f"Look for `{key}` being cut, or a loop that ends early."
+            if meant
+            else "Nothing, if the model is not meant to read those places.",
+            site="<data>",
+            phase="forward",
+            where={"token": places[0]},
+            evidence=(Evidence(f"places of `{key}` that are read by nobody", len(places), 0),),
         )
 
 
@@ -235,7 +270,12 @@ def _starts_from_zero(experiment: Experiment) -> bool:
     return any(p.numel() and not bool(p.any()) for name, p in named if "bias" not in name)
 
 
-def _padded(experiment: Experiment, key: str) -> int:
-    """How many positions it hides, where it is a mask."""
+def _hiding(experiment: Experiment, key: str) -> str:
+    """What it hides, where it is a mask."""
     counts = [int((~each.keep).sum()) for each in experiment.masks if each.mask.key == key]
-    return max(counts, default=0)
+    padded = max(counts, default=0)
+    return f" (a mask that hides {padded} positions)" if padded else ""
+
+
+def _joined(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

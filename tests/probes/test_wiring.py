@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from probes import Layout, Subject
+from probes import Layout, Reads, Subject
 from probes.checking import check, chosen
 from probes.finding import Finding, Verdict
 from probes.seeding import seed_everything
@@ -147,6 +147,39 @@ def test_a_term_without_a_gradient_is_a_warning_at_its_line(
     at = first + next(i for i, line in enumerate(lines) if "# cut off" in line)
     assert one.verdict is Verdict.WARN
     assert (one.source or "").endswith(f"test_wiring.py:{at}")
+
+
+class Summed(nn.Module):
+    """Embeddings of the first places, summed."""
+
+    def __init__(self, places: int) -> None:
+        super().__init__()
+        self.ids, self.kinds, self.places = nn.Embedding(30, 8), nn.Embedding(2, 8), places
+
+    def forward(self, ids: Tensor, kinds: Tensor) -> Tensor:
+        read = self.ids(ids) + self.kinds(kinds)
+        logits: Tensor = read[:, : self.places].sum(1)
+        return logits
+
+
+@pytest.mark.parametrize(("places", "verdicts"), [(9, ["note"]), (6, ["warn", "note", "note"])])
+def test_places_that_nobody_reads_are_told_key_by_key(places: int, verdicts: list[str]) -> None:
+    seed_everything(0)
+    ids = torch.randint(30, (6, 9), generator=torch.Generator().manual_seed(0))
+    batch = {"ids": ids, "kinds": ids % 2, "labels": ids[:, 0] % 3, "row": ids + 1, "url": ids * 2}
+    subject = Subject(
+        Summed(places),
+        [batch],
+        lambda model, b: F.cross_entropy(model(b["ids"], b["kinds"]), b["labels"]),
+        lambda model: torch.optim.Adam(model.parameters()),
+        layout=Layout(reads=(Reads("output", of="ids", rule="all"),)),
+    )
+    told = check(subject, chosen(["WIR007"])).findings
+    assert [one.verdict.value for one in told] == verdicts
+    unread = next(one for one in told if "`row` and `url`" in one.message)
+    assert unread.verdict is Verdict.NOTE
+    if places < 9:
+        assert "nobody reads 3 of 9 places of `ids`" in told[0].message
 
 
 def shown_instead(model: nn.Module, batch: Batch) -> Tensor:
