@@ -68,6 +68,7 @@ def check(
         if say is not None:
             say(done, len(every), each.rule)
         judgement += judge_one(each, experiment)
+        experiment.keep_effects(f"{each.rule}-effects")
         if recorder is not None:
             _write(recorder, judgement, experiment)
     if say is not None:

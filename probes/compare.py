@@ -45,18 +45,25 @@ class Difference:
     limit: float
     where: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is more than noise and rounding."""
+        return self.largest > self.limit
+
 
 @dataclass(frozen=True)
 class Comparison:
     """Where the changed run parts from the unchanged one.
 
     outputs: the outputs that differ. noise: the largest difference of two unchanged runs, over
-    all outputs; 0 where they repeat. look: gives the sites and where the runs part.
+    all outputs; 0 where they repeat. look: gives the sites and where the runs part. measured: every
+    output that was looked at, be it noise.
     """
 
     outputs: tuple[Difference, ...]
     noise: float
     look: Callable[[], tuple[tuple[Difference, ...], str | None]] = field(repr=False)
+    measured: tuple[Difference, ...] = ()
 
     @cached_property
     def _looked(self) -> tuple[tuple[Difference, ...], str | None]:
@@ -144,8 +151,9 @@ class Baseline:
         """
         rounding = max(self.ran.rounding, other.rounding)
         judge = _Judge(rounding, look or everywhere, axes or unnamed)
-        outputs = tuple(self._outputs(other, judge))
-        return Comparison(outputs, self.noise, lambda: self._sites(other, judge))
+        measured = tuple(self._outputs(other, judge))
+        outputs = tuple(each for each in measured if each.counts)
+        return Comparison(outputs, self.noise, lambda: self._sites(other, judge), measured)
 
     def _sites(self, other: Ran, judge: _Judge) -> tuple[tuple[Difference, ...], str | None]:
         """The sites that differ, and the one from which the runs cannot be paired."""
@@ -170,7 +178,7 @@ class Baseline:
             after = other.outputs.get(name)
             if after is not None and after.shape == value.shape:
                 event = Event(name, name, Kind.OUTPUT, 0, value)
-                found = judge.difference(event, self._again.outputs.get(name), after)
+                found = judge.measured(event, self._again.outputs.get(name), after)
                 if found is not None:
                     yield found
 
@@ -193,19 +201,22 @@ class _Judge:
 
     def difference(self, event: Event, again: Tensor | None, after: Tensor) -> Difference | None:
         """How much the value differs from the event's; None where it is noise or not looked at."""
-        before = event.value
-        if before is None or torch.equal(before, after):
+        if event.value is None or torch.equal(event.value, after):
             return None
-        look = self.look(event.site, before)
-        if look is None:
+        found = self.measured(event, again, after)
+        return found if found is not None and found.counts else None
+
+    def measured(self, event: Event, again: Tensor | None, after: Tensor) -> Difference | None:
+        """The same, be it noise; None where it is not looked at."""
+        before = event.value
+        look = None if before is None else self.look(event.site, before)
+        if before is None or look is None:
             return None
         look = look.expand(before.shape)
         largest, place = gap(before, after, look)
         noise = 0.0 if again is None else gap(before, again, look)[0]
         size = scale(before, look)
         limit = max(NOISES * noise, self.rounding * size if before.is_floating_point() else 0.0)
-        if not largest > limit:
-            return None
         names = self.axes(event.site, tuple(before.shape))
         return Difference(
             event.site,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from probes.batch import leaves, map_leaves, sample_axes, sample_count, take
-from probes.compare import Baseline
+from probes.compare import Baseline, Comparison, Difference, Look
 from probes.execution import Ran, named
 from probes.finding import ExperimentError, Finding, Verdict
 from probes.first_step import first_batch
@@ -31,6 +31,7 @@ from probes.targets import targets
 from probes.walk import Walked, walk
 
 LOSS = "<loss>"
+EFFECT = ("largest", "noise", "limit")
 SIZES = (7, 5, 8, 6, 4, 3)  # samples that are experimented with: first what few axes are long
 LOOKED = 4  # batches, among which one with padding is chosen
 
@@ -41,7 +42,8 @@ class Experiment:
 
     layout: declared and guessed. declared: as the user wrote it. arrays: what the checks measured
     and the run folder is to keep, by name, each name a check's slug and what it is. memo: what
-    several checks want to know, by name. repeats: two runs are known to be the same to the bit.
+    several checks want to know, by name. effects: what every change came to that was compared, by
+    what was changed. repeats: two runs are known to be the same to the bit.
     Nothing of the subject is changed by an experiment; what its code counts up outside of the
     model is not known.
     """
@@ -52,6 +54,7 @@ class Experiment:
     declared: Layout
     arrays: dict[str, NamedArray] = field(default_factory=dict, compare=False)
     memo: dict[str, Any] = field(default_factory=dict, compare=False)
+    effects: dict[str, tuple[Difference, ...]] = field(default_factory=dict, compare=False)
     repeats: bool = False
 
     @classmethod
@@ -68,7 +71,7 @@ class Experiment:
     def of_batch(self, batch: Batch) -> Experiment:
         """The same subject and layout with another batch, of which nothing is known yet."""
         repeats = self.repeats or self.evaluated.noise == 0
-        return replace(self, batch=batch, arrays={}, memo={}, repeats=repeats)
+        return replace(self, batch=batch, arrays={}, memo={}, effects={}, repeats=repeats)
 
     @classmethod
     def _with(cls, subject: Subject, batch: Batch) -> Experiment:
@@ -139,6 +142,33 @@ class Experiment:
     def evaluate(self, batch: Batch, under: Sequence[AbstractContextManager[Any]] = ()) -> Ran:
         """The same of another batch, from the same state. Raises ExperimentError if it raises."""
         return self.evaluated.run(batch, under=under)
+
+    def parted(self, what: str, ran: Ran, look: Look | None = None) -> Comparison:
+        """Where the run parts from the unchanged one; its effect on every output is kept.
+
+        what: was changed, as `ids after 3`.
+        """
+        found = self.evaluated.against(ran, look, self.axes)
+        self.effects[what] = found.measured
+        return found
+
+    def keep_effects(self, name: str) -> None:
+        """All effects since the last time lie in an array of this name: (change, output, number).
+
+        The largest difference, what two unchanged runs differ by there, and the limit up to which
+        it is noise or rounding; NaN where an output was not looked at.
+        """
+        outputs = list(dict.fromkeys(one.site for each in self.effects.values() for one in each))
+        if not outputs:
+            self.effects.clear()
+            return
+        values = torch.full((len(self.effects), len(outputs), len(EFFECT)), torch.nan)
+        for row, each in zip(values, self.effects.values(), strict=True):
+            for one in each:
+                row[outputs.index(one.site)] = torch.tensor([one.largest, one.noise, one.limit])
+        labels = {"change": list(self.effects), "output": outputs, "number": EFFECT}
+        self.keep(name, values, tuple(labels), labels)
+        self.effects.clear()
 
     def once(self, batch: Batch) -> Mapping[str, Tensor]:
         """What the model gives in evaluation mode as it is now; nothing is put back."""

@@ -28,7 +28,8 @@ def leaks(experiment: Experiment) -> list[tuple[Hidden, Comparison]]:
                 if batch is not None:
                     ran = experiment.evaluate(batch)
                     look = Visible(experiment, each)
-                    found.append((each, experiment.evaluated.against(ran, look, experiment.axes)))
+                    what = f"{each.key} under {each.mask.key}"
+                    found.append((each, experiment.parted(what, ran, look)))
         experiment.memo["leaks"] = [each for each in found if each[1].outputs]
     leaking: list[tuple[Hidden, Comparison]] = experiment.memo["leaks"]
     return leaking
@@ -64,7 +65,8 @@ def _is_tight(experiment: Experiment) -> bool:
         return True
     ran = experiment.evaluate(batch)
     return not any(
-        experiment.evaluated.against(ran, Visible(experiment, each)).outputs for each in masks
+        experiment.parted(f"{each.key} under all masks, seen by {each.mask.key}", ran, look).outputs
+        for each, look in ((each, Visible(experiment, each)) for each in masks)
     )
 
 

@@ -70,7 +70,7 @@ class BatchDependence:
                 continue  # the longest sample is gone, and the shapes with it
             done += 1
             look = _Row(experiment, i)
-            found = experiment.evaluated.against(ran, look, experiment.axes)
+            found = experiment.parted(f"neighbours of sample {i}", ran, look)
             differ = [each for each in found.outputs if each.site in experiment.sample_axis]
             if differ:
                 yield self._dependent(experiment, i, found)

@@ -161,7 +161,8 @@ def _meant(experiment: Experiment) -> set[str]:
 
 def _moves(experiment: Experiment, site: str | None) -> Comparison:
     look = seen(experiment)
-    return experiment.evaluated.against(refilled(experiment, site), look, experiment.axes)
+    what = f"rows that see nothing of {'every module' if site is None else site}"
+    return experiment.parted(what, refilled(experiment, site), look)
 
 
 def _attention(changed: Experiment) -> Place | None:

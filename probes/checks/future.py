@@ -69,7 +69,7 @@ class Future:
             return SAME
         batch = with_leaf(experiment.batch, each.key, changed)
         look = _Earlier(experiment, each, order <= cut + each.ahead)
-        found = experiment.evaluated.against(experiment.evaluate(batch), look, experiment.axes)
+        found = experiment.parted(f"{each.key} after {cut}", experiment.evaluate(batch), look)
         if found.outputs and takes_only_its_share(experiment, batch, look):
             return SAME  # MSK007 says which attention throws its mask away
         return found

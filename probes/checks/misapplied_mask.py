@@ -120,7 +120,7 @@ class MisappliedMask:
                 continue
             shown = torch.full_like(values, int(mask.means != "hide"))
             ran = experiment.evaluate(with_leaf(experiment.batch, mask.key, shown))
-            found = experiment.evaluated.against(ran)
+            found = experiment.parted(f"{mask.key} shown everywhere", ran)
             found = found.only(lambda site: site.kind is Kind.OUTPUT)
             if mask.means != "length" and found.outputs:
                 guessed = [] if mask.key in declared else [f"masks=({mask!r},)"]

@@ -130,7 +130,7 @@ def _compared(experiment: Experiment, each: Longer) -> Comparison:
     before = experiment.evaluated.ran
     ran = each.aligned(_longer(experiment, each), before)
     look = Visible(experiment, each.each)
-    return experiment.evaluated.against(ran, look, experiment.axes)
+    return experiment.parted(f"{each.by} more under {', '.join(each.keys)}", ran, look)
 
 
 def _longer(experiment: Experiment, each: Longer) -> Ran:

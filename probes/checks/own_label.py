@@ -61,7 +61,9 @@ class OwnLabel:
         if changed is None:
             return SAME
         ran = experiment.evaluate(with_leaf(experiment.batch, each.labels.key, changed))
-        found = experiment.evaluated.against(ran, _earlier(experiment, each, cut), experiment.axes)
+        found = experiment.parted(
+            f"{each.labels.key} from {cut} on", ran, _earlier(experiment, each, cut)
+        )
         root = next(every_module(experiment.subject.model))[0]  # may well be given its labels
         return found.only(lambda site: site.module != root or site.kind is not Kind.INPUT)
 

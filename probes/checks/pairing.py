@@ -145,7 +145,7 @@ def _place(experiment: Experiment, meeting: Meeting, row: int) -> Place:
         look[row] = False
         return look.view([-1 if i == axis else 1 for i in range(value.ndim)])
 
-    found: Comparison = experiment.evaluated.against(ran, others, experiment.axes)
+    found: Comparison = experiment.parted("labels of one sample", ran, others)
     if not any(one.site in experiment.outputs for one in found.outputs):
         return Place(CODE, "in the loss")
     model = experiment.subject.model

@@ -13,13 +13,16 @@ from reports.reading import attention, attributions
 from reports.reading.stretches import UNREADABLE, Stretch
 
 OTHERS = (attention.PREFIX, *attributions.PREFIX)  # which have figures of their own
+TABLE = "-effects"  # of every change that a check tried, to be read as a table
 DECLARED, READ = "index-alignment-declared", "index-alignment-read"
 
 
 def read_kept(found: Sequence[Stretch], missing: list[str]) -> Iterator[Measured | Alignment]:
     """Every array of numbers or truths that has no figure of its own."""
     for part, run in found:
-        names = [name for name in run.arrays if not name.startswith(OTHERS)]
+        names = [
+            name for name in run.arrays if not name.startswith(OTHERS) and not name.endswith(TABLE)
+        ]
         for name in names:
             other = name.replace(DECLARED, READ)
             paired = name.startswith(DECLARED) and other in names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from probes import Layout, Reads, Subject
-from probes.checking import chosen
+from probes.checking import check, chosen
 from probes.checks import RULES
 from probes.experiment import Experiment
 from probes.finding import Verdict, judge
 from probes.guess import complete
 from probes.longer import longer
+from probes.record import Recorder
+from probes.run import Run
 from probes.seeding import seed_everything
 
 Batch = dict[str, Tensor]
@@ -97,6 +100,24 @@ def said(apply_mask: Apply, pool: Apply, batch: Batch | None = None) -> dict[str
 )
 def test_a_misapplied_mask_is_placed_in_its_attention(apply_mask: Apply) -> None:
     assert said(apply_mask, mean)["MSK006"] == "attention"
+
+
+def test_what_every_change_came_to_is_an_array_beside_its_noise(tmp_path: Path) -> None:
+    seed_everything(0)
+    subject = Subject(
+        Reader(obeyed, lambda h, m: h.mean(1)),
+        [tokens()],
+        lambda model, b: F.cross_entropy(model(b["ids"], b["mask"]), b["labels"]),
+        lambda model: torch.optim.Adam(model.parameters()),
+    )
+    recorder = Recorder(tmp_path)
+    recorder.close(check(subject, chosen(["MSK001", "MSK002"], known=RULES), recorder=recorder))
+    leak, beside = (Run(tmp_path).array(f"{n}-effects") for n in ("pad-leak", "batch-dependence"))
+    assert leak.axes == beside.axes == ("change", "output", "number")
+    assert leak.labels["number"] == ["largest", "noise", "limit"]
+    assert leak.labels["change"][-1] == "ids under mask"
+    assert (leak.values[-1, :, 0] > leak.values[-1, :, 2]).all()
+    assert not (beside.values[..., 0] > beside.values[..., 2]).any()
 
 
 @pytest.mark.parametrize(
