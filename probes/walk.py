@@ -118,9 +118,9 @@ def _learns(
     """Whether a weight of it that was drawn at random has had a gradient and moved."""
     for name, p in module.named_parameters():
         first = before.get(f"{place}.{name}")
-        if first is None or first.ndim < 2 or not bool((first != first.flatten()[0]).any()):
+        if first is None or first.ndim < 2 or not largest.get(f"{place}.{name}", 0.0) > 0:
             continue
-        if largest.get(f"{place}.{name}", 0.0) > 0 and not torch.equal(first, p):
+        if bool((first != first.flatten()[0]).any()) and not torch.equal(first, p):
             return True
     return False
 

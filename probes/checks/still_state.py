@@ -33,9 +33,11 @@ class StillState:
     The calls of cells, and of layers that are given one step at a time, are compared in one
     forward pass: each starts from the same state as the call before, and none from what the call
     before gave. Of an LSTM, h or c alone may stand still. A layer that is given every step as a
-    sequence of its own is found by its rows. Where the layout declares the state to be carried
-    over time or turns it is a fault, else a warning. A module that is called once, or whose calls
-    are sequences of their own, is not recurrent over them.
+    sequence of its own is found by its rows, and one whose calls read one sequence piece by piece,
+    or turns that the layout says it carries its state over, by the state that it is given. Where
+    the layout declares the state to be carried over time or turns it is a fault, else a warning. A
+    module that is called once, or whose calls are sequences of their own, is not recurrent over
+    them.
 
     Sick: `for x in inputs: h = cell(x, start)`.
     Healthy: `for x in inputs: h = cell(x, h)`.
@@ -67,6 +69,8 @@ class StillState:
         still = self._still(each)
         if still is not None:
             yield self._standing(each, still, state)
+        elif (calls := _dropped(each, state)) is not None:
+            yield self._new_is_dropped(each, calls, state)
         elif (rows := _as_rows(experiment, each)) is not None:
             yield self._split(each, rows, state)
 
@@ -121,6 +125,25 @@ class StillState:
         )
         return _guessed(finding, each.site, state)
 
+    def _new_is_dropped(
+        self, each: Recurrent, calls: Sequence[Call], state: State | None
+    ) -> Finding:
+        pieces = "of one sequence in turn" if state is None else f"one {state.over} after the other"
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL if state is not None else Verdict.WARN,
+            message=f"the state of `{each.site}` is dropped: its {len(calls)} calls in a forward "
+            f"pass read pieces {pieces}, and each starts from the state that the first started "
+            "from.",
+            fix=f"Give `{each.site}` the state that its last call returned.",
+            site=each.site,
+            phase="forward",
+            source=calls[1].source or calls[0].source,
+            evidence=(Evidence("calls that start as the first", len(calls) - 1, 0),),
+        )
+        return _guessed(finding, each.site, state)
+
     def _carried(self, each: Recurrent, state: State) -> Iterator[Finding]:
         """A state that is declared not to be carried, and is."""
         for calls in each.groups():
@@ -142,6 +165,42 @@ class StillState:
                         evidence=(Evidence("calls with a carried state", 1, 0),),
                     )
                     return
+
+
+def _dropped(each: Recurrent, state: State | None) -> Sequence[Call] | None:
+    """The calls that all start from one state, though they read pieces of one sequence."""
+    if not isinstance(each.module, nn.RNNBase) or each.is_step:
+        return None
+    for calls in each.groups():
+        same = all(
+            len(call.before) == len(calls[0].before)
+            and all(
+                equal(a.value, b.value) for a, b in zip(call.before, calls[0].before, strict=True)
+            )
+            for call in calls
+        )
+        if len(calls) < 2 or not same or equal(calls[0].x, calls[1].x):
+            continue
+        if state is not None and state.over == "turn":
+            return calls
+        if len(calls[0].before) and _are_pieces(each, calls):
+            return calls
+    return None
+
+
+def _are_pieces(each: Recurrent, calls: Sequence[Call]) -> bool:
+    """Whether they read one tensor, (sample, time, feature), from one end to the other."""
+    first = calls[0].given[0].live
+    axis, whole = 1 if getattr(each.module, "batch_first", False) else 0, first._base
+    if whole is None or whole.ndim != 3 or first.ndim != 3:
+        return False
+    at = first.storage_offset()
+    for call in calls:
+        piece = call.given[0].live
+        if piece._base is not whole or piece.storage_offset() != at:
+            return False
+        at += piece.shape[axis] * whole.stride(axis)
+    return sum(call.x.shape[axis] for call in calls) == whole.shape[axis]
 
 
 def declared(experiment: Experiment, site: str) -> State | None:

@@ -9,14 +9,18 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from probes.alive import alive, site_of
 from probes.batch import leaves
 from probes.bus import Kind, every_module
 from probes.compare import NOISES, Difference, gap
 from probes.experiment import Experiment, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.indexing import Pick
 from probes.layout import Mask
+from probes.passed_over import forgotten, read_twice, starts_from_zero
 from probes.read_apart import seen_apart
 from probes.read_places import unread_places
+from probes.recurrence import Recurrent
 from probes.subject import Batch
 from probes.vary import vary
 
@@ -31,11 +35,12 @@ class UnusedInput:
     at all has an effect is a fault, or a note where it is seen inside of a model with weights of
     nothing but zeros, such as a head that starts from zero; that declared labels, or what an
     output is declared to read, have none is a warning, and so is a key that a module of weights
-    does read, whose output nobody uses. Any other unread key is a note, a mask as well, since
-    batches carry what no model reads; whether a mask is missed, MSK001 says. Of ids that an
-    embedding reads, places that nobody reads in any sample are told as well: a note, and a warning
-    where an output is declared to read the key by `all` or `same`. A key that
-    holds one value only is left out.
+    does read, whose output nobody uses, or that one call of a recurrent module reads, which
+    its next call begins without; or an index whose twin, of the same kind of name, is looked up
+    twice in one place. Any other unread key is a note, a mask as well, since batches carry what
+    no model reads; whether a mask is missed, MSK001 says. Of ids that an embedding reads, places
+    that nobody reads in any sample are told as well: a note, and a warning where an output is
+    declared to read the key by `all` or `same`. A key that holds one value only is left out.
 
     Sick: `model(batch["x"] * 0)`.
     Healthy: `model(batch["x"])`.
@@ -63,14 +68,14 @@ class UnusedInput:
         alone = lost and not any(effect.outputs for effect in effects.values())
         if alone and (_is_handed(experiment, lost) or not effects.keys() - labels - set(lost)):
             reached = _reaches(experiment, lost)
-            resting = reached is not None and _starts_from_zero(experiment)
+            resting = reached is not None and starts_from_zero(experiment)
             yield self._nothing(lost, reached, resting)
             return
-        dropped = {key: _dropped(experiment, key) for key in unread}
-        yield from (self._lost(key, module) for key, module in dropped.items() if module)
+        told = {key: self._of(experiment, key) for key in unread}
+        yield from (finding for finding in told.values() if finding is not None)
         declared = experiment.declared
         meant = {each.key for each in declared.labels} | {each.of for each in declared.reads}
-        idle = [key for key, module in dropped.items() if module is None]
+        idle = [key for key, finding in told.items() if finding is None]
         for keys, verdict in (
             ([key for key in idle if key in meant], Verdict.WARN),
             ([key for key in idle if key not in meant], Verdict.NOTE),
@@ -81,6 +86,16 @@ class UnusedInput:
         for key in [key for key in batches if key not in labels and key not in unread]:
             if places := unread_places(experiment, key):
                 yield self._passed_over(experiment, key, places, key in whole)
+
+    def _of(self, experiment: Experiment, key: str) -> Finding | None:
+        """Where the key is lost on its way; None where nobody touches it."""
+        if (dropped := _dropped(experiment, key)) is not None:
+            return self._lost(key, dropped)
+        if (calls := forgotten(experiment, key, _sites(experiment, [key]))) is not None:
+            return self._forgotten(key, calls)
+        if (twin := read_twice(experiment, key)) is not None:
+            return self._twin(experiment, key, *twin)
+        return None
 
     def _nothing(self, keys: list[str], reached: str | None, resting: bool) -> Finding:
         until = "" if reached is None else f"; it can be seen up to `{reached}`"
@@ -109,6 +124,35 @@ class UnusedInput:
             fix=f"Hand the output of `{module}` on, or leave `{module}` and `{key}` out.",
             site=module,
             phase="forward",
+            evidence=(Evidence(f"largest effect of changing `{key}`", 0.0),),
+        )
+
+    def _forgotten(self, key: str, read: Recurrent) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{read.site}` reads `{key}`, and its state is lost: the next call begins "
+            f"without it, so that with other values in `{key}` loss and outputs are the same.",
+            fix=f"Start the next call of `{read.site}` from the state that this one returned.",
+            site=read.site,
+            phase="forward",
+            source=read.calls[1].source,
+            evidence=(Evidence(f"largest effect of changing `{key}`", 0.0),),
+        )
+
+    def _twin(self, experiment: Experiment, key: str, twin: str, pick: Pick) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"nobody reads `{key}`, and `{twin}` is looked up twice in the same tensor: "
+            f"with other values in `{key}`, loss and outputs are the same.",
+            fix=f"Look up `{key}` at one of the two.",
+            site=site_of(experiment, alive(experiment), pick.order),
+            op=pick.op,
+            phase="forward",
+            source=pick.line,
             evidence=(Evidence(f"largest effect of changing `{key}`", 0.0),),
         )
 
@@ -262,12 +306,6 @@ def _reaches(experiment: Experiment, keys: list[str]) -> str | None:
     root = next(every_module(experiment.subject.model))[0]
     inside = [one.site for one in _sites(experiment, keys) if one.module != root]
     return inside[-1] if inside else None
-
-
-def _starts_from_zero(experiment: Experiment) -> bool:
-    """Whether any weights, biases apart, are nothing but zeros."""
-    named = experiment.subject.model.named_parameters()
-    return any(p.numel() and not bool(p.any()) for name, p in named if "bias" not in name)
 
 
 def _hiding(experiment: Experiment, key: str) -> str:

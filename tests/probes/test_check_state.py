@@ -224,3 +224,76 @@ def stream() -> Subject:
 def test_what_remembers_by_design_is_no_more_than_a_note(make: Callable[[], Subject]) -> None:
     seed_everything(0)
     assert said(make()) == []
+
+
+class Pieces(nn.Module):
+    """A GRU that reads a sequence in two pieces, the second from a state that it is told."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 6, batch_first=True)
+        self.head = nn.Linear(6, 3)
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        start = x.new_zeros(1, len(x), 6)
+        if self.way == "windows":
+            return self.head(sum(self.gru(piece)[0][:, -1] for piece in x.split(3, 1)))  # type: ignore[no-any-return]
+        one, state = self.gru(x[:, :3], start)
+        two, _ = self.gru(x[:, 3:], state if self.way == "carried" else start)
+        return self.head(torch.cat([one, two], 1).mean(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("way", "layout", "sites"),
+    [
+        ("dropped", None, ["gru"]),
+        ("carried", None, []),
+        ("windows", None, []),
+        ("windows", Layout(states=(State("gru", over="turn"),)), ["gru"]),
+    ],
+)
+def test_a_state_that_is_dropped_between_pieces_is_found(
+    way: str, layout: Layout | None, sites: list[str]
+) -> None:
+    seed_everything(0)
+    findings = check(of(Pieces(way), layout), chosen(["STA002"])).findings
+    assert [f.site for f in findings] == sites
+
+
+class Spans(nn.Module):
+    """What stands at the heads of two spans, after a GRU that read something else before."""
+
+    def __init__(self, sick: bool) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 6, batch_first=True)
+        self.head = nn.Linear(12, 3)
+        self.sick = sick
+
+    def forward(self, x: Tensor, warm: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        state = self.gru(warm)[1]
+        out = self.gru(x, None if self.sick else state)[0]
+        rows = torch.arange(len(x))
+        spans = out[rows, first], out[rows, first if self.sick else second]
+        return self.head(torch.cat(spans, -1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("sick", [True, False])
+def test_a_key_that_is_passed_over_for_another_is_told(sick: bool) -> None:
+    seed_everything(0)
+    batch = {
+        "x": torch.randn(6, 5, 4),
+        "warm": torch.randn(6, 2, 4),
+        "span1_head": torch.arange(6) % 3,
+        "span2_head": torch.arange(6) % 2 + 3,
+        "labels": torch.arange(6) % 3,
+    }
+    subject = Subject(
+        Spans(sick), [batch],
+        lambda m, b: F.cross_entropy(
+            m(b["x"], b["warm"], b["span1_head"], b["span2_head"]), b["labels"]
+        ), adam,
+    )  # fmt: skip
+    found = check(subject, chosen(["WIR007"])).findings
+    told = [("gru", Verdict.WARN), ("model", Verdict.WARN)] if sick else []
+    assert sorted((f.site or "", f.verdict) for f in found) == told
