@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar, Literal
@@ -10,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 
 from probes.answers import Answer, Place, keys, scores
+from probes.crosswise import Crossed, crossed
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Labels
@@ -25,7 +27,8 @@ class LabelPlace:
     against it. Flattened in another order than its output, a label is scored against another
     sample's, or another step's; given another shape where axes were to be exchanged, against
     numbers of several places at once. A shift along time of a model that reads both ways, which
-    has no next token to predict, is a fault too; shifts of causal models are LBL001's.
+    has no next token to predict, is a fault too; shifts of causal models are LBL001's. So are two
+    heads each of which is scored against the labels that the other is called by.
 
     Sick: `cross_entropy(logits.transpose(0, 1).flatten(0, 1), labels.flatten())`.
     Healthy: `cross_entropy(logits.flatten(0, 1), labels.flatten())`.
@@ -39,12 +42,15 @@ class LabelPlace:
         """A loss, and labels of classes."""
         if LOSS not in experiment.evaluated.ran.outputs:
             return "the loss could not be had: `Subject.loss` raises"
-        if not any(True for _ in keys(experiment)):
+        if not any(True for _ in keys(experiment)) and len(experiment.targets) < 2:
             return "no key of class labels is known: declare it by `Layout(labels=(Labels(...),))`"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
-        """At most one finding a key of labels."""
+        """At most one finding a key of labels, and one for two heads."""
+        with suppress(ExperimentError):
+            if (heads := crossed(experiment)) is not None:
+                yield self._crossed(experiment, heads)
         why = None
         for labels in keys(experiment):
             try:
@@ -65,6 +71,21 @@ class LabelPlace:
                 yield self._finding(experiment, labels, known, _by(found.shift), Verdict.WARN)
         if why is not None:
             raise why
+
+    def _crossed(self, experiment: Experiment, heads: Crossed) -> Finding:
+        (one, two), (first, second) = heads.keys, heads.outputs
+        declared = {each.key for each in experiment.declared.labels}
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL if {one, two} <= declared else Verdict.WARN,
+            message=f"two heads are scored against each other's labels: `{first}` against "
+            f"`{one}`, and `{second}` against `{two}`.",
+            fix=f"Score `{first}` against `{two}`, and `{second}` against `{one}`.",
+            site="<loss>",
+            phase="forward",
+            evidence=(Evidence("heads scored against another's labels", 2, 0),),
+        )
 
     def _finding(
         self,

@@ -16,7 +16,9 @@ from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
 from probes.indexing import Pick
 from probes.meeting import Meeting, Meetings, meetings
+from probes.mixtures import Mixed, mixed_apart
 from probes.place import CODE, Place, came_about, place
+from probes.positives import Strangers, strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,10 @@ class Pairing:
     One sample's input is changed, then the labels, then both: what both do together beyond what
     each does alone shows which input meets which label, whatever stands between. A sample whose
     input meets no label but others' was sorted and not put back, shifted along the wrong axis,
-    or laid out anew across samples. The order in which inputs meet labels is told.
+    or laid out anew across samples. The order in which inputs meet labels is told. Where the loss
+    mixes samples by chance, as mixup does, the rows that a sample is mixed into must be those
+    that are scored against its label; where it pairs views of samples and there are no classes,
+    the view that it picks must be of the same sample.
 
     Sick: `pack_padded_sequence` of rows sorted by length, and labels in the order of the batch.
     Healthy: the same with `hidden[order.argsort()]`, or with `labels[order]`.
@@ -42,12 +47,17 @@ class Pairing:
             return "the batch cannot be cut into three samples or more"
         if LOSS not in experiment.evaluated.ran.outputs:
             return "the loss could not be had: `Subject.loss` raises"
-        if not experiment.targets:
+        if not experiment.targets and _strangers(experiment) is None:
             return "no key is known to hold labels: declare it by `Layout(labels=(Labels(...),))`"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding."""
+        pair = _strangers(experiment)
+        if pair is not None:
+            yield self._strangers(pair)
+        if pair is not None or not experiment.targets:
+            return
         meeting, found = meetings(experiment)
         experiment.keep(
             "pairing-effect",
@@ -61,6 +71,43 @@ class Pairing:
         if found.apart:
             partners = {i: _partner(experiment, meeting, found, i) for i in found.apart[:4]}
             yield self._finding(experiment, meeting, found, partners)
+        elif (apart := mixed_apart(experiment, meeting)) is not None:
+            yield self._mixed(experiment, meeting, apart)
+
+    def _strangers(self, pair: Strangers) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message="the loss pulls together views of different samples: row "
+            f"{pair.row}, of sample {pair.sample}, is to match a view of sample {pair.partner}; "
+            f"so it is in {pair.count} rows.",
+            fix="Take the positives in the order in which the views were put together: "
+            "concatenated, row i belongs to row i + n; interleaved, to its neighbour.",
+            site="<loss>",
+            phase="forward",
+            source=pair.source,
+            samples=(pair.sample, pair.partner),
+            evidence=(Evidence("rows that are to match another sample's", pair.count, 0),),
+        )
+
+    def _mixed(self, experiment: Experiment, meeting: Meeting, apart: Mixed) -> Finding:
+        key, label = next(iter(meeting.inputs)), next(iter(meeting.labels))
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"samples are mixed in one order and their labels in another: `{key}` of "
+            f"sample {apart.sample} is mixed into row {apart.read}, and its `{label}` is scored at "
+            f"row {apart.scored}.",
+            fix="Draw the order of the partners once, and use it for inputs and labels.",
+            site="<loss>",
+            phase="forward",
+            samples=apart.samples,
+            where={"sample": apart.sample},
+            evidence=(Evidence("samples whose label goes elsewhere", len(apart.samples), 0),),
+        )
+        return resting_on(finding, experiment.samples_guessed)
 
     def _finding(
         self,
@@ -100,6 +147,16 @@ class Pairing:
             ),
         )
         return resting_on(finding, experiment.samples_guessed)
+
+
+def _strangers(experiment: Experiment) -> Strangers | None:
+    """Asked only where no key is known to hold classes."""
+    if any(not experiment.tensors[key].is_floating_point() for key in experiment.targets):
+        return None
+    if "strangers" not in experiment.memo:
+        experiment.memo["strangers"] = strangers(experiment)
+    found: Strangers | None = experiment.memo["strangers"]
+    return found
 
 
 def _partner(experiment: Experiment, meeting: Meeting, found: Meetings, i: int) -> int | None:

@@ -1,0 +1,84 @@
+"""What a loss pairs: heads with labels, mixed samples with mixed labels, views with views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from probes import Subject
+from probes.checking import check, chosen
+from probes.seeding import seed_everything
+
+Batch = dict[str, Tensor]
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+
+class Heads(nn.Module):
+    """Two heads over one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Linear(6, 12)
+        self.noun_head = nn.Linear(12, 3)
+        self.verb_head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        h = self.trunk(x).relu()
+        return {"noun": self.noun_head(h), "verb": self.verb_head(h)}
+
+
+def heads(first: str, second: str) -> Loss:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        out = model(batch["x"])
+        one = F.cross_entropy(out["noun"], batch[f"{first}_label"])
+        return one + F.cross_entropy(out["verb"], batch[f"{second}_label"])
+
+    return loss
+
+
+def mixed(again: bool) -> Loss:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        x, y = batch["x"], batch["noun_label"]
+        order = torch.randperm(len(x))
+        scores = model(0.6 * x + 0.4 * x[order])["noun"]
+        order = torch.randperm(len(x)) if again else order
+        return 0.6 * F.cross_entropy(scores, y) + 0.4 * F.cross_entropy(scores, y[order])
+
+    return loss
+
+
+def views(interleaved: bool) -> Loss:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        pair = [model(x)["noun"] for x in (batch["x"], batch["x"] + 0.1)]
+        z = F.normalize(torch.stack(pair, 1).flatten(0, 1) if interleaved else torch.cat(pair))
+        scores = (z @ z.T).masked_fill(torch.eye(len(z), dtype=torch.bool), -1e9)
+        return F.cross_entropy(scores, torch.arange(len(z)) ^ 1)
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("code", "loss", "words"),
+    [
+        ("LBL002", heads("verb", "noun"), "two heads are scored against each other's labels"),
+        ("LBL002", heads("noun", "verb"), None),
+        ("IDX002", mixed(again=True), "samples are mixed in one order and their labels in another"),
+        ("IDX002", mixed(again=False), None),
+        ("IDX002", views(interleaved=False), "the loss pulls together views of different samples"),
+        ("IDX002", views(interleaved=True), None),
+    ],
+)
+def test_what_does_not_belong_together_is_told(code: str, loss: Loss, words: str | None) -> None:
+    seed_everything(0)
+    batch = {"x": torch.randn(9, 6), "noun_label": torch.arange(9) % 3}
+    if code == "LBL002":
+        batch["verb_label"] = torch.arange(9) // 3
+    if loss.__qualname__.startswith("views"):
+        del batch["noun_label"]
+    subject = Subject(Heads(), [batch], loss, lambda m: torch.optim.Adam(m.parameters()))
+    found = [f.message.partition(":")[0] for f in check(subject, chosen([code])).findings]
+    assert found == ([words] if words else [])
