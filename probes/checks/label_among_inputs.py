@@ -13,6 +13,7 @@ from torch import Tensor
 
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
+from probes.overlap import Overlap, overlaps, windows
 from probes.rows import classes, is_read, looked
 
 
@@ -23,10 +24,13 @@ class LabelAmongInputs:
     Looked at are the columns of float keys by sample, of integer keys whose columns do not share
     their values as tokens do, and keys of one number a sample, over the first batches. That it is
     so by chance must be less likely than one in a hundred thousand, and the output must change
-    with the column.
+    with the column. Of numbers along time, the target's first values, but not all, are the input's
+    last ones in every sample, the loss scores them, and the output there reads them: the windows
+    overlap.
 
-    Sick: `features = table.values` with the label among the columns.
-    Healthy: `features = table.drop(columns="churned").values`.
+    Sick: `features = table.values` with the label among the columns; `series[:, :12]` and
+    `series[:, 11:15]`.
+    Healthy: `features = table.drop(columns="churned").values`; `series[:, 12:16]`.
     """
 
     least: float = 5.0  # decimal places of the odds against chance
@@ -36,14 +40,18 @@ class LabelAmongInputs:
     family: ClassVar[Literal["check"]] = "check"
 
     def lacks(self, experiment: Experiment) -> str | None:
-        """A key of one class a sample."""
-        if not any(True for _ in classes(experiment)):
-            return "no key is known to hold one class a sample"
+        """A key of one class a sample, or of numbers along time."""
+        if not any(True for _ in (*classes(experiment), *windows(experiment))):
+            return "no key is known to hold one class a sample, or numbers along time"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a key of labels."""
         batches = list(looked(experiment))
+        for label in windows(experiment):
+            yield from (
+                self._overlap(experiment, each) for each in overlaps(experiment, batches, label)
+            )
         for label in classes(experiment):
             for key in experiment.tensors:
                 pair = None if key in experiment.targets else _joined(batches, key, label)
@@ -89,6 +97,25 @@ class LabelAmongInputs:
         )
         declared = any(each.key == label for each in experiment.declared.labels)
         line = f"labels=(Labels({label!r}, output='output'),)"
+        return resting_on(finding, [] if declared else [line])
+
+    def _overlap(self, experiment: Experiment, each: Overlap) -> Finding:
+        width = experiment.tensors[each.label].shape[1]
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"the windows of `{each.key}` and `{each.label}` overlap: over {each.samples} "
+            f"samples the first {each.by} of the {width} places of `{each.label}` are the last of "
+            f"`{each.key}`, so that they need only be copied.",
+            fix=f"Begin `{each.label}` {each.by} later, just after `{each.key}` ends.",
+            site="<data>",
+            phase="data",
+            where={"time": 0},
+            evidence=(Evidence("places that stand in the input", each.by, 0, f"of {width}"),),
+        )
+        declared = any(one.key == each.label for one in experiment.declared.labels)
+        line = f"labels=(Labels({each.label!r}, output='output', kind='value'),)"
         return resting_on(finding, [] if declared else [line])
 
 
