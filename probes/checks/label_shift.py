@@ -13,6 +13,7 @@ from probes.answers import scores
 from probes.causal import Causal, causal, seen_causal
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.lag import Lag, lags
 from probes.layout import Labels
 
 
@@ -23,7 +24,8 @@ class LabelShift:
     One label a sample is changed: the output whose gradient changes is the one scored against it.
     Where the shift is declared, the two must agree. Where a causal model's labels are its own
     input ids, shifted or not, the output at a place must be scored against the next id: the same
-    id would be copied from its input, and the one after the next was shifted twice.
+    id would be copied from its input, and the one after the next was shifted twice. Where outputs
+    of a prefix stand before those of the ids, it is held against which ids an output has read.
 
     Sick: labels that were shifted by the data, given to a model that shifts them again.
     Healthy: the ids themselves as labels, for a model that shifts them.
@@ -37,7 +39,9 @@ class LabelShift:
     family: ClassVar[Literal["check"]] = "check"
 
     def lacks(self, experiment: Experiment) -> str | None:
-        """One key of labels by place, and something to hold the shift against."""
+        """One key of labels by place, and something to hold the shift against; or a prefix."""
+        if lags(experiment):
+            return None
         keys = [each for each in experiment.layout.labels if _by_place(experiment, each)]
         if len(keys) != 1:
             return "there is not one key of class labels by place"
@@ -49,6 +53,9 @@ class LabelShift:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding."""
+        if lags(experiment):
+            yield from (self._late(experiment, each) for each in lags(experiment) if each.lag != 1)
+            return
         labels = next(each for each in experiment.layout.labels if _by_place(experiment, each))
         shift = _measured(experiment, labels)
         if experiment.declared.labels and shift != labels.shift:
@@ -62,6 +69,30 @@ class LabelShift:
             ahead = self._offset(experiment, labels, each)
             if ahead is not None and shift + ahead != 1:
                 yield self._wrong(experiment, labels, each, shift + ahead)
+
+    def _late(self, experiment: Experiment, each: Lag) -> Finding:
+        read = (
+            f"has read no further than {each.lag} places before it"
+            if each.lag > 1
+            else "has read it"
+        )
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"`{each.key}` at a place is scored against the output {each.place} places "
+            f"on, of {each.outputs} for {each.ids} ids, which {read}: the outputs were not cut by "
+            "the prefix that stands before the ids.",
+            fix=f"Score `{each.key}` against outputs from place {each.right} on, where the id "
+            "before has just been read.",
+            site="<loss>",
+            phase="forward",
+            evidence=(Evidence("places from the last id read to the one asked for", each.lag, 1),),
+        )
+        declared = any(one.key == each.key for one in experiment.declared.labels)
+        return resting_on(
+            finding, [] if declared else [f"labels=(Labels({each.key!r}, 'logits'),)"]
+        )
 
     def _copied(self, experiment: Experiment, labels: Labels) -> list[str]:
         """The keys whose entries, so many places on, the labels are."""
