@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -153,14 +153,21 @@ def _places(values: Tensor, ignore: int | None, tries: int) -> list[Place]:
     """Labels that count, in as many samples as can be, at other places in each."""
     valid = torch.ones_like(values, dtype=torch.bool) if ignore is None else values != ignore
     found: list[Place] = []
+    far = min(values.shape[1:], default=0) // 2 if values.ndim > 2 else -1
     for k, row in enumerate(range(len(values))):
         inner = valid[row].nonzero().tolist() if values.ndim > 1 else []
         if not inner and values.ndim > 1:
             continue
         first = min(1, len(inner) - 1)  # a loss that shifts looks at no first label
-        at = tuple(inner[max(first, k * len(inner) // len(values))]) if inner else ()
+        chosen = inner[max(first, k * len(inner) // len(values)) :] or [[]]
+        # far off the diagonal, where a map that is transposed is as it was
+        at = tuple(next((each for each in chosen if _spread(each) > far), chosen[0]))
         if values.ndim == 1 and not bool(valid[row]):
             continue
         found.append((row, *at))
     step = max(1, len(found) // tries)
     return found[::step][:tries]
+
+
+def _spread(place: Sequence[int]) -> int:
+    return max(place, default=0) - min(place, default=0)

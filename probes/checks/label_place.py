@@ -12,10 +12,12 @@ import torch
 
 from probes.answers import Answer, Place, keys, scores
 from probes.crosswise import Crossed, crossed
+from probes.cut_labels import Cut, cut_labels
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Labels
 from probes.meeting import meetings
+from probes.turned import turned
 from probes.vary import vary
 
 
@@ -26,9 +28,13 @@ class LabelPlace:
     One label is changed at a time: the output whose gradient changes is the one that is scored
     against it. Flattened in another order than its output, a label is scored against another
     sample's, or another step's; given another shape where axes were to be exchanged, against
-    numbers of several places at once. A shift along time of a model that reads both ways, which
-    has no next token to predict, is a fault too; shifts of causal models are LBL001's. So are two
-    heads each of which is scored against the labels that the other is called by.
+    numbers of several places at once. Within a sample, as of a label map that is turned against
+    its image, it is wrong where an input moves the output most at its own place, which then answers
+    to another's label. Where a model gives fewer places than there are labels, and the loss cuts
+    the labels, the later ones are never scored, though outputs are spread over all. A shift along
+    time of a model that reads both ways, which has no next token to predict, is a fault too, and so
+    are two heads each of which is scored against the labels that the other is called by; shifts of
+    causal models are LBL001's.
 
     Sick: `cross_entropy(logits.transpose(0, 1).flatten(0, 1), labels.flatten())`.
     Healthy: `cross_entropy(logits.flatten(0, 1), labels.flatten())`.
@@ -53,6 +59,10 @@ class LabelPlace:
                 yield self._crossed(experiment, heads)
         why = None
         for labels in keys(experiment):
+            cut = cut_labels(experiment, labels)
+            if cut is not None:
+                yield self._cut(experiment, labels, cut)
+                continue
             try:
                 found = scores(experiment, labels)
             except ExperimentError as error:
@@ -63,6 +73,8 @@ class LabelPlace:
             words, away = _scattered(known), _elsewhere(known, shape)
             if words is None and away is not None and meetings(experiment)[1].mixed:
                 words = away  # else inputs were sorted as well
+            if words is None:
+                words = turned(experiment, found, shape)
             if words is not None:
                 yield self._finding(experiment, labels, known, words, Verdict.FAIL)
                 continue
@@ -86,6 +98,24 @@ class LabelPlace:
             phase="forward",
             evidence=(Evidence("heads scored against another's labels", 2, 0),),
         )
+
+    def _cut(self, experiment: Experiment, labels: Labels, cut: Cut) -> Finding:
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"`{labels.key}` is cut and not thinned out: `{cut.output}` has {cut.outputs} "
+            f"places for {cut.labels} labels and reads all of `{cut.key}`, but is scored against "
+            f"the first {cut.outputs} labels; the later ones are never scored.",
+            fix=f"Take the label that each output stands for, such as every "
+            f"{cut.labels / cut.outputs:.2g}th, not the first ones.",
+            site="<loss>",
+            phase="forward",
+            where={"sample": 0, "token": cut.outputs},
+            evidence=(Evidence("labels that are never scored", cut.labels - cut.outputs, 0),),
+        )
+        declared = any(each.key == labels.key for each in experiment.declared.labels)
+        return resting_on(finding, [] if declared else [f"labels=({labels!r},)"])
 
     def _finding(
         self,
