@@ -94,7 +94,8 @@ def _asked(grad: Tensor, ids: Tensor) -> int | None:
 
 def _read(experiment: Experiment, key: str, ids: Tensor, shown: Shown) -> int | None:
     """How many places after an id the first output stands that reads it; None if not causal."""
-    seen, found = alive(experiment).given.index(shown), set()
+    seen = alive(experiment).given.index(shown)
+    found: set[int | None] = set()
     for at in (ids.shape[1] // 2, ids.shape[1] - 2):
         only = torch.zeros_like(ids, dtype=torch.bool)
         only[:, at] = True

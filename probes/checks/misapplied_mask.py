@@ -16,6 +16,7 @@ from probes.compare import NOISES, Comparison
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.hidden import Hidden
+from probes.image_mask import Crossed, crossed, image_masks
 from probes.mask_pattern import pattern
 from probes.place import place
 from probes.share import true_leaks
@@ -33,8 +34,9 @@ class MisappliedMask:
     that the mask hides: inverted, on the axis of the queries, broadcast over the wrong axis,
     shifted by one, repeated in the wrong order over heads, taken from another sample's row. Only
     an exact fit counts. Elsewhere the mask itself is turned round: if then nothing leaks, and what
-    was visible still counts, it is inverted. A mask that hides everything is a warning where
-    showing it all changes an output.
+    was visible still counts, it is inverted. A mask of an image that is flattened by columns, at an
+    attention whose places go by rows, is told as well. A mask that hides everything is a warning
+    where showing it all changes an output.
 
     Sick: `attention(x, x, x, key_padding_mask=mask)`, where True means that a token is there.
     Healthy: `attention(x, x, x, key_padding_mask=~mask)`.
@@ -46,13 +48,14 @@ class MisappliedMask:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A mask."""
-        if not experiment.layout.masks:
+        if not experiment.layout.masks and not any(True for _ in image_masks(experiment)):
             return "no padding mask is declared and none was recognised"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a mask."""
         yield from self._everything(experiment)
+        yield from (self._crossed(each) for each in crossed(experiment))
         done = set()
         for each, found in true_leaks(experiment):
             if each.mask.key not in done:
@@ -60,6 +63,22 @@ class MisappliedMask:
                 if made is not None:
                     done.add(each.mask.key)
                     yield resting_on(made, [each.guessed] if each.guessed else [])
+
+    def _crossed(self, each: Crossed) -> Finding:
+        sample, row, column = (int(i) for i in each.cells.nonzero()[0])
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{each.mask}` is flattened by columns, in `{each.site}`, whose places go by "
+            f"rows: {int(each.cells.sum())} cells are hidden that it shows, or seen that it hides.",
+            fix=f"Flatten `{each.mask}` in the order of the features: transpose neither or both.",
+            site=each.site,
+            phase="forward",
+            samples=(sample,),
+            where={"sample": sample, "row": row, "column": column},
+            evidence=(Evidence("cells that are masked wrongly", int(each.cells.sum()), 0),),
+        )
 
     def _in_attention(self, experiment: Experiment, each: Hidden) -> Finding | None:
         for one in attended(experiment):
