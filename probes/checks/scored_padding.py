@@ -14,6 +14,7 @@ from probes.answers import Scores, keys, lines_of, scores
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.hidden import Hidden, hidden
+from probes.ignored_places import counted
 from probes.layout import Labels, Mask
 from probes.trailing import trailing
 from probes.vary import vary
@@ -32,6 +33,8 @@ class ScoredPadding:
     the masked key is found by changing one token each. A text padded on the left may be scored
     from the padding just before its start, where its first token is predicted. Without a mask
     of their axes, runs of one label that rows end in, and that stands nowhere else, are padding.
+    A second term of the loss may count places that the first one ignores: there the loss has a
+    gradient that hangs on labels, though the label there is the ignored one.
 
     Sick: `labels=ids` with padding in them.
     Healthy: `labels=ids.masked_fill(mask == 0, -100)`.
@@ -45,13 +48,17 @@ class ScoredPadding:
         """Labels by place, and a mask that hides some of them."""
         if LOSS not in experiment.evaluated.ran.outputs:
             return "the loss could not be had: `Subject.loss` raises"
-        if not any(_masks(experiment, each) for each in keys(experiment)):
+        if not any(
+            _masks(experiment, each) or _by_place(experiment, each) for each in keys(experiment)
+        ):
             return "no mask that hides anything has the axes of labels of classes"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a key of labels."""
         for labels in keys(experiment):
+            if _by_place(experiment, labels):
+                yield from self._counted(experiment, labels)
             masks = _masks(experiment, labels)
             if not masks or experiment.tensors[labels.key].ndim < 2:
                 continue
@@ -64,6 +71,34 @@ class ScoredPadding:
                 if bool(wrong.any()) and is_all and _is_its_own(experiment, found, mask, labels):
                     yield self._finding(experiment, labels, found, mask, wrong)
                     break
+
+    def _counted(self, experiment: Experiment, labels: Labels) -> Iterator[Finding]:
+        try:
+            found = counted(experiment, labels)
+        except ExperimentError:
+            return
+        if found is None:
+            return
+        count, ignored = int(found.places.sum()), experiment.tensors[labels.key] == found.ignore
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"a term of the loss counts {count} of the {int(ignored.sum())} places whose "
+            f"`{labels.key}` is {found.ignore}, which is ignored elsewhere: with other labels at "
+            f"other places the gradient there changes by {100 * found.change:.2g}%.",
+            fix=f"Leave places of {found.ignore} out of every term: multiply outputs and labels by "
+            f"`{labels.key} != {found.ignore}` before they are summed.",
+            site="<loss>",
+            phase="forward",
+            samples=tuple(sorted({int(row[0]) for row in found.places.nonzero()})),
+            evidence=(
+                Evidence("ignored places that are scored", count, 0),
+                Evidence("change of the gradient there", found.change),
+            ),
+        )
+        declared = any(each.key == labels.key for each in experiment.declared.labels)
+        yield resting_on(finding, [] if declared else [f"labels=({labels!r},)"])
 
     def _finding(
         self,
@@ -101,6 +136,10 @@ class ScoredPadding:
         declared = any(each.key == labels.key for each in experiment.declared.labels)
         lines = [] if declared else [f"labels=({labels!r},)"]
         return resting_on(finding, lines + ([mask.guessed] if mask.guessed else []))
+
+
+def _by_place(experiment: Experiment, labels: Labels) -> bool:
+    return experiment.tensors[labels.key].ndim > 1
 
 
 def _masks(experiment: Experiment, labels: Labels) -> list[Hidden]:
