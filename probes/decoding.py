@@ -44,6 +44,8 @@ def from_prefix(experiment: Experiment, each: Causal, length: int) -> Parted | N
     """The last output of the batch cut to its first places; None where they agree."""
     lead = tuple(experiment.tensors[each.key].shape[: each.shared])
     axis = each.shared - 1
+    if each.guessed is not None and _has_others(experiment, each.key, lead):
+        return None  # such as what a decoder attends to, which is to stay whole
 
     def cut(_: str, leaf: Any) -> Any:
         along = isinstance(leaf, Tensor) and tuple(leaf.shape[: each.shared]) == lead
@@ -60,6 +62,16 @@ def from_prefix(experiment: Experiment, each: Causal, length: int) -> Parted | N
     how = f"the batch is cut after {length} places"
     return _parted(
         experiment, how, at, before.narrow(axis, at, 1), after.narrow(axis, at, 1), ran, seen
+    )
+
+
+def _has_others(experiment: Experiment, key: str, lead: tuple[int, ...]) -> bool:
+    """Whether another key, no mask and no label, has as many places."""
+    known = {key, *experiment.targets, *(mask.key for mask in experiment.layout.masks)}
+    return any(
+        tuple(tensor.shape[: len(lead)]) == lead
+        for path, tensor in experiment.tensors.items()
+        if path not in known
     )
 
 
