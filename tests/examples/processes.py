@@ -1,6 +1,9 @@
 """A script for `torchrun`: a plain loop in DistributedDataParallel, or with fully_shard.
 
-torchrun --nproc-per-node 2 processes.py ddp|fsdp healthy|sick|die|apart|unknown [bare|skip]
+torchrun --nproc-per-node 2 processes.py ddp|fsdp STATE ...
+
+The states are gone through in turn: bare (not watched), healthy, sick, skip (sick, and gone on
+with), die, apart (the ranks hold different models), unknown (watched before there is a group).
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ class Net(nn.Module):
         return self.head(hidden * length[:, None] / length[:, None])  # planted
 
 
-def main(kind: str, state: str, bare: bool) -> dict[str, Any]:
-    rank = dist.get_rank()
+def main(kind: str, state: str) -> dict[str, Any]:
+    bare, rank = state == "bare", dist.get_rank()
     torch.manual_seed(0)
     model: nn.Module = Net(16 + (rank if state == "apart" else 0))
     if kind == "fsdp":
@@ -48,7 +51,7 @@ def main(kind: str, state: str, bare: bool) -> dict[str, Any]:
     def loop() -> None:
         for step in range(5):
             x, length = torch.randn(8, 6, generator=chance), torch.full((8,), 5.0)
-            if state == "sick" and step == 2 and rank == 1:
+            if state in ("sick", "skip") and step == 2 and rank == 1:
                 length[3] = 0.0
             if state == "die" and step == 2 and rank == 1:
                 os._exit(3)
@@ -64,8 +67,8 @@ def main(kind: str, state: str, bare: bool) -> dict[str, Any]:
     if bare:
         loop()
     else:
-        policy: Any = "skip" if "skip" in sys.argv else "raise"
-        watch = NanWatch(model, optimizer, out="run", timeout=15, on_poison=policy)
+        policy: Any = "skip" if state == "skip" else "raise"
+        watch = NanWatch(model, optimizer, out=state, timeout=15, on_poison=policy)
         try:
             with watch:
                 loop()
@@ -95,8 +98,9 @@ def unknown() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    early = unknown() if "unknown" in sys.argv else None
+    kind, *states = sys.argv[1:]
+    told = {"unknown": unknown()} if "unknown" in states else {}
     dist.init_process_group("gloo", timeout=timedelta(seconds=30))
-    told = early if early is not None else main(sys.argv[1], sys.argv[2], "bare" in sys.argv)
+    told |= {state: main(kind, state) for state in states if state != "unknown"}
     Path(f"told{dist.get_rank()}.json").write_text(json.dumps(told))
     dist.destroy_process_group()

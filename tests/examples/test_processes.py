@@ -19,6 +19,7 @@ SCRIPT = HERE / "processes.py"
 PLANTED = 1 + [line.endswith("# planted") for line in SCRIPT.read_text().splitlines()].index(True)
 
 pytestmark = pytest.mark.slow
+Told = tuple[Path, list[dict[str, Any]]]
 
 
 def torchrun(folder: Path, *words: str) -> list[dict[str, Any]]:
@@ -41,57 +42,73 @@ def torchrun(folder: Path, *words: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in told if path.exists()]
 
 
+@pytest.fixture(scope="module")
+def ddp(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """The folder, and what every rank tells of every state, by its name."""
+    folder = tmp_path_factory.mktemp("ddp")
+    return folder, torchrun(folder, "ddp", "unknown", "bare", "healthy", "sick", "skip", "apart")
+
+
+@pytest.fixture(scope="module")
+def fsdp(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    folder = tmp_path_factory.mktemp("fsdp")
+    return folder, torchrun(folder, "fsdp", "bare", "healthy", "sick")
+
+
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_healthy_ranks_are_equal_to_the_bit_silent_and_rightly_measured(
-    kind: str, tmp_path: Path
+    kind: str, request: pytest.FixtureRequest
 ) -> None:
-    (tmp_path / "bare").mkdir()
-    bare, _ = torchrun(tmp_path / "bare", kind, "healthy", "bare")
-    watched = torchrun(tmp_path, kind, "healthy")
-    for rank in watched:
-        assert rank["parameters"] == bare["parameters"]
-        assert rank["findings"] == []
-    if kind == "fsdp":
-        assert watched[1]["norms"] == pytest.approx(watched[1]["true"], rel=1e-5)
-    assert Run(tmp_path / "run" / "rank1").steps.tolist() == [0, 1, 2, 3, 4]
-
-
-def test_the_rank_line_and_sample_of_a_nan_are_told_by_every_rank(tmp_path: Path) -> None:
-    ranks = torchrun(tmp_path, "ddp", "sick")
+    folder, ranks = request.getfixturevalue(kind)
+    assert len(ranks) == 2
     for told in ranks:
-        assert told["findings"] == [["NAN004", f"{SCRIPT}:{PLANTED}", [3], 2]]
-        assert "of step 2, on rank 1.\n" in told["raised"]
-    assert ranks[0]["parameters"] == ranks[1]["parameters"]
-    assert (tmp_path / "run" / "report.html").exists()
-    assert (tmp_path / "run" / "rank1" / "capsule").exists()
+        assert told["healthy"]["parameters"] == told["bare"]["parameters"]
+        assert told["healthy"]["findings"] == []
+    if kind == "fsdp":
+        told = ranks[1]["healthy"]
+        assert told["norms"] == pytest.approx(told["true"], rel=1e-5)
+    assert Run(folder / "healthy" / "rank1").steps.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_skip_is_taken_by_all_ranks(tmp_path: Path) -> None:
-    ranks = torchrun(tmp_path, "ddp", "sick", "skip")
+def test_the_rank_line_and_sample_of_a_nan_are_told_by_every_rank(ddp: Told) -> None:
+    folder, ranks = ddp
+    for told in ranks:
+        assert told["sick"]["findings"] == [["NAN004", f"{SCRIPT}:{PLANTED}", [3], 2]]
+        assert "of step 2, on rank 1.\n" in told["sick"]["raised"]
+    assert ranks[0]["sick"]["parameters"] == ranks[1]["sick"]["parameters"]
+    assert (folder / "sick" / "report.html").exists()
+    assert (folder / "sick" / "rank1" / "capsule").exists()
+
+
+def test_a_skip_is_taken_by_all_ranks(ddp: Told) -> None:
+    ranks = [told["skip"] for told in ddp[1]]
     assert ["raised" in told for told in ranks] == [False, False]
     assert ranks[0]["parameters"] == ranks[1]["parameters"]
     assert [len(told["findings"]) for told in ranks] == [1, 1]
 
 
-def test_sharded_ranks_name_the_rank_and_the_module(tmp_path: Path) -> None:
-    for told in torchrun(tmp_path, "fsdp", "sick"):
-        assert told["findings"] == [["NAN000", None, None, 2]]
-        assert told["messages"][0].startswith("`head` is the first whose output holds NaN")
-        assert told["messages"][0].endswith("on rank 1.")
+def test_sharded_ranks_name_the_rank_and_the_module(fsdp: Told) -> None:
+    assert len(fsdp[1]) == 2
+    for told in fsdp[1]:
+        assert told["sick"]["findings"] == [["NAN000", None, None, 2]]
+        assert told["sick"]["messages"][0].startswith("`head` is the first whose output holds NaN")
+        assert told["sick"]["messages"][0].endswith("on rank 1.")
 
 
 def test_a_rank_that_dies_leaves_a_readable_record(tmp_path: Path) -> None:
     torchrun(tmp_path, "ddp", "die")
-    record = Run(tmp_path / "run" / "rank1")
+    record = Run(tmp_path / "die" / "rank1")
     assert record.steps.tolist() == [0, 1]
     assert not json.loads((record.folder / "run.json").read_text())["complete"]
 
 
-def test_ranks_with_different_parameters_are_refused(tmp_path: Path) -> None:
-    for told in torchrun(tmp_path, "ddp", "apart"):
-        assert told["refused"].startswith("the model of rank 1 has other parameters than that of")
+def test_ranks_with_different_parameters_are_refused(ddp: Told) -> None:
+    for told in ddp[1]:
+        said = told["apart"]["refused"]
+        assert said.startswith("the model of rank 1 has other parameters than that of")
 
 
-def test_ranks_without_a_process_group_are_refused(tmp_path: Path) -> None:
-    for told in torchrun(tmp_path, "ddp", "unknown"):
-        assert told["refused"].startswith("`torchrun` started 2 processes, but torch.distributed")
+def test_ranks_without_a_process_group_are_refused(ddp: Told) -> None:
+    for told in ddp[1]:
+        said = told["unknown"]["refused"]
+        assert said.startswith("`torchrun` started 2 processes, but torch.distributed")
