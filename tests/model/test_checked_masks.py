@@ -15,6 +15,13 @@ from probes.checking import check, chosen
 from probes.finding import Finding, Verdict
 from probes.seeding import seed_everything
 
+SMALL: dict[str, Any] = {
+    "bert_width": 16,
+    "bert_layers": 1,
+    "bert_heads": 2,
+    "width": 16,
+    "vocabulary": 300,
+}
 MASKS = ["MSK001", "MSK003", "MSK004", "MSK005", "MSK006", "MSK007", "MSK008", "MSK009"]
 Said = Callable[..., list[Finding]]
 
@@ -23,7 +30,7 @@ Said = Callable[..., list[Finding]]
 def said(corpus: Corpus) -> Said:
     def run(kind: str, **planted: Any) -> list[Finding]:
         seed_everything(0)
-        config = Config(model=kind, bert_layers=1)  # type: ignore[arg-type]
+        config = Config(model=kind, **SMALL)  # type: ignore[arg-type]
         made = subject(config, corpus, Faults(**planted))
         return list(check(made, chosen(MASKS)).findings)
 

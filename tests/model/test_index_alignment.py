@@ -39,7 +39,6 @@ def test_a_healthy_specimen_reads_its_spans(corpus: Corpus, changes: dict[str, A
     ("faults", "site", "words"),
     [
         (Faults(misaligned=1), "schema.pool", "1 token after its span"),
-        (Faults(misaligned=-1), "schema.pool", "1 token before its span"),
         (Faults(misaligned=3), "schema.pool", "3 tokens after its span"),
         (Faults(unit_index_offset=True), "schema", "every unit reads 1 unit after its own"),
     ],
