@@ -77,9 +77,14 @@ def read_cards(
             finding=finding,
             evidence=tuple(_measured([e for e in finding.evidence if not _told(e)])),
             story=tuple(_story(finding, name)),
-            where=", ".join(f"{axis} {place}" for axis, place in finding.where.items()),
+            where=", ".join(_at(axis, place) for axis, place in finding.where.items()),
             source=sources.get(finding.source or "", ()),
         )
+
+
+def _at(axis: str, place: object) -> str:
+    """`time 3`; `place 3 of axis 1` where the axis has no name of its own."""
+    return f"place {place} of {axis}" if axis[-1:].isdigit() else f"{axis} {place}"
 
 
 def _told(evidence: Evidence) -> bool:
