@@ -30,6 +30,7 @@ MAY_RAISE = (
     "_get_grad_norm",
     "_maybe_log_save_evaluate",
 )  # parts of a step, beside `training_step`, of the versions that have them
+FEWEST = 1000  # steps of a schedule
 
 
 class WatchCallback(TrainerCallback):
@@ -199,7 +200,10 @@ class _Optimizers:
 
 
 class _Schedules:
-    """Makes the Trainer's schedule for an optimizer."""
+    """Makes the Trainer's schedule for an optimizer, stretched where the Trainer trains shortly.
+
+    Its end would come amidst a suite or a hunt, which then would go on with a rate of zero.
+    """
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
@@ -213,7 +217,8 @@ class _Schedules:
             like: LRScheduler = trainer.lr_scheduler
             return schedule_for(optimizer, like, like.optimizer)
         try:
-            made: LRScheduler = trainer.create_scheduler(_steps(trainer), optimizer)
+            steps = max(_steps(trainer), FEWEST)
+            made: LRScheduler = trainer.create_scheduler(steps, optimizer)
             return made
         finally:
             trainer.lr_scheduler = None

@@ -98,6 +98,11 @@ def test_a_trainer_is_a_subject() -> None:
     assert found[0].code == "NAN001"
     healthy = load_subject(f"{place}:healthy", seed=0)
     assert not hunt(healthy, steps=4).judgement.findings
+    loop = Loop(healthy)
+    assert loop.schedule is not None
+    for _ in range(400):  # more than the Trainer itself would take
+        loop.schedule.step()
+    assert loop.optimizer.param_groups[0]["lr"] > 0.3 * loop.schedule.base_lrs[0]
 
 
 @trainer
