@@ -2,8 +2,8 @@
 
 torchrun --nproc-per-node 2 processes.py ddp|fsdp STATE ...
 
-The states are gone through in turn: bare (not watched), healthy, sick, skip (sick, and gone on
-with), die, apart (the ranks hold different models), unknown (watched before there is a group).
+The states are gone through in turn: bare (not watched), healthy, sick, die, apart (the ranks
+hold different models), unknown (watched before there is a group).
 """
 
 from __future__ import annotations
@@ -67,8 +67,7 @@ def main(kind: str, state: str) -> dict[str, Any]:
     if bare:
         loop()
     else:
-        policy: Any = "skip" if state == "skip" else "raise"
-        watch = NanWatch(model, optimizer, out=state, timeout=15, on_poison=policy)
+        watch = NanWatch(model, optimizer, out=state, timeout=15)
         try:
             with watch:
                 loop()

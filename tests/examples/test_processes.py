@@ -46,7 +46,7 @@ def torchrun(folder: Path, *words: str) -> list[dict[str, Any]]:
 def ddp(tmp_path_factory: pytest.TempPathFactory) -> Told:
     """The folder, and what every rank tells of every state, by its name."""
     folder = tmp_path_factory.mktemp("ddp")
-    return folder, torchrun(folder, "ddp", "unknown", "bare", "healthy", "sick", "skip", "apart")
+    return folder, torchrun(folder, "ddp", "unknown", "bare", "healthy", "sick", "apart")
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +78,6 @@ def test_the_rank_line_and_sample_of_a_nan_are_told_by_every_rank(ddp: Told) -> 
     assert ranks[0]["sick"]["parameters"] == ranks[1]["sick"]["parameters"]
     assert (folder / "sick" / "report.html").exists()
     assert (folder / "sick" / "rank1" / "capsule").exists()
-
-
-def test_a_skip_is_taken_by_all_ranks(ddp: Told) -> None:
-    ranks = [told["skip"] for told in ddp[1]]
-    assert ["raised" in told for told in ranks] == [False, False]
-    assert ranks[0]["parameters"] == ranks[1]["parameters"]
-    assert [len(told["findings"]) for told in ranks] == [1, 1]
 
 
 def test_sharded_ranks_name_the_rank_and_the_module(fsdp: Told) -> None:
