@@ -183,13 +183,16 @@ class Format(StrEnum):
     HTML = "html"
     MARKDOWN = "markdown"
     JUNIT = "junit"
+    TENSORBOARD = "tensorboard"
 
 
 def render(
     run: Folder,
     format_: Annotated[
         Format,
-        typer.Option("--format", help="A page, text for an issue, or XML for a CI."),
+        typer.Option(
+            "--format", help="A page, text for an issue, XML for a CI, or readings as event files."
+        ),
     ] = Format.HTML,
 ) -> None:
     """Rebuild a run's report from its record alone."""
@@ -201,6 +204,11 @@ def render(
 
     if format_ is Format.HTML:
         report = rendered(run)
+    elif format_ is Format.TENSORBOARD:
+        from reports.tensorboard import write_events
+
+        report = run / "events"
+        write_events(Run(run), report)
     else:
         page = read_page(Run(run))
         name, text = {

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from nan_watch import NanWatch
-from nan_watch.adapters.tensorboard import write_events
+from probes.command import main
+from reports.tensorboard import write_events
 
 
 @pytest.mark.slow
@@ -26,7 +27,11 @@ def test_scalars_and_histograms_survive_a_nan(tmp_path: Path) -> None:
             optimizer.zero_grad()
             watch.backward((model(torch.ones(3, 2)) * factor).sum())
             optimizer.step()
+    with pytest.raises(SystemExit) as ended:
+        main(["render", str(tmp_path / "run"), "--format", "tensorboard"])
+    assert ended.value.code == 0
     count = write_events(watch.run, tmp_path / "events")
+    assert len(list((tmp_path / "run" / "events").glob("events.*"))) == 1
     read = EventAccumulator(str(tmp_path / "events"))
     read.Reload()
     norms = [event.value for event in read.Scalars("param_grad/norm/0.weight")]

@@ -17,7 +17,8 @@ def write_events(run: Run, folder: Path | str) -> int:
 
     A scalar is called `kind/stat/site`, such as `param_grad/norm/head.weight`. A histogram of a
     kind's sites holds what is finite, and the scalar `kind/stat/not finite` counts the others,
-    because TensorBoard refuses a histogram with a NaN. Raises RequestError without TensorBoard.
+    because TensorBoard refuses a histogram with a NaN. Each part of the run is a run of its own,
+    in a folder of its name. Raises RequestError without TensorBoard.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -26,7 +27,7 @@ def write_events(run: Run, folder: Path | str) -> int:
             "`tensorboard` is not installed, but events were to be written: "
             "`pip install whynan[tensorboard]`."
         ) from error
-    count = 0
+    count = sum(write_events(part, Path(folder) / name) for name, part in run.parts)
     with SummaryWriter(str(folder)) as writer:
         for kind, stat in run.streams:
             matrix = run.matrix(kind, stat)
