@@ -132,7 +132,7 @@ class Replicas:
     def _plan(self) -> None:
         """Next are those whose gradients differ, then others in turn, as many as a step may."""
         odd = [piece for piece in self._pieces if piece.place in self._odd]
-        start = self._next % len(self._pieces)
+        start = self._next % max(1, len(self._pieces))
         in_turn = [*self._pieces[start:], *self._pieces[:start]]
         chosen: dict[Piece, None] = {}
         left = A_STEP

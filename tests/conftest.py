@@ -47,8 +47,6 @@ def whynan(tmp_path: Path) -> Whynan:
 @pytest.fixture
 def ranks(tmp_path: Path) -> Ranks:
     """Runs work in several real processes that train together; returns what each one tells."""
-    for name in ("torch._dynamo", "reports"):  # once, and not in each of them
-        importlib.import_module(name)
     context = multiprocessing.get_context("fork")
 
     def run(count: int, work: Work) -> list[Any]:
@@ -61,6 +59,8 @@ def ranks(tmp_path: Path) -> Ranks:
             (tmp_path / f"told{rank}.json").write_text(json.dumps(work(rank)))
             dist.destroy_process_group()
 
+        for name in ("torch._dynamo", "reports"):  # once, and not in each of them
+            importlib.import_module(name)
         (tmp_path / "store").unlink(missing_ok=True)
         started = [context.Process(target=one, args=(rank,)) for rank in range(count)]
         for each in started:

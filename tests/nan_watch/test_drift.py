@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import distributed as dist
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel as Ddp
 
@@ -85,6 +86,7 @@ def test_only_copies_that_are_torn_apart_are_told(ranks: Ranks) -> None:
             "ddp": found(rank, Ddp(net(rank))),
             "accumulated": found(rank, Ddp(net()), parts=3),
             "averaged by hand": found(rank, net(), averaged),
+            "sharded": found(rank, fully_shard(net(rank))),
             "local sgd": found(rank, net(), after=mean_of_all),
             "split": found(rank, split),
             "each its own": found(rank, net(rank)),
@@ -99,9 +101,9 @@ def test_only_copies_that_are_torn_apart_are_told(ranks: Ranks) -> None:
     assert told == other
     for name in ("ddp", "accumulated"):
         assert told[name] == [], name
-    for name in ("averaged by hand", "local sgd", "split", "each its own"):
+    for name in ("averaged by hand", "sharded", "local sgd", "split", "each its own"):
         assert {each[0] for each in told[name]} == {"note"}, name
-    for name in ("averaged by hand", "split"):
+    for name in ("averaged by hand", "sharded", "split"):
         assert [each[1] for each in told[name]] == ["1.running_mean"], name
     start = "is not the same on all ranks: rank 1 differs since the update of step 0, because its"
     for name, why in (
@@ -117,6 +119,13 @@ def test_only_copies_that_are_torn_apart_are_told(ranks: Ranks) -> None:
     assert "rank 1 differs from the start, though its gradient is averaged" in message
     assert "though its gradient was the same: rates or optimizer" in told["another rate"][0][2]
     assert told["read by one"][0][:2] == ["fail", "3.bias"]
+
+
+def test_a_model_of_which_nothing_lies_whole_on_a_rank_is_not_compared() -> None:
+    replicas = Replicas(nn.Identity(), {})
+    none = torch.zeros(0).double().numpy()
+    assert replicas.waiting() == []
+    assert replicas.take(0, replicas.own(none, none), none) == []
 
 
 def test_a_large_model_is_compared_in_turn_and_what_is_odd_first() -> None:
