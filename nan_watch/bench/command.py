@@ -12,11 +12,14 @@ from probes.errors import RequestError
 
 if TYPE_CHECKING:
     from nan_watch.bench.measured import Measured
-    from nan_watch.bench.workloads import Workload
 
 File = Annotated[Path, typer.Option("--out", help="The file that is written, anew each time.")]
 Names = Annotated[
-    str, typer.Option(help="What to measure on, of minilm, specimen, layers; with commas between.")
+    str,
+    typer.Option(
+        help="What to measure on, of minilm, specimen, layers, compiled, ddp, trainer; with commas "
+        "between."
+    ),
 ]
 Seconds = Annotated[float, typer.Option(min=0, help="Seconds for each of them at most.")]
 Pairs = Annotated[int, typer.Option(min=1, help="Pairs for each of them at most.")]
@@ -27,7 +30,7 @@ Threads = Annotated[int, typer.Option(min=1, help="Cores that torch may use.")]
 
 
 def bench(
-    on: Names = "minilm,specimen,layers",
+    on: Names = "minilm,specimen,layers,compiled,ddp,trainer",
     seconds: Seconds = 240,
     pairs: Pairs = 4000,
     memory: Repeats = 3,
@@ -45,20 +48,26 @@ def bench(
     import torch
 
     from nan_watch.bench.measured import Measured
+    from nan_watch.bench.trainers import TRAINERS
     from nan_watch.bench.workloads import WORKLOADS
     from probes import strict_json
     from probes.command import done
     from probes.progress import progress
 
-    workloads = chosen(on, WORKLOADS)
+    names = chosen(on, [each.name for each in (*WORKLOADS, *TRAINERS)])
+    workloads = [each for each in WORKLOADS if each.name in names]
+    trainers = [each for each in TRAINERS if each.name in names]
     writable(out)
     torch.set_num_threads(threads)
     measured = Measured()
     with progress() as shown:
         try:
-            measured.take_memory(workloads[0], memory, threads, shown)
+            if workloads:
+                measured.take_memory(workloads[0], memory, threads, shown)
             for each in workloads:
                 measured.take_steps(each, pairs, seconds, shown)
+            for trainer in trainers:
+                measured.take_trainer(trainer, pairs, seconds, shown)
         except KeyboardInterrupt:
             measured.complete = False
     tell(measured)
@@ -68,7 +77,7 @@ def bench(
 
 def tell(measured: Measured) -> None:
     """The tables stand on the screen, and why what is missing in them is missing."""
-    from nan_watch.bench.table import footnotes, memory_table, steps_table
+    from nan_watch.bench.table import TRAINERS, footnotes, memory_table, steps_table
     from probes.terminal import console
 
     screen = console()
@@ -76,22 +85,23 @@ def tell(measured: Measured) -> None:
         screen.print("ended by Ctrl-C; what was measured until then is kept")
     if measured.steps:
         screen.print(steps_table(measured.steps))
+    if measured.trainers:
+        screen.print(steps_table(measured.trainers, TRAINERS))
     if measured.memory is not None:
         screen.print(memory_table(measured.memory))
     for line in footnotes(measured.rows()):
         screen.print(line, markup=False)
 
 
-def chosen(names: str, known: Sequence[Workload]) -> list[Workload]:
-    """The workloads of these names, in their own order. Raises RequestError where one is none."""
-    wanted = [name.strip() for name in names.split(",")]
-    there = {each.name: each for each in known}
+def chosen(asked: str, known: Sequence[str]) -> list[str]:
+    """The names that are asked for, in their own order. Raises RequestError where one is none."""
+    wanted = [name.strip() for name in asked.split(",")]
     for name in wanted:
-        if name not in there:
+        if name not in known:
             raise RequestError(
-                f"`--on {name}` is nothing to measure on: choose among {', '.join(there)}."
+                f"`--on {name}` is nothing to measure on: choose among {', '.join(known)}."
             )
-    return [each for each in known if each.name in wanted]
+    return [each for each in known if each in wanted]
 
 
 def writable(out: Path) -> None:

@@ -16,6 +16,8 @@ import torch
 from nan_watch.bench.costs import Cost, Costs, clock, measure
 from nan_watch.bench.memory import Memory, peak_memory
 from nan_watch.bench.tools import TOOLS
+from nan_watch.bench.trainers import measure_trainer
+from nan_watch.bench.twins import Trainer
 from nan_watch.bench.workloads import Workload
 from probes.record import environment
 
@@ -29,11 +31,12 @@ SCHEMA = 1
 class Measured:
     """What `bench.json` holds.
 
-    steps: the costs in time, one entry a workload. memory: None where none was asked for.
-    complete: false where Ctrl-C ended it.
+    steps: the costs in time, one entry a workload. trainers: the same, one a way to train.
+    memory: None where none was asked for. complete: false where Ctrl-C ended it.
     """
 
     steps: list[Costs] = field(default_factory=list)
+    trainers: list[Costs] = field(default_factory=list)
     memory: Memory | None = None
     complete: bool = True
 
@@ -61,9 +64,20 @@ class Measured:
         if self.steps[-1].interrupted:
             raise KeyboardInterrupt
 
+    def take_trainer(self, trainer: Trainer, pairs: int, seconds: float, shown: Progress) -> None:
+        """The cost with this trainer is measured. Raises KeyboardInterrupt where interrupted."""
+        bar = shown.add_task(trainer.name, total=pairs, said="")
+
+        def say(rounds: int, width: float) -> None:
+            shown.update(bar, completed=rounds)
+
+        self.trainers.append(measure_trainer(trainer, pairs=pairs, seconds=seconds, say=say))
+        if self.trainers[-1].interrupted:
+            raise KeyboardInterrupt
+
     def rows(self) -> Iterator[Cost]:
         """The rows of all tables."""
-        for each in self.steps:
+        for each in (*self.steps, *self.trainers):
             yield from each.rows
         if self.memory is not None:
             yield from self.memory.rows
@@ -76,6 +90,7 @@ class Measured:
             **surroundings(),
             "warm_up": {tool.name: tool.warm for tool in TOOLS},
             "steps": [asdict(each) for each in self.steps],
+            "trainers": [asdict(each) for each in self.trainers],
             "memory": None if self.memory is None else asdict(self.memory),
         }
 

@@ -9,10 +9,13 @@ from rich.table import Table
 from nan_watch.bench.costs import Cost, Costs
 from nan_watch.bench.memory import Memory
 
+STEPS = "time of a step / bare step (median ± 95 %)"
+TRAINERS = "the same at BERT's size, compiled, in two processes, in a Trainer"
 
-def steps_table(costs: Sequence[Costs]) -> Table:
+
+def steps_table(costs: Sequence[Costs], title: str = STEPS) -> Table:
     """A row a tool, a column a workload: the ratio of its step to the bare one."""
-    made = Table(title="time of a step / bare step (median ± 95 %)", title_justify="left")
+    made = Table(title=title, title_justify="left")
     made.add_column("")
     for each in costs:
         made.add_column(each.workload)

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from nan_watch.bench import trainers
 from nan_watch.bench.costs import Costs, measure
 from nan_watch.bench.intervals import interval
 from nan_watch.bench.measured import Measured
 from nan_watch.bench.memory import peak_memory
 from nan_watch.bench.table import footnotes, steps_table
 from nan_watch.bench.tools import TOOLS, Step, Tool
+from nan_watch.bench.trainers import TRAINERS, measure_trainer
+from nan_watch.bench.twins import Trainer
 from nan_watch.bench.workloads import WORKLOADS, Workload
 from probes import Subject
 from probes.command import main
@@ -215,6 +218,35 @@ def test_a_wrong_request_ends_with_status_2(
         main(["bench", *asked])
     assert ended.value.code == 2
     assert said in capfd.readouterr().err
+
+
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(30000, 4), nn.Linear(4, 100)
+
+    def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.head(self.words(input_ids).mean(1))
+        return {"loss": nn.functional.cross_entropy(logits, labels)}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_watched_trainer_is_measured_beside_bare_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("accelerate")
+    monkeypatch.setattr(trainers, "classifier", Words)
+    costs = measure_trainer(TRAINERS[-1], pairs=1, seconds=600, warm=1)
+    assert [(row.tool, row.why) for row in costs.rows] == [("A/A", None), ("sites", None)]
+    text = json.dumps(Measured(trainers=[costs]).as_json(), allow_nan=False)
+    assert json.loads(text)["trainers"][0]["rows"][1]["ratio"]["pairs"] == 1
+
+
+def test_a_trainer_that_cannot_be_had_is_a_row_that_says_why() -> None:
+    def start(watched: bool) -> Any:
+        raise RequestError("there is no compiler here")
+
+    costs = measure_trainer(Trainer("odd", "", start), pairs=2, seconds=60)
+    assert {row.why for row in costs.rows} == {"there is no compiler here"}
 
 
 @pytest.mark.slow
