@@ -104,9 +104,9 @@ class Collate:
         return tuple(found)
 
     def size(self, interaction: Interaction) -> tuple[int, ...]:
-        """How many turns there are and how many units, by which padding is known."""
+        """How many units there are, roughly, and how many turns: what padding comes from."""
         units = self._units(self.databases[interaction.database])
-        return len(interaction.turns[: self.config.max_turn]), len(units)
+        return len(units) // 32, len(interaction.turns[: self.config.max_turn])
 
     def _units(self, database: Database) -> list[str]:
         if self.faults.lost_gold:

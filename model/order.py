@@ -13,7 +13,7 @@ from probes.errors import RequestError
 Size = Callable[[Interaction], tuple[int, ...]]
 """What interactions of like size have alike."""
 
-POOL = 10
+POOL = 50
 """Batches whose interactions are put together by size."""
 
 

@@ -24,17 +24,18 @@ VARIANTS = pytest.mark.parametrize(
         {},
         {"transformer_layers": 2, "transformer_heads": 2},
         {"merge": "add", "pre_transform": False, "pooling": "sum", "state_pooling": "sum"},
-        {"pre_turn": False},
         {
             "hard_attention": False
         },  # no row is masked throughout: the pre-turn stands before the first
-        {"max_pieces": 30, "repeat_utterance": False, "merge_turns": 3},
-        {"fusion": "two_way", "attend_utterance": False, "join_input": False},
+        {"max_pieces": 30, "repeat_utterance": False, "merge_turns": 3, "pre_turn": False},
         {
             **{"joint": True, "transformer_layers": 1, "transformer_heads": 2, "copying": True},
             **{"naming": True, "used": True, "query_reader": True, "second_cell": True},
         },
-        {"attend_units": False, "unit_score": "bilinear", "keyword_init": "concat"},
+        {
+            **{"fusion": "two_way", "attend_utterance": False, "join_input": False},
+            **{"attend_units": False, "unit_score": "bilinear", "keyword_init": "concat"},
+        },
     ],
     ids=lambda changes: "+".join(changes) or "default",
 )
