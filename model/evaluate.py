@@ -31,7 +31,7 @@ def evaluate(model: Parser, interactions: Sequence[Interaction], device: str) ->
     measured = {**METRICS, "unreachable": unreachable}
     total = dict.fromkeys(measured, (0.0, 0.0))
     with evaluation_mode(model):
-        for batch in _batches(model, interactions, device):
+        for _, batch in _batches(model, interactions, device):
             answer = Answer(model, batch)
             for name, metric in measured.items():
                 hits, count = metric(answer, batch)
@@ -64,9 +64,16 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def _batches(model: Parser, interactions: Sequence[Interaction], device: str) -> Iterator[Batch]:
-    for start in range(0, len(interactions), AT_ONCE):
-        yield to_device(model.collate(interactions[start : start + AT_ONCE]), device)
+def _batches(
+    model: Parser, interactions: Sequence[Interaction], device: str
+) -> Iterator[tuple[Sequence[int], Batch]]:
+    """Each batch with the places of its interactions, which with `bucketing` are of like size."""
+    order = list(range(len(interactions)))
+    if model.config.bucketing:
+        order.sort(key=lambda place: model.collate.size(interactions[place]))
+    for start in range(0, len(order), AT_ONCE):
+        places = order[start : start + AT_ONCE]
+        yield places, to_device(model.collate([interactions[i] for i in places]), device)
 
 
 Written = list[list[tuple[str, ...]]]
@@ -80,12 +87,12 @@ def written(
 
     With `last` each interaction's last turn is written alone, and before it stands nothing.
     """
+    found: Written = [[] for _ in interactions]
     with evaluation_mode(model):
-        return [
-            turns
-            for batch in _batches(model, interactions, device)
-            for turns in queries(model, batch, last)
-        ]
+        for places, batch in _batches(model, interactions, device):
+            for place, turns in zip(places, queries(model, batch, last), strict=True):
+                found[place] = turns
+    return found
 
 
 def written_alone(model: Parser, interactions: Sequence[Interaction], device: str) -> Written:

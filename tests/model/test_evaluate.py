@@ -48,6 +48,18 @@ def test_many_batches_count_as_one(learned: Parser, few: list[Interaction]) -> N
     assert scores["unreachable"] == Ratio(0, sum(len(t.steps) + 1 for e in few for t in e.turns))
 
 
+def test_buckets_change_no_order(
+    learned: Parser, few: list[Interaction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want, scores = written(learned, few, "cpu"), evaluate(learned, few, "cpu")
+    monkeypatch.setattr(learned, "config", replace(learned.config, bucketing=True))
+    assert written(learned, few, "cpu") == want
+    found = evaluate(learned, few, "cpu")
+    assert {name: ratio.hits for name, ratio in found.items()} == pytest.approx(
+        {name: ratio.hits for name, ratio in scores.items()}
+    )
+
+
 def test_the_mode_and_the_random_state_stay(learned: Parser, few: list[Interaction]) -> None:
     before = torch.get_rng_state()
     learned.train()

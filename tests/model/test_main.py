@@ -100,7 +100,9 @@ def test_evaluate_on_other_data(tmp_path: Path, capsys: pytest.CaptureFixture[st
     tables = ("--tables", str(data.with_name("tables.json")))
     capsys.readouterr()
     assert run("evaluate", str(place), "--data", str(tmp_path / "few.json"), *tables) == 0
-    assert "given data, 2 interactions, greedy:" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "given data, 2 interactions, greedy:" in said
+    assert "given data, 2 interactions, floors without the utterance:" in said
 
 
 def test_show_prints_an_interaction_and_a_prediction(
