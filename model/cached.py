@@ -24,6 +24,7 @@ from model.faults import Faults
 from model.features import Features, Rows
 from model.pack import Packed
 from model.schema import Pool, at
+from probes.batch import to_device
 
 VERSION = 1
 """Of this code: to be raised where it gives other rows for the same word pieces."""
@@ -106,14 +107,15 @@ class Cached:
 
     @torch.no_grad()
     def _encoded(self, packed: Sequence[Packed]) -> Iterator[Rows]:
-        batch: Batch = encoder_inputs([[each] for each in packed], self._pad)
+        device = next(self._encoder.parameters()).device
+        batch = to_device(encoder_inputs([[each] for each in packed], self._pad), device)
         hidden = self._encoder(batch["ids"], batch["token_mask"], batch["token_types"])
         said: Tensor = at(hidden, batch["utterance_pieces"][:, 0])  # (n, w, feature)
         pool = Pool(Config(), Faults())
         units = pool(hidden, batch["unit_pieces"], batch["unit_piece_mask"])[:, 0]
         for i, each in enumerate(packed):
             both = torch.cat([said[i, : len(each.utterance)], units[i, : len(each.units)]])
-            yield both.numpy().astype(np.float16)
+            yield both.cpu().numpy().astype(np.float16)
 
 
 def key(encoder: Encoder) -> str:
