@@ -14,6 +14,8 @@ from probes.run import Run
 
 Doubles = npt.NDArray[np.float64]
 
+UNTOUCHED = 0.999  # of a norm: what is left of it where nothing was taken away
+
 BIAS = re.compile(r"bias(?!.*weight)")
 
 
@@ -190,7 +192,7 @@ def read_course(name: str, run: Run) -> Course:
         _table(run, "unit", "saturated_share"),
         _table(run, "unit", "count"),
         _table(run, "edge", "bits_left"),
-        _at(grads.steps, _table(run, "clip", "factor"), "<optimizer>"),
+        _factor(run, grads, before),
         _at(grads.steps, _table(run, "loss", "value"), "<loss>"),
         np.where(np.isnan(given), total, given),
         *(_names(said, key) for key in ("frozen", "unheld", "changed")),
@@ -215,6 +217,27 @@ def _at(steps: npt.NDArray[np.int64], table: Table, site: str) -> Doubles:
     """(step,) the site's numbers at these steps, NaN where there is none."""
     by_step = dict(zip(table.steps.tolist(), table.of(site).tolist(), strict=True))
     return np.array([by_step.get(step, np.nan) for step in steps.tolist()])
+
+
+def _factor(run: Run, grads: Table, before: Table) -> Doubles:
+    """(step,) what the gradients were multiplied by, as `clip` says, or as their norms tell.
+
+    NaN where neither does, where nothing was taken from them, and where nothing was left of them.
+    """
+    told = _at(grads.steps, _table(run, "clip", "factor"), "<optimizer>")
+    if before.sites == () or np.isfinite(told).any():
+        return told
+    given, left = (_totals(each, grads, before) for each in (before, grads))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = left / given
+    return np.where((share > 0) & (share < UNTOUCHED), share, np.nan)
+
+
+def _totals(table: Table, grads: Table, before: Table) -> Doubles:
+    """(step,) the norm over what both tables hold, at the steps of `grads`."""
+    both = [site for site in grads.sites if site in before.sites]
+    columns = [_at(grads.steps, table, site) ** 2 for site in both]
+    return np.asarray(np.sqrt(np.nansum(columns, axis=0)))
 
 
 def _patched(before: Table, grads: Table) -> Table:

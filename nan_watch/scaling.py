@@ -33,8 +33,9 @@ class Scalers:
     """Knows while it is open which scaler steps the optimizer, and tells of steps not taken.
 
     `scale` is the scale of the step at work, 1 where no scaler steps. `skipped` are the newest
-    steps that were skipped; skip: called for each that the optimizer never saw. overflows: told a
-    scale, whether the step at work is finite without it, as far as that can be known.
+    steps that were skipped, `count` how many were; skip: called for each that the optimizer never
+    saw. overflows: told a scale, whether the step at work is finite without it, as far as that can
+    be known.
     """
 
     def __init__(
@@ -46,12 +47,12 @@ class Scalers:
         self._optimizers = [id(each) for each in optimizers]
         self._skip = skip
         self._overflows = overflows
-        self._count = 0  # steps that were skipped
         self.scale = NO_OVERFLOW
         self.at_work = False  # whether a scaler's step is
         self.seen = False  # whether the optimizer was stepped by the call that is at work
         self.skipping = False  # whether a step that it was kept from is at work
         self.skipped: list[Skipped] = []
+        self.count = 0
 
     def __enter__(self) -> Self:
         """Every scaler's step is looked at."""
@@ -83,10 +84,10 @@ class Scalers:
             return False
         told = Skipped(step, tuple(each.name for each in grads), self.scale)
         self.skipped = [*self.skipped, told][-KEPT:]
-        self._count += 1
+        self.count += 1
         if not self.at_work:
             return True
-        if self._count > TRIED and self._count & (self._count - 1):
+        if self.count > TRIED and self.count & (self.count - 1):
             return self.scale > NO_OVERFLOW
         return self.scale > NO_OVERFLOW and self._overflows(self.scale)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 
 from overfit.ceilings import PREFIX, SOFT, Ceiling
+from overfit.drive import Drive
 from overfit.floors import Floor
 from overfit.interventions import UNCHANGED
 from overfit.look import Look
@@ -61,7 +62,8 @@ class Curves:
     look: what was measured at the end, where it did not memorise. watched: what the watch and
     the checks found. samples: how each is called. others: suites of the same size with another
     seed; smaller: those of the same seed with fewer samples. tries: the interventions, each by
-    what was changed. parts: part of the loss to its values at the evaluations.
+    what was changed. parts: part of the loss to its values at the evaluations. drive: what the
+    optimizer did, where the suite ended by itself.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Curves:
     smaller: tuple[Curves, ...] = ()
     tries: Mapping[tuple[str, ...], Curves] = field(default_factory=dict)
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    drive: Drive | None = None
 
     WINDOW = 5
 
@@ -184,6 +187,7 @@ def read_curves(run: Run) -> Curves:
         derived=bool(asked.get("derived")),
         look=Look.from_json(asked["look"]) if asked.get("look") else None,
         samples=tuple(asked.get("samples", ())),
+        drive=Drive.from_json(asked["drive"]) if asked.get("drive") else None,
         parts={
             name: _series(run, "loss", "evaluated", name)[1]
             for name in run.matrix("loss", "evaluated").sites

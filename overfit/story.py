@@ -8,12 +8,16 @@ from pathlib import Path
 
 from nan_watch.causes import RULES as CAUSES
 from nan_watch.rules import RULES as HEALTH
+from overfit.explains import cause_of
 from overfit.outcome import outcome
 from overfit.rules import RULES
 from overfit.suites import OwnParts, note_floors, read_suites
 from probes import strict_json
 from probes.finding import Finding, Judgement, Verdict, judge
 from probes.run import Run
+
+LARGE_STEPS = ("FIT003", "FIT010")
+"""The verdicts over a step that is too large."""
 
 
 def story(folder: Path) -> Judgement:
@@ -22,7 +26,7 @@ def story(folder: Path) -> Judgement:
     What is not finite stands first, since nothing trains until it is mended; then what the checks
     found by experiment, what the watch saw, and the verdicts that all of it explains. Whatever
     several suites ran into is told once. A step that is too large is itself the culprit of what was
-    not finite. A suite that failed, for which the checks have no more than a warning, names it.
+    not finite. A suite that failed names a warning of the checks that can be the cause.
     """
     seen, checked, outcomes = Judgement(), Judgement(), Judgement()
     for _, part in Run(folder).parts:
@@ -42,7 +46,9 @@ def story(folder: Path) -> Judgement:
             seen, outcomes = seen + watched, outcomes + found
     seen = _once(seen + judge(HEALTH, OwnParts(folder)))
     outcomes = _explained(outcomes, checked)
-    grown = any(each.site == "<optimizer>" for each in outcomes.findings)
+    grown = any(
+        each.site == "<optimizer>" and each.code in LARGE_STEPS for each in outcomes.findings
+    )
     said, failed = _split(outcomes, _is_note)  # of mere notes, the verdicts lead
     born, others = _split(seen, _is_birth)
     parts = (checked, failed, seen) if grown else (born, checked, others, failed)
@@ -50,22 +56,26 @@ def story(folder: Path) -> Judgement:
 
 
 def _explained(outcomes: Judgement, checked: Judgement) -> Judgement:
-    """The verdicts, of which a failure names the first warning of the checks, if that is all.
+    """The verdicts, of which a failure names the first warning of the checks that can be its cause.
 
-    A warning stands below a failure, but it is likely to be the failure's cause. A verdict that
-    names its own place keeps it.
+    A warning stands below a failure, and its kind and place say whether it can have led there; not
+    where a check has found worse, which leads by itself. A verdict that names its own place keeps
+    it.
     """
-    causes = [each for each in checked.findings if each.verdict.rank > Verdict.NOTE.rank]
-    if not causes or causes[0].verdict is not Verdict.WARN:
+    if checked.verdict.rank > Verdict.WARN.rank:
         return outcomes
-    cause = causes[0]
-    told = tuple(
-        _caused(each, cause) if each.verdict is Verdict.FAIL else each for each in outcomes.findings
-    )
+    told = tuple(_told(each, checked.findings) for each in outcomes.findings)
     return Judgement(told, outcomes.not_judged, outcomes.passed)
 
 
+def _told(finding: Finding, warnings: Iterable[Finding]) -> Finding:
+    cause = cause_of(finding, warnings) if finding.verdict is Verdict.FAIL else None
+    return finding if cause is None else _caused(finding, cause)
+
+
 def _caused(finding: Finding, cause: Finding) -> Finding:
+    if cause.message.rstrip(".") in finding.message:  # it was told of by the verdict itself
+        return finding
     message = f"{finding.message} The likely cause ({cause.code}): {cause.message}"
     if finding.source is not None or finding.site not in (None, "<loss>"):
         return replace(finding, message=message)

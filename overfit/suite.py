@@ -14,6 +14,7 @@ from nan_watch import NanWatch, PoisonedStep
 from overfit.blind import Blind
 from overfit.curves import Accuracy, Curves, counted
 from overfit.death import note_death
+from overfit.drive import Drive, drive_of, rate_of
 from overfit.dropout import switch_off
 from overfit.heads import Evaluation, Heads
 from overfit.look import Facts, Looker, kept_start
@@ -55,7 +56,9 @@ def _train(subject: Subject, plan: Plan, samples: Samples, folder: Path, tell: T
     recorder = Recorder(
         folder, seed=plan.seed, device=device, settings=settings(plan, samples, off)
     )
-    with NanWatch(loop.model, loop.optimizer, out=recorder) as watch:
+    # a step of the user's own may clip, which shows between its backward and the optimizer's step
+    own = subject.train_step is not None
+    with NanWatch(loop.model, loop.optimizer, out=recorder, parameter_hooks=own) as watch:
         try:
             suite = Suite(plan, samples, loop, watch, tell, facts, blind)
             suite.run()
@@ -167,6 +170,7 @@ class Suite:
         self.batches = samples.batches
         self.heads = Heads(loop.subject, samples.batches)
         self.losses: list[float] = []
+        self.rates: list[float] = []
         self.unread: list[Tensor] = []
         watch.recorder.column("loss", "<loss>")  # before the parts, which are seen before it
         self.looks: list[tuple[int, Evaluation]] = []
@@ -178,6 +182,7 @@ class Suite:
         try:
             self.ended = self._steps()
             recorder.note(ended=self.ended, derived=self.heads.derived)
+            recorder.note(drive=self._drive().as_json())
         except PoisonedStep as refusal:
             found = refusal.finding
             recorder.note(derived=self.heads.derived)
@@ -194,8 +199,13 @@ class Suite:
         self._remembered(self.plan.steps)
         return "steps"
 
+    def _drive(self) -> Drive:
+        optimizer, watch = self.loop.optimizer, self.watch
+        return drive_of(optimizer, self.rates, len(self.rates), watch.steps, watch.scalers)
+
     def _step(self, batch: Batch) -> Tensor:
         layout = self.loop.subject.layout
+        self.rates.append(rate_of(self.loop.optimizer))
         loss = self.watch.step(
             lambda: self.loop.step(batch, self.watch), batch=batch, layout=layout
         )

@@ -22,6 +22,7 @@ from probes.guess import complete
 from probes.hidden import Hidden, hidden
 from probes.layout import Layout
 from probes.one_step import Stepped, one_step
+from probes.order_of_step import Order, order_of_step
 from probes.raised import said, source_of
 from probes.recurrence import Recurrent
 from probes.run import NamedArray
@@ -189,6 +190,11 @@ class Experiment:
             return {LOSS: self.subject.loss(self.subject.model, batch)}
         except Exception:
             return {}
+
+    @cached_property
+    def order(self) -> Order:
+        """In which order a few calls of the step run backward and the optimizer."""
+        return order_of_step(self.subject, self.batch)
 
     @cached_property
     def outputs(self) -> dict[str, Tensor]:

@@ -141,12 +141,18 @@ def _own(_: str, leaf: Any) -> Any:
 def until_stepped(
     loop: Loop, model: nn.Module, batch: Batch
 ) -> tuple[dict[str, Tensor | None], dict[str, float], int]:
-    """What the optimizer's first step saw, with the rates it had, and how many calls it took."""
+    """What the optimizer's first step saw, with the rates it had, and how many calls it took.
+
+    Where that saw no gradient at all, as in a loop that steps on what the call before left, it is
+    what one of the next saw.
+    """
     rates: dict[str, float] = {}
     seen: list[dict[str, Tensor | None]] = []
+    first = 0
 
     def look(*_: Any) -> None:
-        if not seen:
+        if not seen or _is_bare(seen[0]):
+            seen.clear()
             grads = ((n, p.grad) for n, p in model.named_parameters())
             seen.append({n: None if g is None else g.detach().clone() for n, g in grads})
             rates.update(_rates(loop.optimizer, names))
@@ -156,8 +162,9 @@ def until_stepped(
     try:
         for calls in range(1, CALLS + 1):
             take_step(loop, batch)
-            if seen:
-                return seen[0], rates, calls
+            first = first or (calls if seen else 0)
+            if seen and (calls > first + 1 or not _is_bare(seen[0])):
+                return seen[0], rates, first
     finally:
         hook.remove()
     raise ExperimentError(
@@ -165,10 +172,16 @@ def until_stepped(
     )
 
 
-def twice_held_back(subject: Subject, batch: Batch) -> list[dict[str, Tensor | None]]:
-    """The gradients of two optimizer steps on the same batch, neither of which writes.
+def _is_bare(grads: Mapping[str, Tensor | None]) -> bool:
+    return all(grad is None for grad in grads.values())
 
-    Both start from the same random state; what the first leaves in the gradients, it leaves.
+
+def held_back_steps(
+    subject: Subject, batch: Batch, times: int = 3
+) -> list[dict[str, Tensor | None]]:
+    """The gradients of so many optimizer steps on the same batch, none of which writes.
+
+    All start from the same random state; what one leaves in the gradients, it leaves.
     """
     model, found = subject.model, []
     snapshot = Snapshot.take(model, parameters=True)
@@ -176,7 +189,7 @@ def twice_held_back(subject: Subject, batch: Batch) -> list[dict[str, Tensor | N
     def step() -> Tensor:
         loop = made(subject)
         with held_back(loop.optimizer) as seen:
-            for _ in range(2):
+            for _ in range(times):
                 snapshot.restore()
                 for _ in range(CALLS):
                     take_step(loop, batch)

@@ -38,7 +38,9 @@ class Clipping:
     family: ClassVar[Literal["health"]] = "health"
 
     def lacks(self, run: Run) -> str | None:
-        """Clip factors, which are known where clipping goes through the watch."""
+        """Clip factors, which are known where clipping goes through the watch, or where it sees
+        the gradients both as they are accumulated and as the optimizer takes them.
+        """
         why = lacks_gradients(run, self.steps)
         if why is None and not any(
             np.isfinite(course.factor).any() for course in long_enough(run, self.steps)
@@ -59,11 +61,15 @@ class Clipping:
             middle = level(factors)
             slow = middle < self.harsh and course.moved < self.crawl
             verdict = Verdict.WARN if slow else Verdict.NOTE
+            norm, usual = level(course.total[there]), np.quantile(course.total[there], 0.9)
             message = (
-                f"every one of {len(factors)} steps was clipped, by a factor of {middle:.3g} in "
-                f"the median; {largest}."
+                f"clipping leaves {middle:.3g} of the gradient norm in each of {len(factors)} "
+                f"steps (medians: {middle * norm:.3g} of {norm:.3g}); {largest}."
             )
-            fix = "Raise the limit, or make the loss a mean instead of a sum."
+            fix = (
+                f"Raise the limit to about {usual:.2g}, under which nine of ten norms lie, or make "
+                "the loss a mean instead of a sum."
+            )
         elif len(factors) >= self.never and (factors == 1).all():
             verdict, middle = Verdict.NOTE, 1.0
             message = f"clipping never bit in {len(factors)} steps; {largest}."

@@ -9,13 +9,16 @@ from typing import ClassVar, Literal
 from overfit.curves import Curves
 from overfit.rules.ceiling_reached import CeilingReached
 from overfit.rules.conflicting_labels import ConflictingLabels
+from overfit.rules.decay_holds import DecayHolds
 from overfit.rules.diverged import Diverged
 from overfit.rules.flat import Flat
 from overfit.rules.head_stuck import HeadStuck
+from overfit.rules.idle_optimizer import IdleOptimizer
 from overfit.rules.larger_not_memorised import LargerNotMemorised
 from overfit.rules.memorised import Memorised
 from overfit.rules.modes_disagree import ModesDisagree
 from overfit.rules.only_noise import OnlyNoise
+from overfit.rules.rate_gone import RateGone
 from overfit.rules.signal_cut import SignalCut
 from overfit.rules.step_overshoots import StepTooLarge
 from overfit.rules.stuck_on_floor import StuckOnFloor
@@ -25,10 +28,13 @@ from overfit.trend import trend
 from probes.finding import Evidence, Finding, Outcome, Verdict
 
 REASONS: tuple[Outcome[Curves], ...] = (
+    IdleOptimizer(),
     Diverged(),
     ConflictingLabels(),
     CeilingReached(),
     ModesDisagree(),
+    RateGone(),
+    DecayHolds(),
     StepTooLarge(),
     StuckOnFloor(),
     HeadStuck(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from probes.checks.accumulation import Accumulation
 from probes.checks.alike import Alike
+from probes.checks.bare_step import BareStep
 from probes.checks.batch_dependence import BatchDependence
 from probes.checks.broadcast import Broadcast
 from probes.checks.carried_graph import CarriedGraph
@@ -62,6 +63,7 @@ from probes.finding import Check
 
 RULES: tuple[Check[Experiment], ...] = (
     Repeats(),
+    BareStep(),
     Unmoved(),
     Flat(),
     Alike(),

@@ -11,22 +11,23 @@ from torch import Tensor
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.one_step import twice_held_back
+from probes.one_step import held_back_steps
 
 
 @dataclass(frozen=True, slots=True)
 class Uncleared:
     """The gradients of one optimizer step are still there in the next.
 
-    The subject's `train_step` runs twice on one batch, from the same random state, with the
-    optimizer held back: the second time it must hand over the same gradients, not their double.
-    Micro-batches that add up before one optimizer step are accumulation, and healthy.
+    The subject's `train_step` runs on one batch, from the same random state, until the optimizer,
+    which is held back, was stepped three times: each time it must hand over the same gradients,
+    not their double and then their triple. Micro-batches that add up before one optimizer step
+    are accumulation, and healthy, wherever its count of them begins.
 
     Sick: `loss.backward(); optimizer.step()` without `optimizer.zero_grad()`.
     Healthy: the same with it, before or after.
     """
 
-    far: float = 0.05  # from twice the gradient, relative
+    far: float = 0.05  # from twice and three times the gradient, relative
 
     code: ClassVar[str] = "WIR004"
     rule: ClassVar[str] = "gradients-not-cleared"
@@ -40,13 +41,14 @@ class Uncleared:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding."""
-        pair = twice_held_back(experiment.subject, experiment.batch)
-        first, second = (_joined(grads) for grads in pair)
-        if first.shape != second.shape or not bool((first != 0).any()):
+        steps = held_back_steps(experiment.subject, experiment.batch)
+        first, second, third = (_joined(grads) for grads in steps)
+        same = first.shape == second.shape == third.shape
+        if not same or not bool((first != 0).any()):
             return
         share = float((first @ second) / (first @ first))
-        apart = float((second - 2 * first).norm() / first.norm())
-        if not apart <= self.far:
+        grown = (second - 2 * first, third - 3 * first)
+        if not all(float(each.norm() / first.norm()) <= self.far for each in grown):
             return
         yield Finding(
             code=self.code,

@@ -48,6 +48,8 @@ class Unmoved:
             for name, p in experiment.subject.model.named_parameters()
             if p.requires_grad and not name.startswith(declared or ("\0",)) and p.numel()
         }
+        if experiment.subject.train_step is not None and experiment.order.bare:
+            return  # gradients come, and are not there when the optimizer is: WIR022
         without = [name for name in live if stepped.grads.get(name) is None]
         silent = [name for name in without if name not in stepped.moved]
         read = [name for name in silent[: self.most] if matters(experiment, live[name])]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from overfit.asked import Asked
 from overfit.diagnose import examine
+from overfit.explains import cause_of
 from overfit.story import story
 from probes import Finding, Ratio, Subject, Verdict
 from probes.finding import Judgement
@@ -20,7 +21,7 @@ from probes.run import Run
 torch.manual_seed(0)
 BATCHES = [{"x": torch.randn(8, 6), "y": torch.randint(0, 3, (8,))} for _ in range(3)]
 WARNED = Finding(
-    "WIR099",
+    "WIR018",
     "odd-wire",
     Verdict.WARN,
     "the wire is cut in `a`.",
@@ -56,15 +57,45 @@ def test_a_suite_that_failed_names_the_warning_of_the_checks(tmp_path: Path) -> 
     recorder = parts(tmp_path, ended="steps", losses=[1.0] * 8, checked=WARNED)
     lead, second = story(recorder.folder).findings
     assert (lead.code, lead.verdict, lead.site, lead.source) == ("FIT004", Verdict.FAIL, "a", "b:1")
-    assert lead.message.endswith("The likely cause (WIR099): the wire is cut in `a`.")
+    assert lead.message.endswith("The likely cause (WIR018): the wire is cut in `a`.")
     assert lead.fix == "Mend it."
     assert second == WARNED
+
+
+def test_a_warning_that_cannot_be_the_cause_stands_below_the_verdict(tmp_path: Path) -> None:
+    easier = replace(WARNED, code="LBL004", site="<data>")
+    lead, second = story(
+        parts(tmp_path, ended="steps", losses=[1.0] * 8, checked=easier).folder
+    ).findings
+    assert (lead.code, lead.site, lead.source) == ("FIT004", "<loss>", None)
+    assert "likely cause" not in lead.message
+    assert second == easier
+
+
+@pytest.mark.parametrize(
+    ("verdict", "site", "code", "where", "can"),
+    [
+        ("FIT012", "body.0", "WIR002", "body", True),
+        ("FIT012", "body.0", "WIR002", "head", False),
+        ("FIT012", "body.0", "WIR003", "<optimizer>", True),
+        ("FIT003", "<optimizer>", "WIR007", "<data>", False),
+        ("FIT003", "<optimizer>", "WIR021", "<data>", True),
+        ("FIT005", None, "WIR002", "head", False),
+        ("FIT018", "<optimizer>", "WIR007", "<data>", False),
+    ],
+)
+def test_kind_and_place_say_what_a_warning_can_explain(
+    verdict: str, site: str | None, code: str, where: str, can: bool
+) -> None:
+    found = Finding(verdict, "v", Verdict.FAIL, "it failed.", "Mend it.", site=site)
+    warning = replace(WARNED, code=code, site=where)
+    assert cause_of(found, [warning]) == (warning if can else None)
 
 
 def test_what_a_check_found_leads_the_suite_that_it_explains(tmp_path: Path) -> None:
     failed = replace(WARNED, verdict=Verdict.FAIL)
     recorder = parts(tmp_path, ended="steps", losses=[1.0] * 8, checked=failed)
-    assert [each.code for each in story(recorder.folder).findings] == ["WIR099", "FIT004"]
+    assert [each.code for each in story(recorder.folder).findings] == ["WIR018", "FIT004"]
 
 
 def test_of_mere_notes_the_verdict_leads(tmp_path: Path) -> None:

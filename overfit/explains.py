@@ -1,0 +1,76 @@
+"""Which warning of a check can be the cause of which verdict, by its kind and its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from probes.finding import Finding, Verdict
+
+GRADIENTS = ("WIR002", "WIR003", "WIR011", "WIR016", "WIR017", "WIR018", "WIR019", "STA003")
+"""What does not learn, or learns something else."""
+
+SIZES = ("WIR008", "WIR015", "WIR020", "WIR021", "STA004")
+"""How large a step is."""
+
+READ = (
+    *("WIR007", "WIR014", "MSK001", "MSK005", "MSK006", "MSK007", "MSK010", "IDX001", "IDX004"),
+    *("IDX005", "STA002", "STA005", "STA006", "STA007", "STA009"),
+)
+"""What of its input the model reads."""
+
+SCORED = (
+    *("WIR009", "WIR010", "WIR012", "WIR013", "IDX002", "IDX003"),
+    *("LBL001", "LBL002", "LBL003", "LBL006", "LBL008"),
+)
+"""What its output is scored against, and how."""
+
+MODES = ("WIR001", "WIR005", "WIR006", "MSK002", "STA001")
+"""What differs from call to call, or from mode to mode."""
+
+CAUSES: Mapping[str, tuple[str, ...]] = {
+    "FIT002": (*GRADIENTS, *SIZES, *READ, *SCORED, *MODES),
+    "FIT003": (*SIZES, "WIR010", "WIR012", "WIR013"),
+    "FIT004": (*GRADIENTS, *SIZES, *READ, *SCORED),
+    "FIT006": SCORED,
+    "FIT007": (*GRADIENTS, *READ, *SCORED),
+    "FIT008": (*GRADIENTS, *READ, *SCORED, "WIR015"),
+    "FIT009": (*GRADIENTS, *SIZES),
+    "FIT010": (*SIZES, "WIR010", "WIR012", "WIR013"),
+    "FIT011": MODES,
+    "FIT012": (*GRADIENTS, "WIR007"),
+    "FIT013": (*GRADIENTS, *SIZES, *READ, "LBL006", "LBL008"),
+    "FIT014": MODES,
+    "FIT015": SCORED,
+}
+"""Verdict to the checks whose warning may be its cause.
+
+What makes samples easier to memorise, such as a label among the inputs, is the cause of none; nor
+is what shows in other data alone, such as more padding.
+"""
+
+PLACED = ("FIT007", "FIT012", "FIT014")
+"""Verdicts whose site was measured: what stands elsewhere in the model did not do it."""
+
+
+def cause_of(verdict: Finding, warnings: Iterable[Finding]) -> Finding | None:
+    """The first of the warnings that can be the cause of the verdict; None where none can."""
+    return next((each for each in warnings if _can_be(verdict, each)), None)
+
+
+def _can_be(verdict: Finding, warning: Finding) -> bool:
+    if warning.verdict is not Verdict.WARN or warning.code not in CAUSES.get(verdict.code, ()):
+        return False
+    sites = verdict.site, warning.site
+    if verdict.code not in PLACED or not all(map(_is_module, sites)):
+        return True
+    return _near(verdict.site or "", warning.site or "")
+
+
+def _is_module(site: str | None) -> bool:
+    return site is not None and not site.startswith("<")
+
+
+def _near(one: str, other: str) -> bool:
+    """Whether one is the other, or holds it."""
+    short, long = sorted((one, other), key=len)
+    return long == short or short == "model" or long.startswith((f"{short}.", f"{short}["))
