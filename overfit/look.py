@@ -18,6 +18,7 @@ from overfit.exchange import input_keys, prefix_keys, rolled
 from overfit.floors import Floor, floors
 from overfit.heads import Heads
 from overfit.lost import Lost, where_lost
+from overfit.near import Near, near_conflicts, wrong_samples
 from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
@@ -65,7 +66,8 @@ class Look:
     input is lost. cuts: where the way back is cut. parts: part of the loss to the gradient norm
     that it gives each module. mode_site: the module whose mode alone moves the loss most, where
     the modes disagree. narrow, width: the layer with the fewest outputs that is not the last, and
-    how many it has. rests: what its decisions rest on, where that was asked for.
+    how many it has. rests: what its decisions rest on, where that was asked for. wrong: the samples
+    that stay wrong. near: pairs of samples with other labels whose inputs are nearly the same.
     """
 
     began_reading: float | None = None
@@ -84,6 +86,8 @@ class Look:
     narrow: str | None = None
     width: int | None = None
     rests: Rests | None = None
+    wrong: tuple[int, ...] = ()
+    near: tuple[Near, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As a suite's settings hold it."""
@@ -100,6 +104,8 @@ class Look:
         known["cuts"] = tuple(
             Cut(**{**each, "parameters": tuple(each["parameters"])}) for each in row.get("cuts", ())
         )
+        known["wrong"] = tuple(row.get("wrong", ()))
+        known["near"] = tuple(Near(**each) for each in row.get("near", ()))
         return cls(**known)
 
 
@@ -152,6 +158,7 @@ class Looker:
 
     def look(self) -> Look:
         """Everything that explains why the samples were not memorised."""
+        found = self.targets.found
         trained = _tried(lambda: Heads(self.subject, self.batches).evaluate(training=True))
         draws = _tried(self._draws) or []
         drawn = statistics.fmean(draws) if draws else None
@@ -174,6 +181,8 @@ class Looker:
             cuts=_tried(lambda: cuts(self.subject, self.batches[0])) or (),
             parts=_tried(self._parts) or {},
             mode_site=_tried(lambda: self._mode_site(evaluated, drawn)),
+            wrong=wrong_samples(found),
+            near=_tried(lambda: near_conflicts(self.batches, self.keys, found)) or (),
             **_narrowest(self.model),
         )
 

@@ -20,7 +20,8 @@ class Flat:
     """Nothing was learned: the loss ended about where it began, and no head became better.
 
     It holds where the median loss of the last pass lies less than `fall` of the start below the
-    start, and no head gained more than `gain` of its positions.
+    start, and no head gained more than `gain` of its positions. Where the weights went `crawl` of
+    their size at most, it was the steps that were too small.
 
     Sick: the parameters that would learn never reach the optimizer, or the step is far too small.
 
@@ -31,6 +32,7 @@ class Flat:
 
     fall: float = 0.1
     gain: float = 0.25
+    crawl: float = 0.01  # of their size: how far weights go in steps that are too small
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT004"
@@ -58,8 +60,11 @@ class Flat:
             return
         heads = f"; right are {curves.told}" if curves.heads else ""
         moved = curves.look.moved if curves.look is not None else None
+        small = moved is not None and 0 < moved <= self.crawl
         if moved is not None:
             heads += f"; the weights went {moved:.2g} of their size"
+        if small and curves.drive is not None:
+            heads += f" at a learning rate of {curves.drive.rate:.3g}, so the steps are too small"
         yield Finding(
             code=self.code,
             rule=self.rule,
@@ -68,9 +73,12 @@ class Flat:
                 f"nothing was learned from {curves.suite} in {len(curves.losses)} steps (seed "
                 f"{curves.seed}): the loss went from {curves.start:.4g} to {curves.end:.4g}{heads}."
             ),
-            fix="Look whether the input reaches the output and every parameter the optimizer, "
+            fix="Raise the learning rate by a hundred or more, or find out what keeps the "
+            "gradients small."
+            if small
+            else "Look whether the input reaches the output and every parameter the optimizer, "
             "and whether the learning rate is of the right order.",
-            site="<loss>",
+            site="<optimizer>" if small else "<loss>",
             step=curves.steps[-1],
             evidence=(
                 Evidence("loss at the start", curves.start),

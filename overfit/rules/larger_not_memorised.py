@@ -20,11 +20,15 @@ class LargerNotMemorised:
 
     The same loop learns the smaller samples, which are among the larger, so nothing is cut. Either
     the model has no room for more (its narrowest layer is named), or samples contradict each other
-    in what the model sees of them, although no two are equal, or training needs more time.
+    in what the model sees of them, although no two are equal, or training needs more time. It is
+    a conflict where `explained` of the samples that stay wrong, or more, have an input within 2 %
+    of the usual distance of another's that has a different label.
 
     Sick: a layer of one unit between the input and five classes.
     Healthy: the same with sixty-four.
     """
+
+    explained: float = 0.5
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT013"
@@ -44,6 +48,26 @@ class LargerNotMemorised:
         fit = [each for each in curves.smaller if self.unless[0].holds(each)]
         return max(fit, key=lambda each: each.size, default=None)
 
+    def _near(self, curves: Curves) -> str | None:
+        """The conflict of nearly equal inputs that explains what stays wrong, in words."""
+        look = curves.look
+        if look is None or not look.near or not look.wrong:
+            return None
+        paired = {place for each in look.near for place in (each.one, each.other)}
+        if len(paired & set(look.wrong)) < self.explained * len(look.wrong):
+            return None
+        first = look.near[0]
+        names = [
+            curves.samples[i] if i < len(curves.samples) else f"sample {i}"
+            for i in (first.one, first.other)
+        ]
+        more = f", and {len(look.near) - 1} pairs more" if len(look.near) > 1 else ""
+        return (
+            f"a conflict: {names[0]} and {names[1]} lie {first.share:.1%} of the usual distance "
+            f"apart in what the model is given, and have different labels{more}; of the "
+            f"{len(look.wrong)} that stay wrong, {len(paired & set(look.wrong))} are among them"
+        )
+
     def holds(self, curves: Curves) -> bool:
         """Whether fewer samples are memorised, and these are not."""
         if any(other.holds(curves) for other in self.unless):
@@ -57,9 +81,12 @@ class LargerNotMemorised:
         fewer, look = self.memorised(curves), curves.look
         assert fewer is not None
         told = curves.told or f"the loss is {curves.end:.4g} of {curves.start:.4g}"
-        conflict = any(each.name == CONFLICT for each in curves.ceilings)
+        near = self._near(curves)
+        conflict = near is not None or any(each.name == CONFLICT for each in curves.ceilings)
         cause = "conflict: equal inputs have different labels" if conflict else "capacity"
-        if not conflict and look is not None and look.narrow is not None:
+        if near is not None:
+            cause = near
+        elif not conflict and look is not None and look.narrow is not None:
             cause += f": its narrowest layer is `{look.narrow}` with {look.width} outputs"
         yield Finding(
             code=self.code,
@@ -69,9 +96,13 @@ class LargerNotMemorised:
                 f"{fewer.suite} are memorised and {curves.suite} are not ({told}): this points to "
                 f"{cause}; no input is cut off, since the {fewer.size} are among the {curves.size}."
             ),
-            fix="Give the model more room (width, layers, fewer frozen parts), or look whether "
+            fix="Look at these samples: give nearly equal inputs one label, or the model what "
+            "tells them apart."
+            if conflict
+            else "Give the model more room (width, layers, fewer frozen parts), or look whether "
             "what it sees of the samples tells them apart.",
             site=look.narrow if look is not None and not conflict else None,
+            samples=look.wrong or None if look is not None else None,
             step=curves.steps[-1],
             evidence=(
                 Evidence(f"steps to memorise {fewer.suite}", len(fewer.losses)),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from probes import Ratio, Subject
 
-PLANTED = {"site": "<loss>", "phase": None}
+PLANTED = {"site": "<optimizer>", "phase": None}
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
