@@ -63,7 +63,7 @@ class Curves:
     the checks found. samples: how each is called. others: suites of the same size with another
     seed; smaller: those of the same seed with fewer samples. tries: the interventions, each by
     what was changed. parts: part of the loss to its values at the evaluations. drive: what the
-    optimizer did, where the suite ended by itself.
+    optimizer did, where the suite ended by itself. untried: why no intervention could be tried.
     """
 
     name: str
@@ -91,6 +91,7 @@ class Curves:
     tries: Mapping[tuple[str, ...], Curves] = field(default_factory=dict)
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     drive: Drive | None = None
+    untried: str | None = None
 
     WINDOW = 5
 

@@ -52,6 +52,7 @@ def read_suites(run: Run) -> list[Suite]:
             others=tuple(c for _, _, c in plain if c.size == curves.size and c.seed != curves.seed),
             smaller=tuple(c for _, _, c in plain if c.size < curves.size and c.seed == curves.seed),
             tries=_tries(tries, curves),
+            untried=run.facts.get("settings", {}).get("nothing_tried"),
             **_blind(blind.get(f"{name}-blind"), curves),
         )
         found.append(Suite(part, whole, first is None or curves.seed == first))

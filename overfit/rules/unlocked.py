@@ -36,7 +36,9 @@ class Unlocked:
         if (why := lacks_course(curves)) is not None and curves.ended != "died":
             return why
         if not curves.tries and not self.unless.holds(curves):
-            return "no intervention was tried on this suite: ask for it by `--why`"
+            return (
+                curves.untried or "no intervention was tried on this suite: ask for it by `--why`"
+            )
         return None
 
     def judge(self, curves: Curves) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,24 @@ def test_what_hunt_and_suites_both_saw_is_told_once_and_first(tmp_path: Path) ->
     ]
     assert "5 samples" in told.findings[2].message
     assert story(record.folder) == told
+
+
+def test_an_optimizer_that_cannot_be_made_again_leaves_why_unanswered(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def few(model: nn.Module) -> torch.optim.Optimizer:
+        calls.append(1)
+        if len(calls) > 3:
+            raise RuntimeError("made often enough")
+        return torch.optim.SGD(model.parameters(), lr=1e-9)
+
+    subject = dataclasses.replace(make(), optimizer=few)
+    asked = Asked((5,), hunted=False, quick=True, steps=4, why=True)
+    record = examine(subject, asked, tmp_path / "run")
+    why = {each.code: each.why for each in record.judgement.not_judged}
+    assert why["FIT016"].startswith(
+        "the optimizer cannot be made again: RuntimeError: made often enough"
+    )
 
 
 @pytest.mark.slow
