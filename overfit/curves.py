@@ -94,6 +94,7 @@ class Curves:
     untried: str | None = None
 
     WINDOW = 5
+    GONE = 0.01
 
     @property
     def control(self) -> Curves | None:
@@ -140,6 +141,11 @@ class Curves:
         """The share of the loss that is left, of what there was to learn; NaN of nothing."""
         room = self.unread - self.least
         return (self.end - self.least) / room if room > 0 else math.nan
+
+    @property
+    def gone(self) -> bool:
+        """Whether next to nothing is left of the loss, of what there was to learn."""
+        return self.start > 0 and self.left <= self.GONE
 
     @property
     def complete(self) -> bool:

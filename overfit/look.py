@@ -19,6 +19,7 @@ from overfit.floors import Floor, floors
 from overfit.heads import Heads
 from overfit.lost import Lost, where_lost
 from overfit.near import Near, near_conflicts, wrong_samples
+from overfit.parting import Parting, where_parted
 from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
@@ -28,6 +29,7 @@ from probes.subject import Batch, Subject
 
 SAME_LOSS = 1e-3  # of itself
 DRAWS = 8  # losses of the same weights in training mode
+LITTLE = 0.1  # of the loss at the start
 UNREAD_KEY = 1e-6  # of the loss: what exchanging a key may do that nobody reads
 
 Found = TypeVar("Found")
@@ -68,6 +70,8 @@ class Look:
     the modes disagree. narrow, width: the layer with the fewest outputs that is not the last, and
     how many it has. rests: what its decisions rest on, where that was asked for. wrong: the samples
     that stay wrong. near: pairs of samples with other labels whose inputs are nearly the same.
+    parting: where what is evaluated parts from what the loss runs. frozen: parameters that do not
+    train, and were not declared to be frozen. training_share: the share of all numbers that train.
     """
 
     began_reading: float | None = None
@@ -88,6 +92,9 @@ class Look:
     rests: Rests | None = None
     wrong: tuple[int, ...] = ()
     near: tuple[Near, ...] = ()
+    parting: Parting | None = None
+    frozen: tuple[str, ...] = ()
+    training_share: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As a suite's settings hold it."""
@@ -101,6 +108,9 @@ class Look:
             known["lost"] = Lost(**known["lost"])
         if "rests" in known:
             known["rests"] = Rests.from_json(known["rests"])
+        if "parting" in known:
+            known["parting"] = Parting(**known["parting"])
+        known["frozen"] = tuple(row.get("frozen", ()))
         known["cuts"] = tuple(
             Cut(**{**each, "parameters": tuple(each["parameters"])}) for each in row.get("cuts", ())
         )
@@ -164,11 +174,12 @@ class Looker:
         drawn = statistics.fmean(draws) if draws else None
         evaluated = _tried(lambda: self._loss(self.batches))
         reading = _tried(lambda: self._reading(before=evaluated))
+        began = _tried(self._began) or (None, None)
         lost = None
         if reading is not None and reading <= UNREAD_KEY * 100:
             lost = _tried(lambda: where_lost(self.subject, self.batches[0], self.keys))
         return Look(
-            began_reading=_tried(self._began_reading),
+            began_reading=began[1],
             reading=reading,
             evaluated=evaluated,
             trained=drawn,
@@ -183,7 +194,9 @@ class Looker:
             mode_site=_tried(lambda: self._mode_site(evaluated, drawn)),
             wrong=wrong_samples(found),
             near=_tried(lambda: near_conflicts(self.batches, self.keys, found)) or (),
+            parting=_tried(lambda: self._parting(began[0], drawn)),
             **_narrowest(self.model),
+            **_frozen(self.model, self.layout.frozen),
         )
 
     def _loss(self, batches: Sequence[Batch], training: bool = False) -> float:
@@ -238,13 +251,21 @@ class Looker:
         after = self._loss(moved)
         return abs(after - before) / max(abs(before), 1e-12)
 
-    def _began_reading(self) -> float | None:
+    def _began(self) -> tuple[float, float | None]:
+        """The loss under the weights it began with, and what exchanging the inputs does to it."""
         ended = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(dict(self.began))
         try:
-            return self._reading()
+            before = self._loss(self.batches)
+            return before, _tried(lambda: self._reading(before=before))
         finally:
             self.model.load_state_dict(ended)
+
+    def _parting(self, began: float | None, now: float | None) -> Parting | None:
+        """Where evaluation parts from a loss of which little is left; None of any other."""
+        if began is None or now is None or now > LITTLE * began:
+            return None
+        return where_parted(self.subject, self.batches[0])
 
     def _keys_read(self) -> tuple[str, ...]:
         """The input keys that the loss follows; all of them where it follows none."""
@@ -316,6 +337,19 @@ def _narrowest(model: nn.Module) -> dict[str, Any]:
         return {}
     name, width = min(layers[:-1], key=lambda each: each[1])
     return {"narrow": name, "width": width}
+
+
+def _frozen(model: nn.Module, declared: tuple[str, ...]) -> dict[str, Any]:
+    """The parameters that do not train, and the share of all numbers that do."""
+    known = list(model.named_parameters())
+    frozen = [name for name, each in known if not each.requires_grad]
+    total = sum(each.numel() for _, each in known)
+    if not total:
+        return {}
+    return {
+        "frozen": tuple(name for name in frozen if not name.startswith(declared)),
+        "training_share": sum(p.numel() for _, p in known if p.requires_grad) / total,
+    }
 
 
 def _norms(model: nn.Module) -> dict[str, float]:

@@ -10,6 +10,9 @@ from overfit.rules import RULES
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Judgement, Verdict, judge
 
+UNEXPLAINED = ("FIT002", "FIT004", "FIT007", "FIT009", "FIT013")
+"""The verdicts that what is frozen may explain."""
+
 
 def outcome(curves: Curves) -> Judgement:
     """What the verdict rules say: the first that fails leads, the others are warnings at most.
@@ -26,7 +29,7 @@ def _led(findings: tuple[Finding, ...], curves: Curves) -> Iterator[Finding]:
     for each in findings:
         told = _confirmed(each, curves)
         if each is lead:
-            yield _with_seeds(told, curves)
+            yield _with_seeds(_with_frozen(told, curves), curves)
         elif each.verdict is Verdict.FAIL:
             yield replace(told, verdict=Verdict.WARN)
         else:
@@ -47,6 +50,23 @@ def _confirmed(finding: Finding, curves: Curves) -> Finding:
     evidence = (*finding.evidence, Evidence("cured by", named))
     good = bool(cured) and not known.holds(control)
     return replace(finding, confirmed=good, evidence=evidence)
+
+
+def _with_frozen(finding: Finding, curves: Curves) -> Finding:
+    """With what is frozen, where that may be why no more was learned."""
+    look = curves.look
+    if look is None or not look.frozen or finding.code not in UNEXPLAINED:
+        return finding
+    share, more = look.training_share or 0.0, len(look.frozen) - 1
+    first = f"`{look.frozen[0]}`" + (f" and {more} more" if more else "")
+    said = f"{first} {'are' if more else 'is'} frozen, and {share:.2g} of all numbers train"
+    return replace(
+        finding,
+        message=f"{finding.message.removesuffix('.')}; {said}.",
+        fix=f"Look whether {first} {'are' if more else 'is'} to be frozen (`requires_grad` is "
+        f"False). {finding.fix}",
+        evidence=(*finding.evidence, Evidence("share of all numbers that train", share)),
+    )
 
 
 def _with_seeds(finding: Finding, curves: Curves) -> Finding:

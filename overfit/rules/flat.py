@@ -10,6 +10,7 @@ from overfit.curves import Curves
 from overfit.interventions import LARGER, NO_SCHEDULE
 from overfit.rules.diverged import Diverged
 from overfit.rules.lacking import lacks_course
+from overfit.rules.larger_not_memorised import LargerNotMemorised
 from overfit.rules.memorised import Memorised
 from overfit.rules.too_slow import TooSlow
 from probes.finding import Evidence, Finding, Verdict
@@ -20,8 +21,9 @@ class Flat:
     """Nothing was learned: the loss ended about where it began, and no head became better.
 
     It holds where the median loss of the last pass lies less than `fall` of the start below the
-    start, and no head gained more than `gain` of its positions. Where the weights went `crawl` of
-    their size at most, it was the steps that were too small.
+    start, and no head gained more than `gain` of its positions; not where fewer of these samples
+    are memorised, and the weights went `moved` of their size on all of them. Where the weights
+    went `crawl` of their size at most, it was the steps that were too small.
 
     Sick: the parameters that would learn never reach the optimizer, or the step is far too small.
 
@@ -33,12 +35,14 @@ class Flat:
     fall: float = 0.1
     gain: float = 0.25
     crawl: float = 0.01  # of their size: how far weights go in steps that are too small
+    moved: float = 0.05
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT004"
     rule: ClassVar[str] = "flat"
     cures: ClassVar[tuple[str, ...]] = (*LARGER, NO_SCHEDULE)
     unless: ClassVar[tuple[Memorised, Diverged, TooSlow]] = (Memorised(), Diverged(), TooSlow())
+    fewer: ClassVar[LargerNotMemorised] = LargerNotMemorised()
 
     def lacks(self, curves: Curves) -> str | None:
         """A course of the loss, and room for it to fall where no head counts."""
@@ -49,6 +53,9 @@ class Flat:
     def holds(self, curves: Curves) -> bool:
         """Whether nothing was learned."""
         if any(other.holds(curves) for other in self.unless):
+            return False
+        went = curves.look.moved if curves.look is not None else None
+        if self.fewer.read(curves) and went is not None and went >= self.moved:
             return False
         fell = curves.start - curves.end > self.fall * abs(curves.start)
         gained = any(head.last - head.first > self.gain for head in curves.heads.values())

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from overfit.ceilings import CONFLICT
 from overfit.curves import Curves
+from overfit.floors import MEAN, PRIOR
 from overfit.rules.diverged import Diverged
 from overfit.rules.lacking import lacks_course
 from overfit.rules.memorised import Memorised
@@ -73,6 +74,17 @@ class LargerNotMemorised:
         if any(other.holds(curves) for other in self.unless):
             return False
         return self.memorised(curves) is not None
+
+    def read(self, curves: Curves) -> bool:
+        """Whether fewer samples are memorised which cannot be without reading the input."""
+        fewer = self.memorised(curves)
+        if fewer is None or not self.holds(curves):
+            return False
+        known = [each for each in fewer.floors if each.name in (PRIOR, MEAN)]
+        return bool(known) and not any(
+            (each.accuracy or 0.0) >= 1 or (each.loss is not None and each.loss <= 0)
+            for each in known
+        )
 
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One finding where fewer samples are memorised."""

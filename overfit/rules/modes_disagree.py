@@ -1,4 +1,4 @@
-"""FIT014: memorised in training mode, and not in evaluation mode."""
+"""FIT014: memorised in training, and not in evaluation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from probes.finding import Evidence, Finding, Verdict
 
 @dataclass(frozen=True, slots=True)
 class ModesDisagree:
-    """The same weights know the samples in the modes of training, and not in evaluation mode.
+    """The same weights know the samples in training, and not in evaluation.
 
     Told where the accuracies of one mode are above those of the other by `gap` of what is counted
     and nearly perfect in training (`known`), or, where nothing is counted, where the loss of
     evaluation mode is `times` that of training mode and that one is memorised (`left` of what
     there was to learn). BatchNorm evaluates with running statistics that must have followed:
     a small momentum, a few steps, or statistics of other data leave them behind.
+
+    It is told, too, where next to nothing is left of the loss and what is counted stays wrong in
+    either mode, if the loss gives a module other numbers than the accuracies do (augmentation or
+    scaling that only one of them has), or if fewer are right than before the first step, by
+    `gained` of what is counted: then the loss rewards what is counted as wrong.
 
     Sick: `nn.BatchNorm1d(64, momentum=1e-4)`.
     Healthy: `nn.BatchNorm1d(64)`.
@@ -30,6 +35,7 @@ class ModesDisagree:
     known: float = 0.95
     times: float = 3.0
     left: float = 0.1
+    gained: float = 0.25
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT014"
@@ -42,10 +48,15 @@ class ModesDisagree:
         return lacks_look(curves)
 
     def holds(self, curves: Curves) -> bool:
-        """Whether what training mode knows is lost in evaluation mode."""
-        look = curves.look
-        if look is None or self.unless.holds(curves):
+        """Whether what training knows is lost in evaluation."""
+        if curves.look is None or self.unless.holds(curves):
             return False
+        return self._by_mode(curves) or self._counts_other(curves) or self._counts_against(curves)
+
+    def _by_mode(self, curves: Curves) -> bool:
+        """Whether the mode alone makes the difference."""
+        look = curves.look
+        assert look is not None
         if curves.heads and look.counts:
             pairs = [
                 (look.hits[name] / look.counts[name], head.last)
@@ -61,17 +72,94 @@ class ModesDisagree:
         apart = look.evaluated - curves.least >= self.times * (look.trained - curves.least)
         return low and apart and look.evaluated - curves.least > self.left * room
 
+    def _counts_other(self, curves: Curves) -> bool:
+        """Whether the loss is learned, and evaluation runs the model on other numbers."""
+        look = curves.look
+        return look is not None and look.parting is not None and self._unrewarded(curves)
+
+    def _counts_against(self, curves: Curves) -> bool:
+        """Whether the loss is learned, and less is right for it."""
+        worse = any(head.first - head.last >= self.gained for head in curves.heads.values())
+        return worse and self._unrewarded(curves)
+
+    def _unrewarded(self, curves: Curves) -> bool:
+        """Whether nothing is left of the loss, and not all of what is counted is right."""
+        wrong = any(head.last < self.known for head in curves.heads.values())
+        return wrong and not curves.derived and curves.gone
+
     def judge(self, curves: Curves) -> Iterator[Finding]:
-        """One finding where the modes disagree."""
+        """One finding where training and evaluation disagree."""
         if not self.holds(curves):
             return
+        if self._by_mode(curves):
+            yield self._of_modes(curves)
+        elif self._counts_other(curves):
+            yield self._of_inputs(curves)
+        else:
+            yield self._of_reward(curves)
+
+    def _of_inputs(self, curves: Curves) -> Finding:
+        look = curves.look
+        assert look is not None
+        assert look.parting is not None
+        parting = look.parting
+        line = f" at {parting.source}" if parting.source else ""
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=(
+                f"training and evaluation disagree on {curves.suite}: {_learned(curves)}; the loss "
+                f"gives `{parting.site}`{line} other numbers than what is counted does, which "
+                f"differ by {parting.apart:.2g} of their size: it is learned on one and evaluated "
+                "on the other."
+            ),
+            fix="Prepare the inputs in the same way for the loss and for what is counted: look for "
+            "a scaling, an inversion or a channel order that only one of them has.",
+            site="<loss>" if parting.whole else parting.site,
+            phase="forward",
+            step=curves.steps[-1],
+            source=parting.source,
+            evidence=(
+                Evidence("loss at the end", curves.end, curves.start, anchor=curves.name),
+                Evidence(f"inputs of `{parting.site}` apart, of their size", parting.apart),
+                *_counted(curves),
+            ),
+        )
+
+    def _of_reward(self, curves: Curves) -> Finding:
+        began = ", ".join(
+            f"`{name}` {head.hits[0]:.10g} of {head.counts[0]:.10g}"
+            for name, head in curves.heads.items()
+        )
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=(
+                f"training and evaluation disagree on {curves.suite}: {_learned(curves)}, where "
+                f"{began} were right before the first step: the loss rewards what is counted as "
+                "wrong."
+            ),
+            fix="Look at the loss for two arguments in each other's place (positive and negative, "
+            "input and target), a sign, or labels that are the other way round in what is counted.",
+            site="<loss>",
+            phase="forward",
+            step=curves.steps[-1],
+            evidence=(
+                Evidence("loss at the end", curves.end, curves.start, anchor=curves.name),
+                *_counted(curves),
+            ),
+        )
+
+    def _of_modes(self, curves: Curves) -> Finding:
         look = curves.look
         assert look is not None
         right = ", ".join(f"`{n}` {look.hits[n]:.10g} of {look.counts[n]:.10g}" for n in look.hits)
         trained = right or f"a loss of {look.trained:.4g}"
         told = curves.told or f"a loss of {look.evaluated:.4g}"
         where = f"; the mode of `{look.mode_site}` alone makes most of it" if look.mode_site else ""
-        yield Finding(
+        return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
@@ -90,3 +178,12 @@ class ModesDisagree:
                 Evidence("loss in evaluation mode", look.evaluated, look.trained),
             ),
         )
+
+
+def _learned(curves: Curves) -> str:
+    return f"the loss went from {curves.start:.4g} to {curves.end:.4g}, and right are {curves.told}"
+
+
+def _counted(curves: Curves) -> Iterator[Evidence]:
+    for name, head in curves.heads.items():
+        yield Evidence(f"`{name}` right", head.told, step=head.steps[-1])

@@ -95,11 +95,22 @@ class NotMemorised:
                 f"{curves.seed}): {how}; the loss, {curves.start:.4g} at the start, is "
                 f"{curves.end:.4g} now{tends}."
             ),
-            fix="Look for what keeps the output from being sure of itself (bounded scores, a "
-            "penalty in the loss, a narrow layer), and try `whynan diagnose --why`.",
+            fix=_fix(curves),
             step=curves.steps[-1],
             evidence=tuple(_evidence(curves)),
         )
+
+
+def _fix(curves: Curves) -> str:
+    if curves.gone:
+        return (
+            "Look at what is counted, since the loss is all but gone: whether it reads the same "
+            "labels and outputs as the loss, and how near is near enough."
+        )
+    return (
+        "Look for what keeps the output from being sure of itself (bounded scores, a penalty in "
+        "the loss, a narrow layer), and try `whynan diagnose --why`."
+    )
 
 
 def _evidence(curves: Curves) -> Iterator[Evidence]:

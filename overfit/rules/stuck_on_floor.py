@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from overfit.curves import Curves
 from overfit.floors import BLIND, MEAN, PRIOR, Floor
 from overfit.rules.lacking import lacks_look
+from overfit.rules.larger_not_memorised import LargerNotMemorised
 from overfit.rules.memorised import Memorised
 from overfit.rules.too_slow import TooSlow
 from overfit.trend import trend
@@ -25,7 +26,8 @@ class StuckOnFloor:
     mean target or the same model trained on shuffled inputs give, or no accuracy is better than
     the most frequent label, and the loss has stopped falling (by `falling` from one quarter to
     the next, after the weights went `learned` of their size). An accuracy of a sequence that has
-    stopped below what its own previous label gives is told of too.
+    stopped below what its own previous label gives is told of too. Where fewer of these samples
+    are memorised, and no floor does that, the input is read: then it is no floor of the labels.
 
     Sick: `model(batch["x"] * 0)`, or the first token in place of the last.
     Healthy: `model(batch["x"])`.
@@ -43,6 +45,7 @@ class StuckOnFloor:
     rule: ClassVar[str] = "stuck-on-floor"
     unless: ClassVar[Memorised] = Memorised()
     slow: ClassVar[TooSlow] = TooSlow()
+    fewer: ClassVar[LargerNotMemorised] = LargerNotMemorised()
 
     def lacks(self, curves: Curves) -> str | None:
         """A look at the model, and inputs to exchange or floors."""
@@ -54,9 +57,12 @@ class StuckOnFloor:
         return None
 
     def blind(self, curves: Curves) -> bool:
-        """Whether exchanging the inputs changes nothing, of a model that has learned."""
+        """Whether exchanging the inputs changes nothing, of a model that has learned.
+
+        A loss of which nothing is left may be at its end for any input, as a hinge is.
+        """
         look = curves.look
-        if look is None or look.reading is None:
+        if look is None or look.reading is None or curves.gone:
             return False
         return look.reading <= self.same and (look.moved is None or look.moved >= self.moved)
 
@@ -73,7 +79,9 @@ class StuckOnFloor:
             return None
         if look is not None and look.moved is not None and look.moved < self.learned:
             return None
-        return self._by_loss(curves) or self._by_accuracy(curves)
+        found = self._by_loss(curves) or self._by_accuracy(curves)
+        of_labels = found is not None and found.name in (PRIOR, MEAN)
+        return None if of_labels and self.fewer.read(curves) else found
 
     def _by_loss(self, curves: Curves) -> Floor | None:
         known = [

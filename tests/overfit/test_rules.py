@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from overfit.curves import Accuracy, Curves
+from overfit.floors import Floor
+from overfit.look import Look
+from overfit.outcome import outcome
+from overfit.parting import Parting
 from overfit.rules import RULES
 from overfit.rules.diverged import Diverged
 from overfit.rules.flat import Flat
@@ -61,6 +65,9 @@ COURSES = [
     ("FIT004", curves(FLAT)),
     ("FIT004", curves(FLAT, [2, 3])),
     ("FIT004", curves([-3.0] * 30, [2, 3])),
+    ("FIT014", curves(FALLING, [0, 2], look=Look(parting=Parting("model", 1.0, "a.py:3", True)))),
+    ("FIT014", curves(FALLING, [9, 0], look=Look(reading=0.0, moved=1.0))),  # a swapped hinge
+    ("FIT002", curves(FALLING, [0, 2], look=Look(frozen=("body.weight",), training_share=0.1))),
     ("FIT005", curves(FALLING, ended="died", said="ValueError: no", source="train.py:3")),
 ]
 
@@ -134,6 +141,31 @@ def test_what_cannot_be_judged_says_why(course: Curves, why: str) -> None:
     not_judged = {each.code: each.why for each in judge(RULES, course).not_judged}
     assert "FIT001" in not_judged
     assert why in not_judged["FIT001"]
+
+
+def test_what_is_frozen_is_told_where_no_verdict_says_why() -> None:
+    look = Look(frozen=("body.weight", "head.weight"), training_share=0.097)
+    (lead, *_) = outcome(curves(FALLING, [0, 2], look=look)).findings
+    assert "`body.weight` and 1 more are frozen, and 0.097 of all numbers train." in lead.message
+    assert lead.fix.startswith("Look whether `body.weight` and 1 more are to be frozen")
+
+
+FLOORED = curves(
+    [1.1] * 10 + [1.05] * 90,
+    [3, 4],
+    look=Look(reading=0.3, moved=1.0, narrow="squeeze", width=1),
+    floors=(Floor("label prior", "token", 0.4, 1.08, exact=True),),
+)
+
+
+@pytest.mark.parametrize(("prior", "code"), [(0.6, "FIT013"), (1.0, "FIT007")])
+def test_fewer_memorised_say_capacity_only_where_no_floor_memorises_them(
+    prior: float, code: str
+) -> None:
+    floor = Floor("label prior", "token", prior, 0.5, exact=True)
+    fewer = curves(FALLING, [5, 10], floors=(floor,))
+    lead = outcome(replace(FLOORED, size=20, smaller=(fewer,))).findings[0]
+    assert (lead.code, lead.verdict) == (code, Verdict.FAIL)
 
 
 def test_limits_are_the_rules_own_fields() -> None:

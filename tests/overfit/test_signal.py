@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from overfit.cuts import cuts
 from overfit.look import Look, Looker, kept_start
 from overfit.lost import where_lost
+from overfit.parting import where_parted
 from probes import Subject
 
 BATCH = (torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
@@ -98,6 +100,24 @@ def test_a_module_whose_mode_moves_the_loss_is_named() -> None:
     look = Looker(own, [BATCH], kept_start(own.model)).look()
     assert look.mode_site == "body.1"
     assert (look.narrow, look.width) == ("body.0", 8)
+
+
+def test_what_the_loss_alone_does_to_its_input_is_named_with_its_line() -> None:
+    def right(model: nn.Module, batch: Any) -> tuple[Tensor, int]:
+        return (model(batch[0]).argmax(-1) == batch[1]).sum(), len(batch[1])
+
+    def in_training(model: nn.Module, batch: Any) -> Tensor:
+        return F.cross_entropy(model(-batch[0] if model.training else batch[0]), batch[1])
+
+    same = replace(subject("plain"), metrics={"y": right})
+    assert where_parted(same, BATCH) is None
+    inverted = replace(same, loss=lambda m, b: F.cross_entropy(m(1 - b[0]), b[1]))  # inverted
+    for sick in (inverted, replace(same, loss=in_training)):
+        found = where_parted(sick, BATCH)
+        assert found is not None
+        assert (found.site, found.whole) == ("model", True)
+        assert found.source is not None
+        assert found.source.endswith(line("inverted")) == (sick is inverted)
 
 
 def test_a_loss_that_raises_without_gradients_leaves_out_what_needs_it() -> None:
