@@ -68,10 +68,11 @@ class Calls(Protocol):
 class Bus:
     """Shows an observer the outputs, output gradients and parameter gradients of a model.
 
-    Outputs are those of every leaf module, of `nn.MultiheadAttention` and of the model itself;
-    a tuple's, mapping's or dataclass's parts are sites of their own. A forward pass of the whole
-    model without gradients is an evaluation and is not shown. `sites[number]` is the site of a
-    number; `parts` of the same structure keep their numbers from step to step.
+    Outputs are those of every leaf module, of `nn.MultiheadAttention` and of the model itself, or
+    of what it lists where it cannot be called; a tuple's, mapping's or dataclass's parts are sites
+    of their own. A forward pass of the whole model without gradients is an evaluation and is not
+    shown. `sites[number]` is the site of a number; `parts` of the same structure keep their numbers
+    from step to step.
 
     whole: every module is shown, not the leaves alone, and evaluations are shown too. alone: of
     these the model itself only.
@@ -181,11 +182,21 @@ class Bus:
 def watched_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Leaf modules, attention modules and the model itself, each once, under its first name.
 
-    The model is called `model`; where it has a child of that name, `<model>`.
+    The model is called `model`; where it has a child of that name, `<model>`. Of a model that
+    cannot be called, such as a list of modules, what can be called of it is among them.
     """
+    outer = set(_outermost(model))
     for name, module in every_module(model):
-        if module is model or _is_leaf(module) or isinstance(module, nn.MultiheadAttention):
+        if module in outer or _is_leaf(module) or isinstance(module, nn.MultiheadAttention):
             yield name, module
+
+
+def _outermost(model: nn.Module) -> Iterator[nn.Module]:
+    """The model, and what can be called of it where it has no `forward`."""
+    yield model
+    if type(model).forward is nn.Module.forward:
+        for child in model.children():
+            yield from _outermost(child)
 
 
 def every_module(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

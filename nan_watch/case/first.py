@@ -115,7 +115,10 @@ def _forward_matters(symptom: Symptom, suspects: Sequence[Reading]) -> bool:
         return True
     if symptom.loss is not None:
         return not math.isfinite(symptom.loss)
-    return any(_of_root(reading, symptom) and reading.kind == "inf" for reading in suspects)
+    called = any(_of_root(reading, symptom) for reading in symptom.outputs)  # a list cannot be
+    return any(
+        reading.kind == "inf" and (_of_root(reading, symptom) or not called) for reading in suspects
+    )
 
 
 def _of_root(reading: Reading, symptom: Symptom) -> bool:

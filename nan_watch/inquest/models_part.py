@@ -83,7 +83,8 @@ def explain(captured: Captured, inquest: Inquest, symptom: Symptom, finding: Fin
     """The finding as the model's part of the step tells it, or with why it tells nothing."""
     why = lacks(captured)
     if why is not None:
-        return replace(finding, evidence=(*finding.evidence, Evidence("not replayed", why)))
+        finding = replace(finding, evidence=(*finding.evidence, Evidence("not replayed", why)))
+        return finding if captured.needs_others else _advised(finding)
     again = Part.known(captured).repeatable()
     told = inquest.hold(symptom, finding, again)
     return told if told is not finding else _outside(finding, captured)
@@ -97,7 +98,7 @@ def _outside(finding: Finding, captured: Captured) -> Finding:
         evidence.append(Evidence(what, captured.dropped))
     if finding.site != "<loss>":
         evidence.append(Evidence("the model's part, replayed", "finite: it does not repeat"))
-        return replace(finding, evidence=tuple(evidence))
+        return _advised(replace(finding, evidence=tuple(evidence)))
     evidence.append(Evidence("the model's part, replayed", "no cause in it"))
     nodes = loss_nodes(captured)
     if nodes:
@@ -110,6 +111,12 @@ def _outside(finding: Finding, captured: Captured) -> Finding:
         fix=f"{fix}; `watch.step(fn)` replays that too and names the operator.",
         evidence=tuple(evidence),
     )
+
+
+def _advised(finding: Finding) -> Finding:
+    """With how the step would be replayed whole."""
+    fix = finding.fix.removesuffix(".")
+    return replace(finding, fix=f"{fix}; `watch.step(fn)` replays the step and names the line.")
 
 
 def loss_nodes(captured: Captured) -> list[str]:

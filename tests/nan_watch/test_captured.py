@@ -54,3 +54,25 @@ def test_micro_batches_whose_gradients_are_large_are_not_held_on_to(
     [finding] = watch.findings
     said = [each for each in finding.evidence if each.what.startswith("earlier calls of the step")]
     assert [each.value for each in said] == [2]
+
+
+class Scale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raw = self.raw(x)
+        return x.abs() * (100 * raw.tanh().abs() + 100).exp(), raw
+
+
+def test_of_a_list_of_modules_the_one_that_overflows_is_named_in_the_forward_pass() -> None:
+    model = nn.ModuleList([nn.Linear(2, 2), Scale()])
+    optimizer = sgd(model)
+    with NanWatch(model, optimizer, on_poison="skip") as watch:
+        scaled, raw = model[1](model[0](torch.ones(3, 2)))
+        (scaled.square().sum() + raw.sum()).backward()
+        optimizer.step()
+    [finding] = watch.findings
+    assert (finding.site, finding.phase) == ("1[0]", "forward")
+    assert finding.fix.endswith("`watch.step(fn)` replays the step and names the line.")

@@ -168,6 +168,9 @@ def test_a_shared_module_is_seen_under_its_first_name_and_a_child_called_model_k
     names = [name for _, name in shown(model, torch.ones(1, 2), kinds=(Kind.OUTPUT,))]
     assert names == ["a", "model", "a", "<model>"]
     assert [name for name, _ in watched_modules(model)] == ["<model>", "a", "model"]
+    listed = nn.ModuleList([nn.Sequential(nn.Tanh()), nn.ModuleDict({"b": nn.Sequential(shared)})])
+    names = [name for name, _ in watched_modules(listed)]  # a list has no forward, its entries have
+    assert names == ["model", "0", "0.0", "1", "1.b", "1.b.0"]
 
 
 def test_a_module_that_is_never_called_and_a_skipped_hook_show_nothing() -> None:
