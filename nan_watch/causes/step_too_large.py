@@ -16,9 +16,11 @@ class StepTooLarge:
     """The weights were thrown far away by the steps before, and an ordinary operator overflows.
 
     The operator is only the victim. What did it stands in the history: updates as large as the
-    weights themselves, or a loss that grew from step to step. Replaying the failing step with a
-    smaller learning rate proves nothing, because the damage was done before; a run from the
-    start with a tenth of it does.
+    weights themselves, or a loss that grew from step to step. While the loss falls, updates do what
+    they should, however large beside weights that began at zero: then only the last one counts.
+    Replaying the failing step with a smaller learning rate proves nothing, because the damage was
+    done before; a run from the start with a tenth of it does, which stays finite for ten times as
+    many steps as well, for else it only comes there later.
 
     Sick:    `SGD(model.parameters(), lr=10.0)` on a squared error
     Healthy: `SGD(model.parameters(), lr=0.01)`
@@ -26,6 +28,7 @@ class StepTooLarge:
 
     growth: float = 100.0
     replaced: float = 0.5
+    fallen: float = 0.5
 
     code: ClassVar[str] = "NAN019"
     rule: ClassVar[str] = "step-too-large"
@@ -63,6 +66,9 @@ class StepTooLarge:
 
     def _update(self, case: Case) -> Evidence | None:
         moved = [value for _, value in case.symptom.past.most("update", "ratio")]
+        losses = [value for _, value in case.symptom.past.of("loss", "value", "<loss>")]
+        if len(losses) > 1 and losses[-1] < self.fallen * losses[0]:
+            moved = moved[-1:]
         if not moved or not max(moved) > self.replaced:
             return None
         return Evidence("largest update over its weights", max(moved), self.replaced)

@@ -28,6 +28,7 @@ def rerun(
     lr_factor: float,
     start: Start | None = None,
     change: Callable[[nn.Module], None] | None = None,
+    all_of_them: bool = True,
 ) -> bool:
     """Whether every step comes out finite where each is `lr_factor` of its size.
 
@@ -36,7 +37,8 @@ def rerun(
     from 0. start: what to start from instead of the first step. change: done to the model before.
 
     A step is finite where its loss, its gradients and the weights after it are. Batches that
-    come to an end before count as not finite: nothing was shown.
+    come to an end before count as not finite where all of the steps are asked for: nothing was
+    shown.
     """
     fresh = _smaller_steps(_fresh(subject, seed, device), lr_factor)
     loop = Loop(fresh) if start is None else _started(Loop(fresh), start)
@@ -50,7 +52,7 @@ def rerun(
         if not is_finite(loop.step(batch)) or not _all_finite(loop.model, loop.optimizer):
             return False
         taken += 1
-    return taken == steps - first > 0
+    return taken == steps - first > 0 or (taken > 0 and not all_of_them)
 
 
 def restarted(subject: Subject, start: Start) -> Loop:

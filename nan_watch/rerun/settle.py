@@ -21,6 +21,7 @@ from probes.subject import Subject
 
 MOST = 300  # steps that are run again
 TENTH = 0.1
+LONGER = 10  # times as many steps as went wrong, of a tenth of their size: as far as they went
 
 Change = Callable[[nn.Module], None]
 
@@ -31,8 +32,9 @@ def settle(finding: Finding, subject: Subject, start: Start, run: Path) -> Findi
     start: what the first step started from; the subject's model may have been trained since.
     run: the run folder, whose snapshots (`--keep-every`) are taken where that is too far back.
 
-    The steps are run once unchanged, which must fail again, and once with the proposed fix. Of an
-    update that gave birth the operator is named.
+    The steps are run once unchanged, which must fail again, and once with the proposed fix; a
+    smaller learning rate must hold for more of them too. Of an update that gave birth the operator
+    is named.
     """
     of_update = finding.phase == "update" and finding.op is None
     grown = finding.code in (StepTooLarge.code, ExplodingRecurrence.code)
@@ -58,6 +60,10 @@ def settle(finding: Finding, subject: Subject, start: Start, run: Path) -> Findi
         return _told(finding, None, "finite: the failure does not repeat", since)
     confirmed = fixed()
     cured = "finite, and without it not" if confirmed else "not cured"
+    if confirmed and finding.code == StepTooLarge.code:
+        far = start.step + min(LONGER * (steps - start.step), MOST)
+        confirmed = rerun(subject, 0, None, far, TENTH, start=start, all_of_them=False)
+        cured = cured if confirmed else f"finite, but not for {far - start.step} steps: postponed"
     told = _told(finding, confirmed, cured, f"{since} with {words}")
     if subject.train_step is not None:  # which clips as it likes
         return told

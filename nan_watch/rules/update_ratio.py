@@ -94,12 +94,14 @@ class UpdateRatio:
     ) -> Finding:
         site = max(beyond, key=beyond.__getitem__)
         more = f", and {len(beyond) - 1} more are like it" if len(beyond) > 1 else ""
+        ends = course.fall is not None and not np.isfinite(course.fall)
+        loss = "ends not finite" if ends else "does not fall"
         finding = Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.WARN,
             message=f"an update changes `{site}` by {beyond[site]:.3g} of its norm {when}"
-            f"{more}, and the loss does not fall.",
+            f"{more}, and the loss {loss}.",
             fix="Lower the learning rate until an update is about a thousandth of its weights.",
             site=site,
             phase="update",

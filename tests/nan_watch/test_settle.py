@@ -56,6 +56,20 @@ def test_a_step_too_large_is_confirmed_by_a_run_with_a_tenth_of_it() -> None:
     assert said(finding, "relief: the same with the gradient norm clipped") == ["finite"]
 
 
+def test_what_a_tenth_of_the_rate_only_postpones_is_not_confirmed() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    subject = Subject(
+        model,
+        [{"x": torch.ones(1, 1)}],
+        lambda model, batch: -model(batch["x"]).exp().mean(),  # it has no end, at any rate
+        lambda m: torch.optim.SGD(m.parameters(), lr=1.0),
+    )
+    finding = found(subject)
+    assert (finding.code, finding.confirmed) == ("NAN019", False)
+    assert said(finding, "a tenth of the learning rate")[0].endswith("steps: postponed")
+
+
 def test_a_late_failure_is_settled_from_a_kept_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nan_watch.rerun.settle.MOST", 3)
 
