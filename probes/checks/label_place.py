@@ -136,8 +136,7 @@ class LabelPlace:
             message=f"outputs are scored against labels of other places: {words}; "
             f"`{labels.key}` at {_said(names, worst.label)} is scored against the output at "
             f"{', '.join(_said(names, each) for each in worst.outputs[:2])}.",
-            fix="Flatten outputs and labels in the same order; exchange axes by `transpose`, not "
-            "by `view`; shift neither or both.",
+            fix=_fix(worst),
             site="<loss>",
             phase="forward",
             samples=(worst.label[0],),
@@ -153,6 +152,18 @@ class LabelPlace:
         )
         declared = any(each.key == labels.key for each in experiment.declared.labels)
         return resting_on(finding, [] if declared else [f"labels=({labels!r},)"])
+
+
+def _fix(answer: Answer) -> str:
+    if len(answer.label) == 1:  # one label a sample has no axes to exchange
+        return (
+            "Keep outputs and labels in one order: look for a shuffle, a sort, an index or a "
+            "`roll` that only one of them goes through."
+        )
+    return (
+        "Flatten outputs and labels in the same order; exchange axes by `transpose`, not by "
+        "`view`; shift neither or both."
+    )
 
 
 def _by(shift: int | None) -> str:

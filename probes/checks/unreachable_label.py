@@ -89,7 +89,7 @@ class UnreachableLabel:
                 labels,
                 beyond,
                 f"{int(beyond.sum())} of {count} labels in `{labels.key}` are {classes} or more, "
-                f"and `{name}` has outputs 0 to {classes - 1}: the loss leaves them out",
+                f"and `{name}` has outputs 0 to {classes - 1}, so that none is theirs",
                 lines,
                 count,
             )
