@@ -13,6 +13,7 @@ CARRY = frozenset(  # the same numbers, or some of them
     f"aten.{name}"
     for name in (
         *("_to_copy", "as_strided_copy", "clone", "gather", "index", "index_select"),
+        "_unsafe_view",  # nobody writes it: `@` ends with it
         *("slice", "masked_select", "stack", "cat", "take", "native_dropout", "contiguous"),
     )
 )

@@ -86,6 +86,7 @@ def told(rule: Cause[Case], case: Case, what: str, fix: str, *evidence: Evidence
         where=dict(origin.where),
         evidence=(
             *evidence,
+            *([Evidence("the operator whose derivative it is", op)] if op != origin.op else []),
             *_evidence(origin),
             *place.evidence,
             *history(case.symptom, place, HISTORY),

@@ -61,6 +61,10 @@ class ConstantNormalised:
         if case.op in EPS and call.arg(EPS[case.op]) == 0.0:
             yield told(self, case, "normalises what does not vary, with eps=0", fix)
         elif case.op == WEIGHT_NORM and holds(case.at_bad(0), 0.0):
+            fix = (
+                "Start from weights that are not zero, and set zeros, where they are wanted, by "
+                "the norm: `weight_g`, or `original0` of a parametrisation."
+            )
             yield told(self, case, "divides a weight of zeros by its norm", fix)
         elif case.op in DIVISIONS and holds(case.at_bad(_place(call)), 0.0):
             kind = _kind(call)

@@ -25,6 +25,7 @@ REDUCTIONS = {  # operator -> place of its reduction, which is 1 for the mean an
     "aten.binary_cross_entropy_with_logits": 4,
     **dict.fromkeys(("aten.nll_loss_forward", "aten.nll_loss2d_forward"), 3),
 }
+SMALL = 1e-6  # an eps, of the usual size of what it is added to
 LOSSES = ("aten.nll_loss_forward", "aten.nll_loss2d_forward")
 
 
@@ -50,15 +51,11 @@ class DivisionByNothing:
     def judge(self, case: Case) -> Iterator[Finding]:
         """The division, and what made it nothing."""
         call = case.call
-        what = None if call is None else _what(case, call)
+        if call is None:
+            return
+        what = _what(case, call)
         if what is not None:
-            yield told(
-                self,
-                case,
-                what,
-                "Divide by `count.clamp(min=1)`, or leave a batch without anything to count out "
-                "of the step.",
-            )
+            yield told(self, case, what, _fix(case, call))
 
     def patches(self, case: Case) -> Iterator[Patch]:
         """The same step with 1 for a count of 0, or with one element counted."""
@@ -93,6 +90,24 @@ def _what(case: Case, call: Call) -> str | None:
     if op in LOSSES and call.arg(3) == 1:
         return "takes the mean of no label: each is ignored, or weighs 0" if _none(call) else None
     return "takes the mean of no element" if _of_none(case, call) else None
+
+
+def _fix(case: Case, call: Call) -> str:
+    """By the scale of what it divides by: a count is 1 or more where there is anything."""
+    divisor = call.arg(DIVISIONS[case.op]) if case.op in DIVISIONS else None
+    if isinstance(divisor, Tensor) and divisor.is_floating_point():
+        others = divisor.detach()[(divisor != 0) & divisor.isfinite()].double().abs()
+        if others.numel() and bool((others != others.round()).any()):
+            usual = float(others.median())
+            return (
+                f"Add an eps to what it divides by, far under its usual size, which is {usual:.2g} "
+                f"here (such as {usual * SMALL:.0e}), or compute it so that it cannot be 0 (in "
+                "the log where an exponential underflows)."
+            )
+    return (
+        "Divide by `count.clamp(min=1)`, or leave a batch without anything to count out of the "
+        "step."
+    )
 
 
 def _of_none(case: Case, call: Call) -> bool:

@@ -62,8 +62,7 @@ class LogOfZero:
                 self,
                 case,
                 "takes the log of 0" + (f", which {_said(made)} gave" if made is not None else ""),
-                "Keep the argument off zero: `x.clamp(min=eps).log()`, with an eps that the dtype "
-                "holds (1e-8 is 0 in float16).",
+                _kept_off(case.op),
             )
         elif softmax is made:
             what = f"takes the log of 0, to which {_said(made)} underflowed"
@@ -101,6 +100,18 @@ def log_of_softmax(case: Case) -> Made | None:
         return made
     rest = made.parents[0] if made.op in RESTS and made.parents else None
     return rest if rest is not None and rest.op == "aten.sigmoid" else None
+
+
+def _kept_off(op: str | None) -> str:
+    if op in ("aten.log1p", "aten.special_xlog1py"):
+        return (
+            "Keep the argument over -1: `x.clamp(min=0).log1p()` for counts; where -1 stands for "
+            "what is missing, mask it before."
+        )
+    return (
+        "Keep the argument off zero: `x.clamp(min=eps).log()`, with an eps that the dtype holds "
+        "(1e-8 is 0 in float16)."
+    )
 
 
 def _said(made: Made) -> str:

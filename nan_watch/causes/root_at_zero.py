@@ -56,8 +56,7 @@ class RootAtZero:
                 self,
                 case,
                 f"is taken at 0,{inside}" if inside else "is taken at 0",
-                "Add a small number inside, `(x + 1e-12).sqrt()`, or keep such entries out before "
-                "the root with a double `where`; compare squared distances where that will do.",
+                _fix(case.op),
             )
 
     def patches(self, case: Case) -> Iterator[Patch]:
@@ -71,6 +70,18 @@ def _is_root(call: Call, op: str | None) -> bool:
         power = call.arg(1)
         return isinstance(power, float) and 0 < power < 1
     return op in ROOTS + NORMS + OTHERS
+
+
+def _fix(op: str | None) -> str:
+    if op == "aten.pow":
+        return (
+            "Keep the base off zero, `x.clamp(min=eps) ** p` with an eps that is small beside what "
+            "counts, or keep such entries out before the power with a double `where`."
+        )
+    return (
+        "Add a small number inside, `(x + 1e-12).sqrt()`, or keep such entries out before the root "
+        "with a double `where`; compare squared distances where that will do."
+    )
 
 
 def _off_zero(values: Tensor) -> Tensor:

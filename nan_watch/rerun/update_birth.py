@@ -19,6 +19,13 @@ from probes.finding import Evidence, Finding
 from probes.replay import is_finite
 from probes.subject import Subject
 
+ROOTS = ("aten.sqrt", "aten._foreach_sqrt")
+BELOW_ZERO = (
+    "Look at the variance under that root, which fell below zero, as the mean of squares less the "
+    "squared mean does by rounding: leave out `centered=True`, or raise `eps` where it is added "
+    "under the root."
+)
+
 
 def with_update(finding: Finding, subject: Subject, start: Start) -> Finding:
     """The finding of an update's birth, with its operator and line; as it was where none is found.
@@ -39,6 +46,8 @@ def with_update(finding: Finding, subject: Subject, start: Start) -> Finding:
     message = finding.message
     if finding.code == PoisonedParameter.code:
         message = f"{birth} in the update of step {step}, which poisons {_listed(finding)}."
+    if event.op is not None and event.op.removesuffix("_") in ROOTS and event.nan_born:
+        finding = replace(finding, fix=BELOW_ZERO)
     return replace(
         finding,
         message=message,

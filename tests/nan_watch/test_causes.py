@@ -289,3 +289,20 @@ def test_the_line_is_that_of_the_call(cause_of: CauseOf) -> None:
     assert found is not None
     assert found.source == f"{__file__}:{spread.__code__.co_firstlineno + 1}"
     assert found.node == "SqrtBackward0"
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "words"),
+    [
+        (lambda x: (1 / x).sum(), torch.tensor([0.0, 2.0, 5.0]), "`count.clamp(min=1)`"),
+        (lambda x: (1 / x).sum(), torch.tensor([0.0, 0.2, 0.3]), "usual size, which is 0.2 here"),
+        (lambda x: (x**0.4).sum(), ZERO_ONE, "`x.clamp(min=eps) ** p`"),
+        (lambda x: (x - 1).log1p().sum(), ZERO_ONE, "`x.clamp(min=0).log1p()`"),
+    ],
+)
+def test_the_fix_fits_the_operator_and_the_scale(
+    function: Callable[[Tensor], Tensor], given: Tensor, words: str, cause_of: CauseOf
+) -> None:
+    found = cause_of(function, given)
+    assert found is not None
+    assert words in found.fix
