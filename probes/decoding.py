@@ -67,7 +67,8 @@ def from_prefix(experiment: Experiment, each: Causal, length: int) -> Parted | N
 
 def _has_others(experiment: Experiment, key: str, lead: tuple[int, ...]) -> bool:
     """Whether another key, no mask and no label, has as many places."""
-    known = {key, *experiment.targets, *(mask.key for mask in experiment.layout.masks)}
+    masks = (mask.key for mask in experiment.layout.masks if key in mask.hides)
+    known = {key, *experiment.targets, *masks}
     return any(
         tuple(tensor.shape[: len(lead)]) == lead
         for path, tensor in experiment.tensors.items()
