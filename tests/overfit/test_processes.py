@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from probes.command import main
 from probes.run import Run
 
 Whynan = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -143,7 +144,12 @@ def complete(folder: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_a_run_that_was_interrupted_is_gone_on_with(tmp_path: Path, whynan: Whynan) -> None:
+def test_a_run_that_was_interrupted_is_gone_on_with(
+    tmp_path: Path,
+    whynan: Whynan,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     write(
         tmp_path, during="time.sleep(0.2 if Path('slow').exists() and len(batch['y']) > 5 else 0)"
     )
@@ -159,10 +165,15 @@ def test_a_run_that_was_interrupted_is_gone_on_with(tmp_path: Path, whynan: Whyn
     assert not Run(twenty).complete
     kept = (five / "run.json").stat().st_mtime_ns
     (tmp_path / "slow").unlink()
-    other = whynan(*asked, "--resume", "--steps", "7")
-    assert other.returncode == 2
-    assert "`--resume` goes on with `run`, whose `steps` was 400, not 7" in other.stderr
-    assert whynan("overfit", "train.py:subject", "--resume").returncode == 2
+    monkeypatch.chdir(tmp_path)
+    for refused, said in [
+        ((*asked, "--resume", "--steps", "7"), "with `run`, whose `steps` was 400, not 7"),
+        (("overfit", "train.py:subject", "--resume"), "`--resume` was given without `--out`"),
+    ]:
+        with pytest.raises(SystemExit) as end:
+            main([*refused])
+        assert end.value.code == 2
+        assert said in capsys.readouterr().err
     done = whynan(*asked, "--resume")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("FIT001 memorised") == 2
@@ -176,15 +187,12 @@ def ignore_ctrl_c() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before", [None, ignore_ctrl_c])
-def test_children_end_when_their_parent_is_killed(
-    tmp_path: Path, before: Callable[[], None] | None
-) -> None:
+def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     write(tmp_path, during="time.sleep(0.02); Path(str(os.getpid())).touch()", lr=1e-9)
     process = start(
         tmp_path,
         *("overfit", "train.py:subject", "--sizes", "5", "--out", "run", "--steps", "100000"),
-        preexec_fn=before,
+        preexec_fn=ignore_ctrl_c,  # the harder case: a child must not inherit its deaf ear
     )
     await_steps(process, tmp_path / "run", parts=1, steps=9)
     process.kill()
@@ -194,28 +202,17 @@ def test_children_end_when_their_parent_is_killed(
     assert all(gone(pid) for pid in children)
 
 
-@pytest.mark.parametrize(
-    ("during", "said"),
-    [
-        ("if len(calls) == 9: os.kill(os.getpid(), 9)", "its process was killed by SIGKILL"),
-        pytest.param(
-            "if len(calls) == 9: print('so long', flush=True); os._exit(7)",
-            "its process ended with status 7; its last words: so long",
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_a_child_that_dies_is_a_finding(
-    tmp_path: Path, whynan: Whynan, during: str, said: str
-) -> None:
+def test_a_child_that_dies_is_a_finding(tmp_path: Path, whynan: Whynan) -> None:
+    dies = "print('so long', flush=True); os.kill(os.getpid(), 9)"
     (tmp_path / "train.py").write_text(
-        SUBJECT.format(during="die()", lr=0.02) + f"\ndef die():\n    {during}\n"
+        SUBJECT.format(during="die()", lr=0.02) + f"\ndef die():\n    if len(calls) == 9: {dies}\n"
     )
     done = whynan("overfit", "train.py:subject", "--sizes", "5", "--out", "run")
     assert done.returncode == 1, done.stderr
     (finding,) = Run(tmp_path / "run").judgement.findings
     assert finding.code == "FIT005"
-    assert said in finding.message
+    assert "its process was killed by SIGKILL" in finding.message
+    assert "its last words: so long" in finding.message
     assert "died after 8 of 400 steps" in finding.message
 
 
