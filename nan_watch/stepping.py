@@ -13,7 +13,7 @@ from nan_watch.guard import PoisonedStep
 from nan_watch.inquest.hold import Repeatable
 from probes.layout import Layout
 from probes.replay import RandomState
-from probes.roots import noted_roots
+from probes.stepping.roots import noted_roots
 from probes.subject import Batch
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from probes.batch import sample_count, take
 from probes.guess import complete
 from probes.layout import Layout
 from probes.record import Recorder
-from probes.softmax_trace import SoftmaxTrace, Use
+from probes.softmaxes.trace import SoftmaxTrace, Use
 from probes.subject import Batch, Subject
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")

@@ -17,19 +17,19 @@ from probes.compare import Baseline, Comparison, Difference, Look
 from probes.execution import Ran, named
 from probes.finding import ExperimentError, Finding, Verdict
 from probes.first_step import first_batch
-from probes.formed import Use, formed
 from probes.guess import complete
-from probes.hidden import Hidden, hidden
 from probes.layout import Layout
-from probes.one_step import Stepped, one_step
-from probes.order_of_step import Order, order_of_step
+from probes.masking.hidden import Hidden, hidden
 from probes.raised import said, source_of
-from probes.recurrence import Recurrent
 from probes.run import NamedArray
+from probes.scoring.targets import targets
 from probes.seeding import seed_everything
+from probes.softmaxes.formed import Use, formed
+from probes.states.recurrence import Recurrent
+from probes.stepping.one_step import Stepped, one_step
+from probes.stepping.order_of_step import Order, order_of_step
+from probes.stepping.walk import Walked, walk
 from probes.subject import Batch, Subject
-from probes.targets import targets
-from probes.walk import Walked, walk
 
 LOSS = "<loss>"
 EFFECT = ("largest", "noise", "limit")
@@ -251,7 +251,7 @@ class Experiment:
     @cached_property
     def recurrent(self) -> list[Recurrent]:
         """The calls of recurrent modules in a training forward pass of a copy of the model."""
-        from probes.life import Life
+        from probes.states.life import Life
 
         return Life(self).recurrent(self.batch)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from probes.roots import noted_starts
+from probes.stepping.roots import noted_starts
 
 MOST, NEAR, LONG = 60, 2, 36  # nodes of a cut graph, steps from the way, nodes of the way
 LEAF = "AccumulateGrad"

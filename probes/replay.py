@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from probes.numpy_state import numpy_state
-from probes.remembered import remembered
-from probes.roots import noted_roots
+from probes.states.remembered import remembered
+from probes.stepping.roots import noted_roots
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.accumulated import accumulated
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.first_step import first_batch
+from probes.stepping.accumulated import accumulated
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.walk import STEPS
+from probes.stepping.walk import STEPS
 
 
 @dataclass(frozen=True, slots=True)

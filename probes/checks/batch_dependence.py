@@ -16,7 +16,7 @@ from probes.compare import NOISES, Comparison, gap, scale
 from probes.execution import Ran
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.hidden import Hidden
+from probes.masking.hidden import Hidden
 from probes.place import Place, place
 
 

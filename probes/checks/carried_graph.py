@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from probes.attributes import Attribute, attributes, holding_graphs, put, written_at
 from probes.experiment import Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.life import Life
-from probes.roots import noted_roots
+from probes.states.attributes import Attribute, attributes, holding_graphs, put, written_at
+from probes.states.life import Life
+from probes.stepping.roots import noted_roots
 
 TWICE = "backward through the graph a second time"
 AGAIN = re.compile(f"{TWICE}|modified by an inplace operation")

@@ -13,7 +13,7 @@ from torch import Tensor
 from probes.batch import leaves
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
-from probes.rows import classes, is_read, looked, reader
+from probes.reading.rows import classes, is_read, looked, reader
 
 Row = tuple[bytes, ...]
 

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from probes.causal import seen_causal
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
 from probes.layout import Labels
-from probes.wanted import SHARE, Wanted, wanted
+from probes.reading.causal import seen_causal
+from probes.scoring.wanted import SHARE, Wanted, wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from probes.checks.still_state import declared
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
 from probes.layout import State
-from probes.recurrence import Call, Recurrent, equal, flows
+from probes.states.recurrence import Call, Recurrent, equal, flows
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from probes.causal import Causal
-from probes.decoding import Parted, from_generated, from_prefix, from_state
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.wanted import causal_or_ahead
+from probes.reading.causal import Causal
+from probes.scoring.wanted import causal_or_ahead
+from probes.states.decoding import Parted, from_generated, from_prefix, from_state
 
 WAYS: tuple[Callable[[Experiment, Causal, int], Parted | None], ...] = (
     from_prefix,

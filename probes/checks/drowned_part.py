@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.longer import Longer, longer
-from probes.terms import FAR, Terms, grown, terms
+from probes.masking.longer import Longer, longer
+from probes.scoring.terms import FAR, Terms, grown, terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.attended import Attended, attended, refilled
 from probes.compare import Comparison
-from probes.emptied import emptied, may_be_empty, opened
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.masking.emptied import emptied, may_be_empty, opened
+from probes.masking.share import true_leaks
+from probes.masking.visible import seen
 from probes.place import Place, place
-from probes.share import true_leaks
-from probes.visible import seen
+from probes.softmaxes.attended import Attended, attended, refilled
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.matters import matters
-from probes.walk import STEPS
+from probes.stepping.matters import matters
+from probes.stepping.walk import STEPS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from torch import Tensor
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
 from probes.layout import Mask
-from probes.rows import is_read
-from probes.trailing import trailing
+from probes.masking.trailing import trailing
+from probes.reading.rows import is_read
 
 
 @dataclass(frozen=True, slots=True)

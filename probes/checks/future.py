@@ -10,14 +10,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.causal import Causal
 from probes.compare import SAME, Comparison
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
+from probes.masking.share import takes_only_its_share
 from probes.place import place
-from probes.share import takes_only_its_share
+from probes.reading.causal import Causal
+from probes.scoring.wanted import causal_or_ahead, looked_at
 from probes.vary import vary
-from probes.wanted import causal_or_ahead, looked_at
 
 
 @dataclass(frozen=True, slots=True)

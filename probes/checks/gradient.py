@@ -9,15 +9,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.drawn import drawn_from_parameters
-from probes.enters import Entered, enters
 from probes.experiment import LOSS, Experiment, attempted
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.functions import Wrong, applied, own_functions, wrong
-from probes.inert import only_adds
-from probes.lost_draw import lost_draw
-from probes.slopes import Direction, Exact, Slope, direction, dot
-from probes.uncut import Cut, Cuts
+from probes.slopes.drawn import drawn_from_parameters
+from probes.slopes.enters import Entered, enters
+from probes.slopes.functions import Wrong, applied, own_functions, wrong
+from probes.slopes.inert import only_adds
+from probes.slopes.lost_draw import lost_draw
+from probes.slopes.slope import Direction, Exact, Slope, direction, dot
+from probes.slopes.uncut import Cut, Cuts
 
 JUMPS = "is constant between jumps, its gradient made up, as by a straight-through estimator"
 WAYS = 2  # directions, all of which must disagree

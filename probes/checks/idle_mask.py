@@ -9,14 +9,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.attended import thrown_away
 from probes.compare import NOISES, Comparison, everywhere
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.hidden import Hidden
+from probes.masking.hidden import Hidden
+from probes.masking.share import true_leaks
+from probes.masking.visible import differ
 from probes.place import place
-from probes.share import true_leaks
-from probes.visible import differ
+from probes.softmaxes.attended import thrown_away
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.one_step import made
+from probes.stepping.one_step import made
 
 
 @dataclass(frozen=True, slots=True)

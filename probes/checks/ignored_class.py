@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.answers import Scores, keys, scores
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Labels
+from probes.scoring.answers import Scores, keys, scores
 
 
 @dataclass(frozen=True, slots=True)

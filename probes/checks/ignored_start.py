@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from probes.bus import Kind, every_module
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.life import Life, differs
-from probes.recurrence import Call, Recurrent
+from probes.states.life import Life, differs
+from probes.states.recurrence import Call, Recurrent
 
 NAMED = re.compile(r"(^|_)([hc]_?(0|x|n)|init\w*|start|state|hidden)$", re.IGNORECASE)
 

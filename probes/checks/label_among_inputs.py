@@ -13,8 +13,8 @@ from torch import Tensor
 
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
-from probes.overlap import Overlap, overlaps, windows
-from probes.rows import classes, is_read, looked
+from probes.reading.overlap import Overlap, overlaps, windows
+from probes.reading.rows import classes, is_read, looked
 
 
 @dataclass(frozen=True, slots=True)

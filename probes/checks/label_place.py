@@ -10,14 +10,14 @@ from typing import ClassVar, Literal
 
 import torch
 
-from probes.answers import Answer, Place, keys, scores
-from probes.crosswise import Crossed, crossed
-from probes.cut_labels import Cut, cut_labels
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Labels
-from probes.meeting import meetings
-from probes.turned import turned
+from probes.scoring.answers import Answer, Place, keys, scores
+from probes.scoring.crosswise import Crossed, crossed
+from probes.scoring.cut_labels import Cut, cut_labels
+from probes.scoring.meeting import meetings
+from probes.scoring.turned import turned
 from probes.vary import vary
 
 

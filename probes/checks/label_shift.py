@@ -9,12 +9,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.answers import scores
-from probes.causal import Causal, causal, seen_causal
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.lag import Lag, lags
 from probes.layout import Labels
+from probes.reading.causal import Causal, causal, seen_causal
+from probes.reading.lag import Lag, lags
+from probes.scoring.answers import scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,16 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from probes.attributes import Attribute, Leaves, changed, same, written_at
 from probes.batch import take
-from probes.blame import blamed
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import State
-from probes.life import Life, Outputs, differs, noise_of, other_batches
-from probes.recurrence import equal
-from probes.strayed import Rewritten, has_samples, rewritten, strayed
-from probes.stream import is_stream
+from probes.states.attributes import Attribute, Leaves, changed, same, written_at
+from probes.states.blame import blamed
+from probes.states.life import Life, Outputs, differs, noise_of, other_batches
+from probes.states.recurrence import equal
+from probes.states.strayed import Rewritten, has_samples, rewritten, strayed
+from probes.states.stream import is_stream
 from probes.subject import Batch
 
 Act = Callable[[Life, Batch], Outputs]

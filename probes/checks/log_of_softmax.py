@@ -10,7 +10,7 @@ import torch
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.formed import Use, places
+from probes.softmaxes.formed import Use, places
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from probes.batch import sample_count
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.first_step import first_batch
-from probes.growth import Growth, growing
-from probes.one_step import loss_after
-from probes.scored import Scored, scored
+from probes.scoring.scored import Scored, scored
+from probes.stepping.growth import Growth, growing
+from probes.stepping.one_step import loss_after
 from probes.subject import Batch
 
 TWICE = "softmax is applied twice: cross entropy, which applies its own, is given probabilities"

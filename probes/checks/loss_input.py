@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.formed import Use, normalised, places
+from probes.softmaxes.formed import Use, normalised, places
 
 RAW = ("cross_entropy", "binary_cross_entropy_with_logits", "multilabel_soft_margin_loss")
 LOGS = ("nll_loss", "ctc_loss", "kl_div")

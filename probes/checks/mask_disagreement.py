@@ -13,7 +13,7 @@ from torch import Tensor
 from probes.compare import NOISES
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
-from probes.hidden import Hidden
+from probes.masking.hidden import Hidden
 
 NAMED = re.compile(r"(loss|label|target|response|completion|answer)s?_mask$")
 

@@ -10,18 +10,18 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.attended import attended
 from probes.bus import Kind
 from probes.compare import NOISES, Comparison
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.hidden import Hidden
-from probes.image_mask import Crossed, crossed, image_masks
-from probes.mask_pattern import pattern
+from probes.masking.hidden import Hidden
+from probes.masking.image_mask import Crossed, crossed, image_masks
+from probes.masking.pattern import pattern
+from probes.masking.share import true_leaks
+from probes.masking.visible import Visible, changed, differ
 from probes.place import place
-from probes.share import true_leaks
+from probes.softmaxes.attended import attended
 from probes.vary import vary
-from probes.visible import Visible, changed, differ
 
 STRONG = re.compile(r"(attention_mask|padding_mask|pad_mask|_keep)$")  # names that say which way
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.recurrence import Call, Recurrent, equal
+from probes.states.recurrence import Call, Recurrent, equal
 
 Pair = tuple[Call, Call]
 

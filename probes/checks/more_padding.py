@@ -16,11 +16,11 @@ from probes.compare import Comparison
 from probes.execution import Ran
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.longer import Longer, everywhere_longer, longer
+from probes.masking.longer import Longer, everywhere_longer, longer
+from probes.masking.share import takes_only_its_share, true_leaks
+from probes.masking.visible import Visible
 from probes.place import place
-from probes.share import takes_only_its_share, true_leaks
-from probes.terms import grown, terms
-from probes.visible import Visible
+from probes.scoring.terms import grown, terms
 
 POINTWISE = (nn.Embedding, nn.Dropout, nn.LayerNorm, nn.RMSNorm)
 

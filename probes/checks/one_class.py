@@ -10,7 +10,7 @@ import torch
 
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
-from probes.rows import classes, looked
+from probes.reading.rows import classes, looked
 
 
 @dataclass(frozen=True, slots=True)

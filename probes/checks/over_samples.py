@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from probes.batch import take
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.life import Life
-from probes.recurrence import Call, Recurrent, equal
+from probes.states.life import Life
+from probes.states.recurrence import Call, Recurrent, equal
 
 
 @dataclass(frozen=True, slots=True)

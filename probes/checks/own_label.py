@@ -13,8 +13,8 @@ from probes.bus import Kind, every_module
 from probes.compare import SAME, Comparison, Difference, Look
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
-from probes.labelled import Labelled, labelled
 from probes.place import place
+from probes.scoring.labelled import Labelled, labelled
 from probes.vary import vary
 
 

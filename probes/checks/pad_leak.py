@@ -11,9 +11,9 @@ import torch
 from probes.compare import Comparison, Difference
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
-from probes.hidden import Hidden
+from probes.masking.hidden import Hidden
+from probes.masking.share import true_leaks
 from probes.place import place
-from probes.share import true_leaks
 from probes.vary import vary
 
 

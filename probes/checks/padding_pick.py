@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from probes.alive import Alive, alive, site_of
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
-from probes.hidden import Hidden
-from probes.indexing import Pick
+from probes.masking.hidden import Hidden
+from probes.reading.alive import Alive, alive, site_of
+from probes.reading.indexing import Pick
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from probes.alive import alive
 from probes.bus import Kind
 from probes.compare import Comparison, Difference
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
-from probes.indexing import Pick
-from probes.meeting import Meeting, Meetings, meetings
-from probes.mixtures import Mixed, mixed_apart
 from probes.place import CODE, Place, came_about, place
-from probes.positives import Strangers, strangers
+from probes.reading.alive import alive
+from probes.reading.indexing import Pick
+from probes.scoring.meeting import Meeting, Meetings, meetings
+from probes.scoring.mixtures import Mixed, mixed_apart
+from probes.scoring.positives import Strangers, strangers
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.alive import alive
-from probes.answers import Scores, keys, lines_of, scores
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.hidden import Hidden, hidden
-from probes.ignored_places import counted
 from probes.layout import Labels, Mask
-from probes.trailing import trailing
+from probes.masking.hidden import Hidden, hidden
+from probes.masking.trailing import trailing
+from probes.reading.alive import alive
+from probes.scoring.answers import Scores, keys, lines_of, scores
+from probes.scoring.ignored_places import counted
+from probes.scoring.wanted import wanted
 from probes.vary import vary
-from probes.wanted import wanted
 
 LEAST = 8  # classes of labels whose ends are taken for padding without a mask
 

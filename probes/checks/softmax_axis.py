@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 
 import torch
 
-from probes.contracted import contracted
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.formed import Use, normalised, places
+from probes.softmaxes.contracted import contracted
+from probes.softmaxes.formed import Use, normalised, places
 
 SOFTMAX = ("softmax", "log_softmax")
 PICKS = ("gather", "take_along_dim")

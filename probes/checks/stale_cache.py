@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from probes.attributes import Attribute, Leaves, same, written_at
 from probes.batch import map_leaves, take
-from probes.blame import blamed
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.life import Life, Outputs, differs, noise_of, other_batches
+from probes.states.attributes import Attribute, Leaves, same, written_at
+from probes.states.blame import blamed
+from probes.states.life import Life, Outputs, differs, noise_of, other_batches
 from probes.subject import Batch
 
 Act = Callable[[Life], Outputs]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
 from probes.layout import State
-from probes.life import Life
-from probes.recurrence import Call, Recurrent, equal
+from probes.states.life import Life
+from probes.states.recurrence import Call, Recurrent, equal
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import nn
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.life import Life
-from probes.one_step import one_step
+from probes.states.life import Life
+from probes.stepping.one_step import one_step
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.one_step import held_back_steps
+from probes.stepping.one_step import held_back_steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.matters import matters
+from probes.stepping.matters import matters
 
 
 @dataclass(frozen=True, slots=True)

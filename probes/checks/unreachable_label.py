@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.answers import keys, lines_of
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
 from probes.layout import Labels
+from probes.scoring.answers import keys, lines_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.recurrence import Recurrent
+from probes.states.recurrence import Recurrent
 
 PLACE = re.compile(r"_l(\d+)(_reverse)?$")
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from probes.experiment import LOSS, Experiment, attempted, copied
 from probes.finding import Evidence, Finding, Verdict
-from probes.made_anew import Born, made_anew
-from probes.one_step import made
 from probes.replay import Snapshot, replay
+from probes.stepping.made_anew import Born, made_anew
+from probes.stepping.one_step import made
 
 DEPTH = 4  # containers in containers that are looked into
 

@@ -9,18 +9,18 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.alive import alive, site_of
 from probes.batch import leaves
 from probes.bus import Kind, every_module
 from probes.compare import NOISES, Difference, gap
 from probes.experiment import Experiment, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.indexing import Pick
 from probes.layout import Mask
-from probes.passed_over import forgotten, read_twice, starts_from_zero
-from probes.read_apart import seen_apart
-from probes.read_places import unread_places
-from probes.recurrence import Recurrent
+from probes.reading.alive import alive, site_of
+from probes.reading.indexing import Pick
+from probes.reading.passed_over import forgotten, read_twice, starts_from_zero
+from probes.reading.read_apart import seen_apart
+from probes.reading.read_places import unread_places
+from probes.states.recurrence import Recurrent
 from probes.subject import Batch
 from probes.vary import vary
 

@@ -10,13 +10,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from probes.alive import Alive, alive, site_of
 from probes.bus import every_module
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.indexing import Reshaped
-from probes.refined import cuts_places, is_torn, pieces
-from probes.rows import is_read
+from probes.reading.alive import Alive, alive, site_of
+from probes.reading.indexing import Reshaped
+from probes.reading.refined import cuts_places, is_torn, pieces
+from probes.reading.rows import is_read
 
 Shape = tuple[int, ...]
 CONVOLUTIONS = (

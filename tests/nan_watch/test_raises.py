@@ -14,8 +14,8 @@ from nan_watch import NanWatch, PoisonedStep
 from nan_watch.hunt import hunt
 from probes.errors import RequestError
 from probes.finding import Finding
-from probes.roots import noted_roots
 from probes.seeding import seed_everything
+from probes.stepping.roots import noted_roots
 from probes.subject import Subject
 
 

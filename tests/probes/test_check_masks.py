@@ -16,7 +16,7 @@ from probes.checks import RULES
 from probes.experiment import Experiment
 from probes.finding import Verdict, judge
 from probes.guess import complete
-from probes.longer import longer
+from probes.masking.longer import longer
 from probes.record import Recorder
 from probes.run import Run
 from probes.seeding import seed_everything

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from probes import Layout, Mask
 from probes.guess import complete
-from probes.hidden import Hidden, hidden
+from probes.masking.hidden import Hidden, hidden
 from probes.vary import vary
 
 KEEP = torch.arange(5) < torch.tensor([5, 3, 2])[:, None]

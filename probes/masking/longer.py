@@ -1,0 +1,195 @@
+"""A batch with more padding: positions appended on the side where a mask's padding stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from probes.batch import leaves, map_leaves
+from probes.execution import Event, Ran
+from probes.experiment import Experiment
+from probes.masking.hidden import Hidden
+from probes.subject import Batch
+
+PLACES = ("sample", "turn")  # axes before the masked one that flattening may join with it
+
+
+@dataclass(frozen=True)
+class Longer:
+    """A batch that is `by` positions of padding longer along what `each` masks.
+
+    keys: those that were lengthened. left: whether the padding stands before the rest.
+    """
+
+    each: Hidden
+    batch: Batch
+    keys: tuple[str, ...]
+    by: int
+    left: bool
+
+    def cut(self, value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+        """The value without what is new, in the shape that it had; None where that is not clear."""
+        if value.ndim != len(shape):
+            return None
+        for axis, (now, before) in enumerate(zip(value.shape, shape, strict=True)):
+            if now == before:
+                continue
+            if now < before or (now - before) % self.by:
+                return None
+            value = value.narrow(axis, now - before if self.left else 0, before)
+        return value
+
+    def with_old(self, keys: Iterable[str], batch: Batch) -> Batch:
+        """The longer batch, these keys as they were."""
+        old = leaves(batch)
+        return map_leaves(self.batch, lambda path, leaf: old[path] if path in keys else leaf)
+
+    def aligned(self, ran: Ran, before: Ran) -> Ran:
+        """What the run of the longer batch showed, in the order and shapes of the one before.
+
+        What has joined axes, such as (sample * token, feature), is left out.
+        """
+        cuts = {
+            name: self.cut(ran.outputs[name], tuple(value.shape))
+            for name, value in before.outputs.items()
+            if name in ran.outputs
+        }
+        outputs = {name: value for name, value in cuts.items() if value is not None}
+        return Ran(outputs, ran.rounding, lambda: tuple(self._events(ran, before)))
+
+    def _events(self, ran: Ran, before: Ran) -> Iterator[Event]:
+        shown = {(each.site, each.kind, each.call): each.value for each in ran.events}
+        for each in before.events:
+            value = shown.get((each.site, each.kind, each.call))
+            if value is not None and each.value is not None:
+                value = self.cut(value, tuple(each.value.shape))
+            yield replace(each, value=value)
+
+
+def longer(experiment: Experiment, by: int) -> Iterator[Longer]:
+    """For every mask, the batch with more of what it hides; not where none hides an end."""
+    done = set()
+    for each in experiment.masks:
+        for one in (each, *_of_rows(each)):
+            made = _of(experiment, one, by)
+            place = None if made is None else (made.keys, one.keep.ndim)
+            if made is not None and place not in done:
+                done.add(place)
+                yield made
+
+
+def _of_rows(each: Hidden) -> Iterator[Hidden]:
+    """Of a mask of rows in rows the rows that hide everything, such as padded sentences."""
+    keep = each.keep
+    while keep.ndim > 2:
+        keep = keep.any(-1)
+        axes = None if each.axes is None else each.axes[: keep.ndim]
+        if not bool(keep.all()):
+            yield replace(each, keep=keep, axes=axes)
+
+
+def everywhere_longer(experiment: Experiment, by: int) -> Longer | None:
+    """The batch with more of what any mask hides, on the right; None where one hides the left."""
+    made, keys, now = None, set(), experiment
+    for i in range(len(experiment.masks)):
+        each = _of(now, now.masks[i], by)
+        if each is None or each.keys in keys:
+            continue
+        if each.left:
+            return None
+        made, now = each, replace(now, batch=each.batch, memo={})
+        keys.add(each.keys)
+    return made
+
+
+def _of(experiment: Experiment, each: Hidden, by: int) -> Longer | None:
+    left = each.mask.side == "left"
+    donor = _donor(each, left)
+    axes = _axes(experiment, each)
+    if donor is None or not axes or not _is_flat(experiment, each):
+        return None
+    lengthened = {
+        path: _lengthened(tensor, axes[path], each, donor, by, left)
+        for path, tensor in experiment.tensors.items()
+        if path in axes
+    }
+    batch = map_leaves(experiment.batch, lambda path, leaf: lengthened.get(path, leaf))
+    return Longer(each, batch, tuple(sorted(axes)), by, left)
+
+
+def _donor(each: Hidden, left: bool) -> tuple[int, ...] | None:
+    """Where a row has padding at that end, such as (sample,) or (sample, turn)."""
+    rows = (~each.keep[..., 0 if left else -1]).nonzero()
+    return tuple(rows[0].tolist()) if len(rows) else None
+
+
+def _axes(experiment: Experiment, each: Hidden) -> Mapping[str, int]:
+    """The keys that run along the masked axis, and which of their axes does.
+
+    Empty where a key has two axes of that length, such as a mask of pairs.
+    """
+    place, length = each.keep.ndim - 1, each.keep.shape[-1]
+    declared = experiment.declared.axes
+    name = declared[each.key][place] if each.key in declared else None
+    found, apart = {}, _apart(experiment, each)
+    for path, tensor in experiment.tensors.items():
+        if path in apart:
+            continue
+        names = declared.get(path)
+        if name is not None and names is not None:
+            axes = [i for i, own in enumerate(names) if own == name and tensor.shape[i] == length]
+        else:
+            axes = [i for i, n in enumerate(tensor.shape) if i and n == length]
+        if path == each.key and _is_by_place(tensor, place):
+            axes = [place]
+        if len(axes) > 1:
+            return {}
+        if axes and tensor.shape[:1] == each.keep.shape[:1]:
+            found[path] = axes[0]
+    return found if each.key in found else {}
+
+
+def _is_by_place(tensor: Tensor, place: int) -> bool:
+    """Whether the masked axis holds vectors that happen to be as long, and not pairs of places."""
+    if tensor.ndim != place + 2 or not tensor.is_floating_point():
+        return False
+    return not torch.equal(tensor, tensor.transpose(place, place + 1))
+
+
+def _apart(experiment: Experiment, each: Hidden) -> set[str]:
+    """Keys of another sequence, that happens to be as long: what other masks alone hide."""
+    own = {one.key for one in experiment.masks if one.mask.key == each.mask.key}
+    others = [
+        one
+        for one in experiment.masks
+        if one.key not in own
+        and one.mask.key not in own
+        and tuple(one.keep.shape) == tuple(each.keep.shape)
+        and not torch.equal(one.keep, each.keep)
+    ]
+    return {name for one in others for name in (one.key, one.mask.key)} - {each.mask.key}
+
+
+def _is_flat(experiment: Experiment, each: Hidden) -> bool:
+    """Whether no index into several joined rows would point elsewhere afterwards."""
+    names = experiment.declared.axes.get(each.key, ())
+    inner = list(zip(names, each.keep.shape, strict=False))[:-1]
+    return all(name in PLACES or size == 1 for name, size in inner)
+
+
+def _lengthened(
+    tensor: Tensor, axis: int, each: Hidden, donor: tuple[int, ...], by: int, left: bool
+) -> Tensor:
+    """With what stands in the padding of the donor's row, so many times more."""
+    lead = len(donor)
+    end = 0 if left else tensor.shape[axis] - 1
+    if axis >= lead and tensor.shape[:lead] == each.keep.shape[:-1]:
+        slot = tensor[donor].select(axis - lead, end)
+    else:
+        slot = tensor[donor[0]].select(axis - 1, end)
+    shape = [by if i == axis else n for i, n in enumerate(tensor.shape)]
+    more = slot.unsqueeze(axis - tensor.ndim).expand(shape)
+    return torch.cat([more, tensor] if left else [tensor, more], axis)

@@ -1,0 +1,157 @@
+"""One forward pass with its graph: what modules were shown, and what was picked by index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probes.bus import Bus, Kind, See, every_module
+from probes.experiment import Experiment, attempted, copied
+from probes.finding import ExperimentError
+from probes.place import Place, came_about
+from probes.reading.indexing import Indexing, Pick, Reshaped
+from probes.replay import Snapshot, replay
+from probes.subject import Batch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """A tensor that a module took or gave, with its graph.
+
+    order: how many tensors and operators were seen before it.
+    """
+
+    site: str
+    module: str
+    kind: Kind
+    order: int
+    tensor: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alive:
+    """A pass through the loss in evaluation mode, whose graph can be asked again and again.
+
+    shown: floating tensors that have a gradient, in forward order. picks, views: what the
+    subject's code took by index, and how it changed shapes. root: how the model itself is called.
+    """
+
+    loss: Tensor
+    shown: tuple[Shown, ...]
+    picks: tuple[Pick, ...]
+    views: tuple[Reshaped, ...]
+    root: str
+
+    @property
+    def given(self) -> tuple[Shown, ...]:
+        """What the model itself gave."""
+        return tuple(
+            each for each in self.shown if each.module == self.root and each.kind is Kind.OUTPUT
+        )
+
+    def of_loss(self, wanted: Sequence[Tensor]) -> list[Tensor | None]:
+        """The loss's gradients; None where it does not depend on one."""
+        if not self.loss.requires_grad or not wanted:
+            return [None] * len(wanted)
+        return gradients(self.loss, wanted)
+
+
+def gradients(value: Tensor, wanted: Sequence[Tensor]) -> list[Tensor | None]:
+    """Of a scalar; None where it does not depend on one. The graph stays."""
+    with attempted("the backward pass of an experiment"), torch.enable_grad():
+        found = torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
+    return [None if each is None else each.detach() for each in found]
+
+
+@dataclass(slots=True)
+class _Keeps:
+    """Keeps what is shown. wakes: a constant that a module gives gets a gradient of its own."""
+
+    wakes: bool
+    clock: Iterator[int]
+    found: list[tuple[int, Tensor, int]] = field(default_factory=list)
+    sees: Mapping[Kind, See] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sees = {Kind.INPUT: self.see, Kind.OUTPUT: self.see_output}
+
+    def see(self, number: int, tensor: Tensor) -> None:
+        if tensor.is_floating_point() and tensor.requires_grad:
+            self.found.append((number, tensor, next(self.clock)))
+
+    def see_output(self, number: int, tensor: Tensor) -> None:
+        frozen = tensor.is_floating_point() and not tensor.requires_grad and tensor.is_leaf
+        if self.wakes and frozen and not tensor.is_inference():
+            tensor.requires_grad_(True)
+        self.see(number, tensor)
+
+
+def alive(experiment: Experiment, batch: Batch | None = None, picks: bool = True) -> Alive:
+    """The loss of a batch, the experiment's own by default, with all that led to it.
+
+    picks: whether to look at what is taken by index and what changes its shape.
+    What a frozen part of the model gives can be asked for gradients too, unless the subject's
+    code does not bear that. Raises ExperimentError where the loss raises.
+    """
+    if batch is None:
+        if "alive" not in experiment.memo:
+            experiment.memo["alive"] = alive(experiment, experiment.batch)
+        first: Alive = experiment.memo["alive"]
+        return first
+    try:
+        return _pass(experiment, batch, True, picks)
+    except ExperimentError:
+        return _pass(experiment, batch, False, picks)
+
+
+def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Alive:
+    model, subject = experiment.subject.model, experiment.subject
+    clock = count()
+    keeps, indexing = _Keeps(wakes, clock), Indexing(clock)
+    losses: list[Tensor] = []
+
+    def step() -> Tensor:
+        with attempted("`Subject.loss`, in evaluation mode,"):
+            losses.append(subject.loss(model.eval(), copied(batch)))
+        return losses[0].detach()
+
+    without = torch.backends.cudnn.flags(enabled=False)  # its RNNs do not go back in evaluation
+    under: list[AbstractContextManager[Any]] = [without, indexing] if picks else [without]
+    with Bus(model, [keeps], whole=True) as bus:
+        replay(step, model, Snapshot.take(model), under=under)
+    modules = [name for name, _ in every_module(model)]
+    shown = tuple(_shown(bus, keeps, set(modules)))
+    return Alive(losses[0], shown, tuple(indexing.picks), tuple(indexing.views), modules[0])
+
+
+def _shown(bus: Bus, keeps: _Keeps, modules: set[str]) -> Iterator[Shown]:
+    for number, tensor, order in keeps.found:
+        name, module = bus.sites[number].name, bus.sites[number].name
+        while module not in modules:
+            module = module[: max(module.rfind("."), module.rfind("["))]
+        yield Shown(name, module, bus.sites[number].kind, order, tensor)
+
+
+def place_at(experiment: Experiment, shown: Shown) -> Place:
+    """In whose code the tensor came about."""
+    return came_about(shown.kind, shown.module, experiment.subject.model)
+
+
+def last_pick(picks: Iterable[Pick], before: Shown, after: int = -1) -> Pick | None:
+    """The last time before a tensor was shown that anything with a gradient was indexed."""
+    found = [p for p in picks if after < p.order < before.order and p.source.requires_grad]
+    return found[-1] if found else None
+
+
+def site_of(experiment: Experiment, seen: Alive, order: int) -> str:
+    """The module whose code was at work then: what calls, or gives, what is shown next."""
+    later = next((each for each in seen.shown if each.order > order), None)
+    if later is None or (later.module == seen.root and later.kind is Kind.INPUT):
+        return "<loss>"
+    return came_about(later.kind, later.module, experiment.subject.model).site

@@ -1,0 +1,86 @@
+"""What the first batches of a subject hold, and which of their keys the model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from probes.batch import leaves, sample_count
+from probes.bus import every_module
+from probes.compare import NOISES, gap
+from probes.experiment import Experiment, with_leaf
+from probes.finding import ExperimentError
+from probes.guess import LENGTH
+from probes.scoring.targets import varied
+from probes.vary import vary
+
+BATCHES = 32
+ROWS = 4096
+
+
+def looked(experiment: Experiment) -> Iterator[dict[str, Tensor]]:
+    """The tensors of the first batches, whole, by path; no more once there are rows enough."""
+    rows = 0
+    for batch in islice(experiment.subject.batches, BATCHES):
+        yield {path: leaf for path, leaf in leaves(batch).items() if isinstance(leaf, Tensor)}
+        rows += sample_count(batch, experiment.layout) or 1
+        if rows >= ROWS:
+            return
+
+
+def is_read(experiment: Experiment, key: str, where: Tensor | None = None) -> bool:
+    """Whether an output moves with other values of the key; where: boolean, of the key's shape."""
+    tensor = experiment.tensors[key]
+    all_of_it = torch.ones_like(tensor, dtype=torch.bool)
+    other = vary(tensor, all_of_it if where is None else where)
+    if other is None:
+        return False
+    try:
+        ran = experiment.evaluate(with_leaf(experiment.batch, key, other)).outputs
+    except ExperimentError:
+        return True
+    limit = NOISES * experiment.evaluated.noise
+    return any(
+        name not in ran or gap(value, ran[name])[0] > limit
+        for name, value in experiment.outputs.items()
+    )
+
+
+def reader(experiment: Experiment, key: str) -> str | None:
+    """The first module with weights of its own whose output moves with the key, if any."""
+    known = f"reader of {key}"
+    if known not in experiment.memo:
+        experiment.memo[known] = _reader(experiment, key)
+    found: str | None = experiment.memo[known]
+    return found
+
+
+def _reader(experiment: Experiment, key: str) -> str | None:
+    tensor, root = experiment.tensors[key], next(every_module(experiment.subject.model))[0]
+    other = varied(tensor, torch.ones_like(tensor, dtype=torch.bool))
+    if other is None:
+        return None
+    try:
+        ran = experiment.evaluate(with_leaf(experiment.batch, key, other))
+    except ExperimentError:
+        return None
+    heavy = {
+        name
+        for name, module in every_module(experiment.subject.model)
+        if name != root and any(True for _ in module.parameters(recurse=False))
+    }
+    sites = experiment.evaluated.against(ran).sites
+    return next((one.module for one in sites if one.module in heavy), None)
+
+
+def classes(experiment: Experiment) -> Iterator[str]:
+    """Keys of one class a sample that the loss alone looks at."""
+    for key in experiment.targets:
+        tensor = experiment.tensors[key]
+        flat = tensor.ndim == 1 or (tensor.ndim == 2 and tensor.shape[1] == 1)
+        whole = not tensor.is_floating_point() or bool(((tensor == 0) | (tensor == 1)).all())
+        if flat and whole and not tensor.is_complex() and not LENGTH.search(key):
+            yield key

@@ -1,0 +1,1 @@
+"""Which output is scored against which label, and by which terms of the loss."""

@@ -1,0 +1,173 @@
+"""Which output place is scored against which label: by the loss's gradient, one label changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probes.experiment import Experiment, with_leaf
+from probes.finding import ExperimentError
+from probes.layout import Labels
+from probes.reading.alive import Alive, Shown, alive
+from probes.scoring.targets import varied
+
+SMALL = 1e-5  # of the largest gradient: less does not count as moved
+Place = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The label at one place was changed, and these output places were scored otherwise.
+
+    numbers: how many numbers of the output have another gradient.
+    """
+
+    label: Place
+    outputs: tuple[Place, ...]
+    numbers: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the loss looks at of an output.
+
+    shown: the output, the one of that index among all. grad: (label axes, class) of the unchanged
+    loss, zero where it is not scored. answers: of the labels that were changed one by one.
+    """
+
+    index: int
+    shown: Shown
+    grad: Tensor
+    answers: tuple[Answer, ...]
+
+    @property
+    def shift(self) -> int | None:
+        """How far along the last axis a label stands after its output; None where it is not one."""
+        found = {
+            each.label[-1] - each.outputs[0][-1]
+            for each in self.answers
+            if len(each.outputs) == 1 and each.outputs[0][:-1] == each.label[:-1]
+        }
+        whole = all(len(a.outputs) == 1 and a.outputs[0][:-1] == a.label[:-1] for a in self.answers)
+        return found.pop() if whole and len(found) == 1 else None
+
+    @property
+    def scored(self) -> Tensor:
+        """(label axes) boolean: whether the loss depends on the output there."""
+        size = self.grad.abs().amax(-1)
+        return size > SMALL * size.max()
+
+
+def keys(experiment: Experiment) -> Iterator[Labels]:
+    """Declared and guessed labels of classes, then keys that were found to be labels."""
+    known = {each.key for each in experiment.layout.labels}
+    found = [Labels(key, "output") for key in experiment.targets if key not in known]
+    for each in (*experiment.layout.labels, *found):
+        values = experiment.tensors.get(each.key)
+        if each.kind == "class" and values is not None and _is_classes(values, experiment.size):
+            yield each
+
+
+def _is_classes(values: Tensor, size: int) -> bool:
+    rows = values.ndim > 0 and len(values) == size
+    return rows and not values.is_floating_point() and values.dtype is not torch.bool
+
+
+def scores(experiment: Experiment, labels: Labels, tries: int = 4) -> Scores:
+    """Which outputs answer to some of the labels, spread over samples and places.
+
+    The output is the last tensor of the model that has the labels' axes and that the loss depends
+    on. Raises ExperimentError where there is none.
+    """
+    known = f"scores of {labels.key}"
+    if known not in experiment.memo:
+        experiment.memo[known] = _made(experiment, labels, tries)
+    found: Scores = experiment.memo[known]
+    return found
+
+
+def _made(experiment: Experiment, labels: Labels, tries: int) -> Scores:
+    values = experiment.tensors[labels.key]
+    before = alive(experiment)
+    which = _scored(before, tuple(values.shape))
+    if which is None:
+        raise ExperimentError(
+            f"the loss depends on no output of the model with the axes of `{labels.key}`"
+        )
+    index, grad = which
+    answers = tuple(_answers(experiment, labels, values, index, grad, tries))
+    return Scores(index, before.shown[index], grad, answers)
+
+
+def _scored(seen: Alive, shape: tuple[int, ...]) -> tuple[int, Tensor] | None:
+    """The place of the output among what was shown, and its gradient by label."""
+    fits = [i for i, each in enumerate(seen.shown) if lines_of(each.tensor, shape) is not None]
+    own = {id(each) for each in seen.given}
+    fits = sorted(fits, key=lambda i: id(seen.shown[i]) in own)
+    for index in fits[::-1]:
+        grad = seen.of_loss([seen.shown[index].tensor])[0]
+        lines = None if grad is None else lines_of(grad, shape)
+        if lines is not None and bool(lines.any()) and bool(lines.isfinite().all()):
+            return index, lines
+    return None
+
+
+def lines_of(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """The value as (label axes, class), where it has that form; else None."""
+    if tuple(value.shape[:-1]) == shape and value.shape[-1] > 1:
+        return value
+    inner = shape[0:1] + shape[1:]
+    if value.ndim == len(shape) + 1 and (value.shape[0], *value.shape[2:]) == inner:
+        return value.movedim(1, -1)
+    rows = torch.Size(shape).numel()
+    if len(shape) > 1 and value.ndim == 2 and len(value) == rows and value.shape[1] > 1:
+        return value.view(*shape, value.shape[1])
+    return None
+
+
+def _answers(
+    experiment: Experiment, labels: Labels, values: Tensor, index: int, grad: Tensor, tries: int
+) -> Iterator[Answer]:
+    for place in _places(values, labels.ignore, tries):
+        only = torch.zeros_like(values, dtype=torch.bool)
+        only[place] = True
+        other = varied(values, only)
+        if other is None or torch.equal(other, values):
+            continue
+        after = alive(experiment, with_leaf(experiment.batch, labels.key, other), picks=False)
+        if len(after.shown) <= index:
+            continue
+        found = after.of_loss([after.shown[index].tensor])[0]
+        lines = None if found is None else lines_of(found, tuple(values.shape))
+        if lines is None:
+            continue
+        moved = (lines - grad).abs() > SMALL * grad.abs().max()
+        rows = [tuple(row) for row in moved.any(-1).nonzero().tolist()]
+        yield Answer(place, tuple(rows), int(moved.sum()))
+
+
+def _places(values: Tensor, ignore: int | None, tries: int) -> list[Place]:
+    """Labels that count, in as many samples as can be, at other places in each."""
+    valid = torch.ones_like(values, dtype=torch.bool) if ignore is None else values != ignore
+    found: list[Place] = []
+    far = min(values.shape[1:], default=0) // 2 if values.ndim > 2 else -1
+    for k, row in enumerate(range(len(values))):
+        inner = valid[row].nonzero().tolist() if values.ndim > 1 else []
+        if not inner and values.ndim > 1:
+            continue
+        first = min(1, len(inner) - 1)  # a loss that shifts looks at no first label
+        chosen = inner[max(first, k * len(inner) // len(values)) :] or [[]]
+        # far off the diagonal, where a map that is transposed is as it was
+        at = tuple(next((each for each in chosen if _spread(each) > far), chosen[0]))
+        if values.ndim == 1 and not bool(valid[row]):
+            continue
+        found.append((row, *at))
+    step = max(1, len(found) // tries)
+    return found[::step][:tries]
+
+
+def _spread(place: Sequence[int]) -> int:
+    return max(place, default=0) - min(place, default=0)

@@ -1,0 +1,79 @@
+"""Places whose label is the ignored one, and that a term of the loss counts all the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probes.experiment import Experiment, with_leaf
+from probes.layout import Labels
+from probes.reading.alive import alive
+from probes.scoring.answers import SMALL, lines_of, scores
+from probes.vary import vary
+
+MOVED = 1e-3  # of the gradient at ignored places: less does not count as changed
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Which places the loss looks at though their label is `ignore`.
+
+    places: over the labels' axes. change: of the gradient there with other labels elsewhere, as a
+    share of it.
+    """
+
+    ignore: int
+    places: Tensor
+    change: float
+
+
+def counted(experiment: Experiment, labels: Labels) -> Counted | None:
+    """The ignored places that the loss has a gradient at, which hangs on the labels elsewhere.
+
+    A penalty of all outputs has one too, and asks for no label. Labels along one axis may be
+    shifted: places count whose neighbours are ignored as well. Raises ExperimentError where no
+    output has the labels' axes.
+    """
+    values = experiment.tensors[labels.key]
+    if values.ndim < 2:
+        return None
+    found = scores(experiment, labels)
+    ignore = _ignored(labels, values, found.grad.shape[-1])
+    if ignore is None:
+        return None
+    alone, valid = _inner(values == ignore), (values != ignore) & (values >= 0)
+    size = found.grad.abs().amax(-1)
+    places = alone & (size > SMALL * size.max())
+    other = vary(values, valid, values[valid]) if bool(places.any()) else None
+    if other is None or torch.equal(other, values):
+        return None
+    after = alive(experiment, with_leaf(experiment.batch, labels.key, other))
+    if len(after.shown) <= found.index:
+        return None
+    grad = after.of_loss([after.shown[found.index].tensor])[0]
+    lines = None if grad is None else lines_of(grad, tuple(values.shape))
+    if lines is None or lines.shape != found.grad.shape:
+        return None
+    largest = float(found.grad[places].abs().max())
+    change = float((lines - found.grad)[places].abs().max()) / largest
+    return Counted(ignore, places, change) if change > MOVED else None
+
+
+def _ignored(labels: Labels, values: Tensor, classes: int) -> int | None:
+    """The id that is left out: the declared one, or one below all classes, or far beyond them."""
+    if labels.ignore is not None and bool((values == labels.ignore).any()):
+        return labels.ignore
+    beyond = values[(values < 0) | (values > classes)].unique()
+    return int(beyond) if len(beyond) == 1 else None
+
+
+def _inner(ignored: Tensor) -> Tensor:
+    """Of labels along one axis those whose neighbours are ignored too; of a map all."""
+    if ignored.ndim > 2:
+        return ignored
+    inner = ignored.clone()
+    inner[:, 1:] &= ignored[:, :-1]
+    inner[:, :-1] &= ignored[:, 1:]
+    return inner

@@ -1,0 +1,197 @@
+"""The named terms of a loss: their gradients side by side, and what each of them moves with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from probes.batch import take
+from probes.compare import NOISES
+from probes.experiment import Experiment, attempted, copied, with_leaf
+from probes.finding import ExperimentError
+from probes.masking.longer import Longer
+from probes.replay import Snapshot, replay
+from probes.subject import Batch
+from probes.vary import vary
+
+FAR = 20.0  # times as large: from there on shared layers follow one term alone
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The gradients of the terms on what all of them reach.
+
+    names: of the terms, as `Subject.parts` has them. shared: the parameters. norms: (term,).
+    wanted: whether the smallest and the largest are scored, and not weighed apart on purpose.
+    summed: whether the largest is a sum over the samples beside a smallest that is a mean.
+    """
+
+    names: tuple[str, ...]
+    shared: tuple[str, ...]
+    norms: Tensor
+    wanted: bool = False
+    summed: bool = False
+
+    @property
+    def small(self) -> str:
+        """The term of the smallest gradient."""
+        return self.names[int(self.norms.argmin())]
+
+    @property
+    def large(self) -> str:
+        """The term of the largest gradient."""
+        return self.names[int(self.norms.argmax())]
+
+    @property
+    def times(self) -> float:
+        """By how much the largest gradient exceeds the smallest."""
+        return float(self.norms.max() / self.norms.min())
+
+
+def terms(experiment: Experiment, far: float = FAR) -> Terms:
+    """The terms as they are, measured once; wanted is known where they are so far apart.
+
+    Raises ExperimentError where no parameter is reached by all, or where a term raises.
+    """
+    if "terms" not in experiment.memo:
+        experiment.memo["terms"] = _terms(experiment, far)
+    known: Terms = experiment.memo["terms"]
+    return known
+
+
+def _terms(experiment: Experiment, far: float) -> Terms:
+    names = tuple(experiment.subject.parts)
+    grads = [_gradient(experiment, name, experiment.batch) for name in names]
+    shared = tuple(n for n in grads[0] if all(bool(g.get(n, _NONE).any()) for g in grads))
+    if not shared:
+        raise ExperimentError("there is no parameter that all parts reach")
+    joined = torch.stack([torch.cat([g[n].flatten() for n in shared]) for g in grads])
+    found = Terms(names, shared, joined.norm(dim=1))
+    if not found.times >= far:
+        return found
+    weights = _weights(experiment, joined, shared)
+    rate = 1.0  # by how much the loss weighs the largest more than the smallest
+    if weights is not None:
+        large, small = (abs(float(weights[names.index(n)])) for n in (found.large, found.small))
+        rate = large / small if small else math.inf
+    if rate > far / 4:
+        return found  # weighed so on purpose
+    scored = all(_is_scored(experiment, name) for name in (found.small, found.large))
+    summed = found.times * rate >= far and _is_sum_beside_mean(experiment, found)
+    return replace(found, wanted=scored, summed=summed)
+
+
+def grown(experiment: Experiment, name: str, each: Longer) -> float | None:
+    """By what a term is multiplied in the batch with more padding; None where it stays.
+
+    Raises ExperimentError where the term raises.
+    """
+    before, after = (
+        float(_value(experiment, name, batch)) for batch in (experiment.batch, each.batch)
+    )
+    limit = max(NOISES * experiment.evaluated.noise, experiment.evaluated.ran.rounding * before)
+    return after / before if before and abs(after - before) > limit else None
+
+
+_NONE = torch.zeros(1)
+
+
+def _gradient(experiment: Experiment, name: str | None, batch: Batch) -> dict[str, Tensor]:
+    """Of a part, or of the loss itself, by parameter; in evaluation mode, without draws."""
+    subject = experiment.subject
+    function = subject.loss if name is None else subject.parts[name]
+    what = "`Subject.loss`" if name is None else f"`Subject.parts[{name!r}]`"
+
+    def step() -> Tensor:
+        model = subject.model.eval()
+        with attempted(what):
+            loss = function(model, copied(batch))
+        if loss.requires_grad:
+            loss.backward()
+        return loss
+
+    done = replay(step, subject.model, Snapshot.take(subject.model))
+    return {n: g.to_dense().double() for n, g in done.grads.items() if g is not None}
+
+
+def _value(experiment: Experiment, name: str, batch: Batch) -> Tensor:
+    """Of a part, in evaluation mode."""
+    value, model = experiment.subject.parts[name], experiment.subject.model
+
+    def step() -> Tensor:
+        with attempted(f"`Subject.parts[{name!r}]`"), torch.no_grad():
+            return value(model.eval(), copied(batch))
+
+    return replay(step, model, Snapshot.take(model)).loss
+
+
+def _is_sum_beside_mean(experiment: Experiment, found: Terms) -> bool:
+    """Whether the largest term doubles with every sample twice, and the smallest stays."""
+    if not experiment.size:
+        return False
+    twice = take(experiment.batch, [*range(experiment.size)] * 2, experiment.layout)
+
+    def grows(name: str) -> float:
+        before = float(_value(experiment, name, experiment.batch))
+        return float(_value(experiment, name, twice)) / before if before else 0.0
+
+    try:
+        return abs(grows(found.large) - 2) < 0.02 and abs(grows(found.small) - 1) < 0.01
+    except ExperimentError:
+        return False
+
+
+def _is_scored(experiment: Experiment, name: str) -> bool:
+    """Whether a part moves with a key that no output reads, as labels are."""
+    before = _value(experiment, name, experiment.batch)
+    for key in _unread(experiment):
+        other = vary(experiment.tensors[key], torch.ones((), dtype=torch.bool))
+        if other is None:
+            continue
+        try:
+            after = _value(experiment, name, with_leaf(experiment.batch, key, other))
+        except ExperimentError:
+            continue
+        if abs(float(after - before)) > NOISES * experiment.evaluated.noise:
+            return True
+    return False
+
+
+def _unread(experiment: Experiment) -> Iterator[str]:
+    """The declared or guessed labels, then the other keys that no output reads."""
+    known = [each.key for each in experiment.layout.labels if each.key in experiment.tensors]
+    yield from known
+    for key, tensor in experiment.tensors.items():
+        if key not in known and _is_unread(experiment, key, tensor):
+            yield key
+
+
+def _is_unread(experiment: Experiment, key: str, tensor: Tensor) -> bool:
+    other = vary(tensor, torch.ones((), dtype=torch.bool))
+    if other is None:
+        return False
+    try:
+        ran = experiment.evaluate(with_leaf(experiment.batch, key, other))
+    except ExperimentError:
+        return False
+    return all(
+        name in ran.outputs and torch.equal(ran.outputs[name], value)
+        for name, value in experiment.outputs.items()
+    )
+
+
+def _weights(experiment: Experiment, parts: Tensor, shared: tuple[str, ...]) -> Tensor | None:
+    """By what the loss weighs each part; None where it is not made of them."""
+    whole = _gradient(experiment, None, experiment.batch)
+    if not all(name in whole for name in shared):
+        return None
+    wanted = torch.cat([whole[name].flatten() for name in shared])
+    scale = parts.norm(dim=1)
+    ways = parts / scale[:, None]
+    mixed = ways @ ways.T + 1e-12 * torch.eye(len(ways), dtype=ways.dtype)
+    found = torch.linalg.solve(mixed, ways @ wanted)
+    return None if (ways.T @ found - wanted).norm() > 0.01 * wanted.norm() else found / scale

@@ -1,0 +1,125 @@
+"""Which id each output place is asked for, by the loss's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probes.experiment import Experiment
+from probes.layout import Reads
+from probes.reading.alive import alive
+from probes.reading.causal import Causal, causal, cut_off
+from probes.scoring.answers import SMALL, lines_of
+
+SHARE = 0.99  # of the ids asked for that must agree
+REACH = 3  # places either way
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An output of classes by place, and a key of ids that it may be asked for.
+
+    ids: (sample, place) of the key. asked: (sample, place) the class whose score the loss wants to
+    rise most. scored: (sample, place) whether it looks there at all.
+    """
+
+    key: str
+    output: str
+    ids: Tensor
+    asked: Tensor
+    scored: Tensor
+
+    def agreement(self, by: int) -> float:
+        """The share of scored places that are asked for the id so many places on."""
+        low, high = max(0, -by), min(self.asked.shape[1], self.ids.shape[1] - by)
+        if high - low < 2:
+            return 0.0
+        look = self.scored[:, low:high]
+        same = self.asked[:, low:high] == self.ids[:, low + by : high + by]
+        return float(same[look].float().mean()) if bool(look.any()) else 0.0
+
+    @property
+    def ahead(self) -> int | None:
+        """How many places on the id stands that is asked for; None where that is not clear."""
+        found = [by for by in range(-REACH, REACH + 1) if self.agreement(by) >= SHARE]
+        return found[0] if len(found) == 1 else None
+
+
+def wanted(experiment: Experiment) -> Iterator[Wanted]:
+    """Every key of ids by place with the output of the same places that the loss wants ids of."""
+    if "wanted" not in experiment.memo:
+        experiment.memo["wanted"] = list(_all(experiment))
+    yield from experiment.memo["wanted"]
+
+
+def _all(experiment: Experiment) -> Iterator[Wanted]:
+    for key, ids in experiment.tensors.items():
+        if ids.ndim != 2 or ids.is_floating_point() or ids.dtype is torch.bool or ids.numel() < 8:
+            continue
+        for width in (ids.shape[1], ids.shape[1] - 1):
+            found = _asked(experiment, (len(ids), width), int(ids.max()))
+            name = None if found is None else _name(experiment, found)
+            if found is not None and name is not None:
+                size = found.abs().amax(-1)
+                yield Wanted(key, name, ids, found.argmin(-1), size > SMALL * size.max())
+                break
+
+
+def _asked(experiment: Experiment, shape: tuple[int, int], largest: int) -> Tensor | None:
+    """(sample, place, class) the gradient of a loss of classes; None without one of that form."""
+    seen = alive(experiment)
+    fits = [each for each in seen.shown if lines_of(each.tensor, shape) is not None]
+    own = {id(each) for each in seen.given}
+    for each in sorted(fits, key=lambda one: id(one) in own)[::-1]:
+        grad = seen.of_loss([each.tensor])[0]
+        lines = None if grad is None else lines_of(grad, shape)
+        if lines is None or lines.shape[-1] <= max(2, largest) or not bool(lines.any()):
+            continue
+        if _is_of_classes(lines):
+            return lines
+    return None
+
+
+def _is_of_classes(lines: Tensor) -> bool:
+    """Whether each place's gradient sums to nothing, as a softmax's, or is of one class alone."""
+    rows = lines[lines.abs().amax(-1) > SMALL * lines.abs().max()]
+    even = rows.sum(-1).abs() <= 1e-3 * rows.abs().sum(-1)
+    single = (rows != 0).sum(-1) == 1
+    return bool((even | single).all())
+
+
+def _name(experiment: Experiment, lines: Tensor) -> str | None:
+    """How the output of that shape is called among those of the subject."""
+    for name, value in experiment.outputs.items():
+        own = lines_of(value, (lines.shape[0], lines.shape[1])) if value.ndim > 1 else None
+        if own is not None and own.shape == lines.shape and value.is_floating_point():
+            return name
+    return None
+
+
+def ahead(experiment: Experiment) -> Iterator[Causal]:
+    """Outputs that are asked for an id that stands after their own place: they may not read it."""
+    for each in wanted(experiment):
+        by = each.ahead
+        if by is None or by <= 0:
+            continue
+        whole = experiment.outputs[each.output].shape[:2] == each.ids.shape
+        short = 0 if whole else cut_off(experiment, each.output, each.key)
+        if whole or short:
+            line = f"reads=({Reads(each.output, each.key, rule='causal')!r},)"
+            yield Causal(each.output, each.key, 2, 0, line, short)
+
+
+def looked_at(experiment: Experiment, each: Causal) -> Tensor | None:
+    """Which places of the output the loss looks at; None where that is not known of all."""
+    lead = each.lead(tuple(experiment.tensors[each.key].shape))
+    found = [one.scored for one in wanted(experiment) if one.output == each.output]
+    return next((scored for scored in found if tuple(scored.shape) == lead), None)
+
+
+def causal_or_ahead(experiment: Experiment) -> list[Causal]:
+    """Outputs declared or called causal; else those that are asked for what comes later."""
+    return list(causal(experiment)) or list(ahead(experiment))

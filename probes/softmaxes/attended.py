@@ -1,0 +1,155 @@
+"""Which scores every attention masks away, and what hangs on the rows that see nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from probes.attention import fold, heads_of
+from probes.execution import Ran
+from probes.experiment import Experiment
+from probes.softmaxes.trace import HIDDEN, SOFTMAX, SoftmaxTrace, Use
+from probes.subject import Batch
+
+MASKING = {"aten::masked_fill", "aten::where", "aten::add"}
+
+
+@dataclass(frozen=True, slots=True)
+class Attended:
+    """One attention of the evaluation.
+
+    site: the module at work. call: how often it had attended before. weights: (row, head, query,
+    key) as the values were weighed. blocked: the same shape, true where the key was masked away,
+    before the softmax or after it. empty: the same but for the key: every score was masked away.
+    """
+
+    site: str
+    call: int
+    weights: Tensor
+    blocked: Tensor
+    empty: Tensor
+
+
+def attended(experiment: Experiment, batch: Batch | None = None) -> list[Attended]:
+    """Every attention of the batch, by default the experiment's own, in evaluation mode, in order.
+
+    Raises ExperimentError where the subject raises.
+    """
+    if batch is None and "attended" in experiment.memo:
+        known: list[Attended] = experiment.memo["attended"]
+        return known
+    trace = MaskTrace(experiment.subject.model)
+    experiment.evaluate(experiment.batch if batch is None else batch, (open_kernels(), trace))
+    modules = dict(experiment.subject.model.named_modules())
+    calls: Counter[str] = Counter()
+    found = []
+    for use in trace.uses:
+        site = use.softmax.site
+        found.append(_attended(use, heads_of(modules, site), calls[site]))
+        calls[site] += 1
+    if batch is None:
+        experiment.memo["attended"] = found
+        experiment.memo["thrown"] = list(trace.thrown)
+    return found
+
+
+def thrown_away(experiment: Experiment) -> list[str]:
+    """The modules that mask their scores and then weigh by the unmasked ones."""
+    attended(experiment)
+    known: list[str] = experiment.memo["thrown"]
+    return known
+
+
+def _attended(use: Use, heads: int, call: int) -> Attended:
+    hidden = fold(use.softmax.hidden, heads, use.operand)
+    weights = fold(use.weights, heads, use.operand)
+    return Attended(
+        site=use.softmax.site,
+        call=call,
+        weights=weights,
+        blocked=hidden | (weights == 0),
+        empty=hidden.all(-1),
+    )
+
+
+class MaskTrace(SoftmaxTrace):
+    """While it is entered, the softmaxes of unmasked scores whose masked ones are thrown away.
+
+    thrown: the modules at work there, in order.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.thrown: dict[str, None] = {}
+        self._masked: dict[int, Tensor] = {}  # by id, held so that it is not given away
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The operator has run as it would have, and was looked at."""
+        name = func._schema.name
+        if name in SOFTMAX and id(args[0]) in self._masked:
+            self.thrown[self.running()] = None
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if name in MASKING and isinstance(out, Tensor) and out.ndim > 1 and _is_masked(out):
+            for each in args:
+                alike = isinstance(each, Tensor) and each.shape == out.shape
+                if alike and each.is_floating_point() and not _is_masked(each):
+                    self._masked[id(each)] = each
+        return out
+
+
+def _is_masked(scores: Tensor) -> bool:
+    wide = scores.is_floating_point() and scores.numel() > 0
+    return wide and bool((scores <= HIDDEN).any())
+
+
+@contextmanager
+def open_kernels() -> Iterator[None]:
+    """Torch's attention runs operator by operator inside; its choice is as before after."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class Refilled(TorchDispatchMode):
+    """While it is entered, rows of a softmax that see nothing get other weights.
+
+    None at all where they had some, the same everywhere where they had none. site: of one module
+    alone, of all where None.
+    """
+
+    def __init__(self, experiment: Experiment, site: str | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._names = SoftmaxTrace(experiment.subject.model)
+        self._site = site
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The operator has run; a softmax gives what is said above."""
+        out = func(*args, **(kwargs or {}))
+        if func._schema.name in SOFTMAX and out.ndim:
+            axis = args[1] % out.ndim
+            empty = (args[0] <= HIDDEN).all(axis, keepdim=True)
+            if self._site in (None, self._names.running()):
+                none = ~(out.sum(axis, keepdim=True) > 0)
+                return torch.where(empty, none.to(out.dtype) / out.shape[axis], out)
+        return out
+
+
+def refilled(experiment: Experiment, site: str | None = None) -> Ran:
+    """The evaluation with other weights where a row sees nothing."""
+    return experiment.evaluate(experiment.batch, (open_kernels(), Refilled(experiment, site)))

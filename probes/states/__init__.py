@@ -1,0 +1,1 @@
+"""What a model remembers: recurrent states, attributes, and what decodes from them."""

@@ -1,0 +1,238 @@
+"""The same output had in other ways: from a prefix, from a kept state, from what was generated."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probes.batch import map_leaves
+from probes.bus import Bus, Kind, See
+from probes.compare import NOISES, Baseline, gap, scale
+from probes.execution import Ran, named
+from probes.experiment import Experiment, attempted, with_leaf
+from probes.reading.causal import Causal
+from probes.scoring.wanted import looked_at
+
+STATES: tuple[str, ...] = (
+    *("past_key_values", "past_key_value", "past_kv", "past", "kv_cache", "cache"),
+    *("state", "hidden", "hx", "memory", "mems"),
+)
+"""Names under which a model's forward takes, or gives, what it kept of earlier places."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """How far an output had in another way is from that of the whole pass.
+
+    how: the other way, in words. place: from which place on. sample: the worst.
+    """
+
+    how: str
+    place: int
+    sample: int
+    largest: float
+    relative: float
+    limit: float
+
+
+def from_prefix(experiment: Experiment, each: Causal, length: int) -> Parted | None:
+    """The last output of the batch cut to its first places; None where they agree."""
+    lead = tuple(experiment.tensors[each.key].shape[: each.shared])
+    axis = each.shared - 1
+    if each.guessed is not None and _has_others(experiment, each.key, lead):
+        return None  # such as what a decoder attends to, which is to stay whole
+
+    def cut(_: str, leaf: Any) -> Any:
+        along = isinstance(leaf, Tensor) and tuple(leaf.shape[: each.shared]) == lead
+        return leaf.narrow(axis, 0, length) if along else leaf
+
+    ran = experiment.evaluate(map_leaves(experiment.batch, cut))
+    after, before = ran.outputs.get(each.output), experiment.outputs[each.output]
+    if after is None or after.shape != before.narrow(axis, 0, length - each.short).shape:
+        return None
+    at = length - each.short - 1
+    seen = _visible(experiment, each, before).narrow(axis, at, 1)
+    for outer in range(1, axis):  # later turns may read all of the ones before, which are cut
+        seen.narrow(outer, 1, seen.shape[outer] - 1).fill_(False)
+    how = f"the batch is cut after {length} places"
+    return _parted(
+        experiment, how, at, before.narrow(axis, at, 1), after.narrow(axis, at, 1), ran, seen
+    )
+
+
+def _has_others(experiment: Experiment, key: str, lead: tuple[int, ...]) -> bool:
+    """Whether another key, no mask and no label, has as many places."""
+    masks = (mask.key for mask in experiment.layout.masks if key in mask.hides)
+    known = {key, *experiment.targets, *masks}
+    return any(
+        tuple(tensor.shape[: len(lead)]) == lead
+        for path, tensor in experiment.tensors.items()
+        if path not in known
+    )
+
+
+def from_state(experiment: Experiment, each: Causal, length: int) -> Parted | None:
+    """The outputs of the later places, given the state that the model returned with the first.
+
+    None where they agree, and where the model takes no state or returns none.
+    """
+    model = experiment.subject.model
+    known = inspect.signature(model.forward).parameters
+    name = next((n for n in STATES if n in known and known[n].default is None), None)
+    call = _call(experiment) if name is not None else None
+    before = experiment.outputs[each.output]
+    shape = each.lead(tuple(experiment.tensors[each.key].shape))
+    if name is None or call is None or each.shared != 2:
+        return None
+    if experiment.tensors[each.key].ndim != 2:
+        return None
+
+    def parts(first: bool) -> tuple[list[Any], dict[str, Any]]:
+        def part(word: str, value: Any) -> Any:
+            if not isinstance(value, Tensor) or tuple(value.shape[:2]) != tuple(shape):
+                return value
+            whole = not first and "mask" in word  # it covers what is kept, too
+            return value if whole else value[:, :length] if first else value[:, length:]
+
+        words = {k: part(k, v) for k, v in call.kwargs.items() if "label" not in k}
+        if "use_cache" in known:
+            words["use_cache"] = True
+        return [part("", value) for value in call.args], words
+
+    def resumed(_: Any) -> dict[str, Tensor]:
+        with torch.no_grad(), attempted("the model, with the state that it returned,"):
+            args, words = parts(first=True)
+            state = _state(model(*args, **words), name)
+            if state is None:
+                return {}
+            args, words = parts(first=False)
+            found = dict(named(model(*args, **words | {name: state})))
+        return {"rest": found.get(each.output, next(iter(found.values())))}
+
+    ran = Baseline(resumed, None, model.eval(), repeats=True).ran
+    after, rest = ran.outputs.get("rest"), before[:, length:]
+    if after is None or after.shape != rest.shape:
+        return None
+    seen = _visible(experiment, each, before)[:, length:]
+    how = f"`{name}`, kept of the first {length} places, is given with the rest"
+    return _parted(experiment, how, length, rest, after, ran, seen)
+
+
+def from_generated(experiment: Experiment, each: Causal, length: int) -> Parted | None:
+    """How far below the best score what `model.generate` wrote stands, in the whole pass over it.
+
+    None where it wrote the likeliest, where it draws, and where it cannot be called so.
+    """
+    model, ids = experiment.subject.model, experiment.tensors[each.key]
+    generate = getattr(model, "generate", None)
+    plain = (
+        each.shared == 2
+        and ids.ndim == 2
+        and len(experiment.tensors) - len(experiment.layout.labels) == 1
+    )
+    if generate is None or not plain or not callable(generate):
+        return None
+    known = inspect.signature(generate).parameters
+    words: dict[str, Any] = {"do_sample": False} if hasattr(model, "generation_config") else {}
+    words |= {"top_k": 1} if "top_k" in known and not words else {}
+    more = int(ids.shape[1]) - length
+
+    def write(seed: int) -> Tensor:
+        def run(_: Any) -> Tensor:
+            torch.manual_seed(seed)
+            with torch.no_grad(), attempted("`model.generate`"):
+                if hasattr(model, "generation_config"):
+                    out = generate(ids[:, :length], max_new_tokens=more, **words)
+                else:
+                    out = generate(ids[:, :length], more, **words)
+            return out if isinstance(out, Tensor) else torch.zeros(())
+
+        ran = Baseline(run, None, model.eval(), repeats=True).ran
+        return next(iter(ran.outputs.values()))
+
+    written = write(0)
+    if written.ndim != 2 or not torch.equal(written, write(1)):
+        return None
+    if written.shape[1] <= more:
+        written = torch.cat([ids[:, :length], written], 1)
+    count = written.shape[1]
+    if count > ids.shape[1] or count <= length or len(written) != len(ids):
+        return None
+    whole = torch.cat([written, ids[:, count:]], 1).to(ids.dtype)
+    ran = experiment.evaluate(with_leaf(experiment.batch, each.key, whole))
+    scores = ran.outputs[each.output][:, length - 1 : count - 1]
+    chosen = scores.gather(-1, whole[:, length:count, None])
+    best = scores.amax(-1, keepdim=True)
+    how = f"`model.generate` writes greedily after {length} places"
+    return _parted(experiment, how, length, best, chosen, ran, torch.ones_like(best).bool())
+
+
+@dataclass(slots=True)
+class _Call:
+    """What the model itself was last called with."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    sees: Mapping[Kind, See] = field(default_factory=lambda: {Kind.OUTPUT: _blind})
+
+    def before(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], listening: bool) -> None:
+        self.args, self.kwargs = args, kwargs
+
+    def after(self, output: Any) -> None:
+        """Nothing is to be known then."""
+
+
+def _blind(_: int, __: Tensor) -> None:
+    """Sees nothing."""
+
+
+def _call(experiment: Experiment) -> _Call | None:
+    found = _Call()
+    with Bus(experiment.subject.model, [found], found):
+        experiment.evaluate(experiment.batch)
+    return found if found.args or found.kwargs else None
+
+
+def _state(out: Any, name: str) -> Any:
+    """What the model kept: under the same name, or the last part of a pair."""
+    if isinstance(out, Mapping):
+        return out.get(name)
+    if hasattr(out, name):
+        return getattr(out, name)
+    return out[1] if isinstance(out, tuple) and len(out) == 2 else None
+
+
+def _visible(experiment: Experiment, each: Causal, before: Tensor) -> Tensor:
+    seen = torch.ones(before.shape, dtype=torch.bool, device=before.device)
+    for mask in experiment.masks:
+        own = mask.over(tuple(before.shape), experiment.layout.axes.get(each.output))
+        seen = seen if own is None else seen & own
+    scored = None if each.guessed is None else looked_at(experiment, each)
+    if scored is not None:
+        seen = seen & scored.reshape(*scored.shape, *[1] * (before.ndim - scored.ndim))
+    return seen
+
+
+def _parted(
+    experiment: Experiment,
+    how: str,
+    place: int,
+    before: Tensor,
+    after: Tensor,
+    ran: Ran,
+    seen: Tensor,
+) -> Parted | None:
+    if not bool(seen.any()):
+        return None
+    size = scale(before, seen)
+    rounding = max(ran.rounding, experiment.evaluated.ran.rounding)
+    limit = max(NOISES * experiment.evaluated.noise, rounding * size)
+    largest, at = gap(before, after, seen)
+    if not largest > limit:
+        return None
+    return Parted(how, place, at[0] if at else 0, largest, largest / size, limit)

@@ -1,0 +1,73 @@
+"""What several backward passes hand to one optimizer step, beside the whole batch's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from probes.batch import map_leaves
+from probes.finding import ExperimentError
+from probes.raised import said
+from probes.replay import Snapshot, replay
+from probes.stepping.one_step import keep_strangers, made, until_stepped
+from probes.stepping.roots import noted_roots
+from probes.subject import Batch, Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulated:
+    """seen: the gradients that the optimizer saw, by parameter. whole: those of `Subject.loss`.
+
+    passes: how many backward passes of single numbers ran before the optimizer's step.
+    """
+
+    seen: Mapping[str, Tensor | None]
+    whole: Mapping[str, Tensor | None]
+    passes: int
+
+
+def accumulated(subject: Subject, batch: Batch) -> Accumulated:
+    """One optimizer step of the subject's own, and its loss, each without dropout, and undone.
+
+    Raises ExperimentError where either raises.
+    """
+    model, roots = subject.model, list[Tensor]()
+    seen: dict[str, Tensor | None] = {}
+
+    def step() -> Tensor:
+        _without_dropout(model)
+        with noted_roots(roots.append):
+            seen.update(until_stepped(made(subject), model, batch)[0])
+        return torch.zeros(())
+
+    def loss() -> Tensor:
+        _without_dropout(model)
+        fresh = map_leaves(batch, lambda _, leaf: leaf.clone() if _is_tensor(leaf) else leaf)
+        try:
+            value = subject.loss(model, fresh)
+            value.backward()
+        except Exception as error:
+            raise ExperimentError(f"`Subject.loss` raised {said(error)}") from error
+        return value
+
+    with ExitStack() as outside:
+        keep_strangers(subject, outside)
+        replay(step, model, Snapshot.take(model, parameters=True))
+    whole = replay(loss, model, Snapshot.take(model, parameters=True)).grads
+    return Accumulated(seen, whole, len(roots))
+
+
+def _is_tensor(leaf: object) -> bool:
+    return isinstance(leaf, Tensor)
+
+
+def _without_dropout(model: nn.Module) -> None:
+    """For the rest of a replay, which gives attributes back."""
+    for module in model.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = 0.0
