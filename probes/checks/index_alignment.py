@@ -29,8 +29,9 @@ class IndexAlignment:
     last tensor that still has a row for each token. The gradient of a unit's vector with respect
     to it is not zero where the unit reads. Spans are declared by `Reads(rule="span")` or `"at"`,
     or taken from index tensors (`starts` and `ends`, `spans`, `positions`) that are found to steer
-    what is read; then the offset that a special token in front explains is none. The pattern is
-    named: constant, growing by one a unit, a jump, the next unit, another sample.
+    what is read, or from a mask (sample, unit, token) of spans that do not overlap; then the
+    offset that a special token in front explains is none. The pattern is named: constant, growing
+    by one a unit, a jump, the next unit, another sample.
 
     Sick: `vectors[rows, starts + 1]` where the starts count `[CLS]` already.
     Healthy: `vectors[rows, starts]`.

@@ -1,4 +1,4 @@
-"""Which tokens each unit is said to read: declared by `Reads`, or by index tensors' names."""
+"""Which tokens units are said to read: by `Reads`, by names of indices, or by masks of spans."""
 
 from __future__ import annotations
 
@@ -145,7 +145,10 @@ def _with_end(starts: Tensor, ends: Tensor, there: Tensor, width: int) -> bool |
 
 
 def _guessed(experiment: Experiment) -> Iterator[Spans]:
-    """Integers called by what indices are called, over the first key of tokens that is longer."""
+    """Integers called by what indices are called, over the first key of tokens that is longer.
+
+    And masks that give each unit a run of tokens of its own, whatever they are called.
+    """
     used = {m.key for m in experiment.layout.masks} | {x.key for x in experiment.layout.labels}
     used |= set(experiment.targets)
     found = {
@@ -164,6 +167,31 @@ def _guessed(experiment: Experiment) -> Iterator[Spans]:
         made = _spans(experiment, reads, tensors, experiment.tensors[of], 1)
         if made is not None and bool(made.tokens.any()):
             yield replace(made, guessed=f"reads=({reads!r},)")
+    for key, tensor in found.items():
+        of = _masked(experiment, used, tensor)
+        if of is not None:
+            reads = Reads("output", of, "span", (key,))
+            yield Spans(reads, 1, tensor != 0, guessed=f"reads=({reads!r},)")
+
+
+def _masked(experiment: Experiment, used: set[str], mask: Tensor) -> str | None:
+    """The ids over which a mask (sample, unit, token) lays a span of each unit's own, or none."""
+    if (
+        mask.ndim != 3
+        or mask.shape[1] in (1, mask.shape[2])
+        or not bool(((mask == 0) | (mask == 1)).all())
+    ):
+        return None
+    there = mask != 0
+    starts = (there & ~there.roll(1, -1)).sum(-1) + (there[..., 0] & there[..., -1])
+    apart = bool((starts <= 1).all()) and bool((there.sum(1) <= 1).all())
+    if not apart or int((starts > 0).sum(1).min()) < 2:
+        return None
+    for key, tensor in experiment.tensors.items():
+        ids = tensor.ndim == 2 and not tensor.is_floating_point() and tensor.dtype is not torch.bool
+        if ids and key not in used and tensor.shape == (len(mask), mask.shape[2]):
+            return key
+    return None
 
 
 def _named(found: Mapping[str, Tensor]) -> Iterator[tuple[str, ...]]:

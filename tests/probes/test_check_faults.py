@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from probes import Labels, Layout, Reads, Subject
-from probes.checking import check
+from probes.checking import check, chosen
 from probes.finding import Finding, Verdict
 from probes.seeding import seed_everything
 
@@ -262,6 +262,42 @@ def test_evaluation_mode_that_is_left_on_is_told() -> None:
     assert said(whole) == []
     whole.model.eval()
     assert [f.code for f in said(whole)] == ["WIR006"]
+
+
+class Pooled(nn.Module):
+    """Units pooled by a mask (sample, unit, token)."""
+
+    def __init__(self, by: int) -> None:
+        super().__init__()
+        self.embedding, self.head, self.by = nn.Embedding(60, 16), nn.Linear(16, 4), by
+
+    def forward(self, ids: Tensor, spans: Tensor) -> Tensor:
+        own = spans.roll(self.by, -1).float()
+        units = own @ self.embedding(ids) / own.sum(-1, keepdim=True).clamp(min=1)
+        kinds: Tensor = self.head(units)
+        return kinds
+
+
+@pytest.mark.parametrize(("by", "declared"), [(0, False), (0, True), (1, False), (1, True)])
+def test_units_that_a_mask_of_spans_names_read_their_own_tokens(by: int, declared: bool) -> None:
+    chance = torch.Generator().manual_seed(0)
+    widths = torch.randint(2, 4, (6, 3), generator=chance)
+    starts, at = 1 + widths.cumsum(1) - widths, torch.arange(12)
+    named = (at >= starts[..., None]) & (at < (starts + widths)[..., None])
+    ids = torch.randint(2, 60, (6, 12), generator=chance)
+    seed_everything(0)
+    subject = Subject(
+        Pooled(by),
+        [{"ids": ids, "entity_mask": named, "labels": widths}],
+        lambda m, b: F.cross_entropy(m(b["ids"], b["entity_mask"]).mT, b["labels"]),
+        adam,
+        layout=Layout(reads=(Reads("output", of="ids", rule="span", keys=("entity_mask",)),))
+        if declared
+        else None,
+    )
+    found = check(subject, chosen(["IDX001"])).findings
+    assert [f.verdict for f in found] == [Verdict.FAIL if declared else Verdict.WARN] * by
+    assert all("every unit reads 1 token after its span" in f.message for f in found)
 
 
 def test_samples_that_are_mixed_by_a_reshape_are_placed() -> None:
