@@ -42,6 +42,7 @@ from probes.checks.over_samples import OverSamples
 from probes.checks.own_label import OwnLabel
 from probes.checks.pad_leak import PadLeak
 from probes.checks.padding_pick import PaddingPick
+from probes.checks.padding_row import PaddingRow
 from probes.checks.pairing import Pairing
 from probes.checks.repeats import Repeats
 from probes.checks.scored_padding import ScoredPadding
@@ -117,5 +118,6 @@ RULES: tuple[Check[Experiment], ...] = (
     StaleCache(),
     IgnoredStart(),
     PaddingPick(),
+    PaddingRow(),
     ViewForTranspose(),
 )
