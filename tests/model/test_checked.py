@@ -39,4 +39,4 @@ def test_wiring_names_the_faults_of_the_specimens_loss(corpus: Corpus, kind: str
     (drowned,) = said(corpus, Faults(key_drowns_db=True), kind)
     assert drowned.code == "WIR015"
     assert "`key` drowns `db`" in drowned.message
-    assert "with 3 more positions under `unit_mask`" in drowned.message
+    assert "with 3 more positions under `unit_" in drowned.message
