@@ -32,7 +32,7 @@ log: .venv/installed ## the experiment log of 2020, replayed; DATA=FOLDER with S
 	@$(BIN)/whynan notebook model.subject:log --quick --out runs/log$(if $(DATA),-data) --resume
 
 SEED ?= 0
-sparc: .venv/encoder ## the specimen learns SParC, DATA=FOLDER with it, SEED=0; goes on where it was left; about an hour
+sparc: .venv/encoder ## the specimen learns SParC, DATA=FOLDER with it, SEED=0; goes on where it was left; half an hour
 	@test -n "$(DATA)" || { echo "make: name the folder that holds SParC: make sparc DATA=path/to/sparc"; exit 2; }
 	@$(BIN)/python -m model sparc --data "$(DATA)" --seed $(SEED)
 
