@@ -101,6 +101,8 @@ class Contradicting:
 def _labels(experiment: Experiment) -> list[str]:
     """The keys of one class a sample that no layer of the model reads as it reads an input."""
     found = list(classes(experiment))
+    if not found:
+        return []  # readers cost two runs a key
     readers = {reader(experiment, key) for key in experiment.tensors if key not in found} - {None}
     return [key for key in found if not readers or reader(experiment, key) not in readers]
 
