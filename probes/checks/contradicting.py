@@ -41,7 +41,7 @@ class Contradicting:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """One class a sample, and inputs of which all are tensors."""
-        if not _labels(experiment):
+        if not any(True for _ in classes(experiment)):
             return "no key is known to hold one class a sample"
         if any(not isinstance(leaf, Tensor) for leaf in leaves(experiment.batch).values()):
             return "the batch holds more than tensors"
@@ -49,7 +49,7 @@ class Contradicting:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a key of labels."""
-        labels = _labels(experiment)
+        labels = list(classes(experiment))
         keys = [
             key
             for key, tensor in experiment.tensors.items()
@@ -62,7 +62,7 @@ class Contradicting:
             several = [group for group in groups.values() if len(group) > 1]
             count = sum(sum(group.values()) for group in groups.values())
             wrong = sum(sum(group.values()) - max(group.values()) for group in several)
-            if wrong:
+            if wrong and not _is_input(experiment, label, keys):
                 yield self._finding(experiment, keys, label, several, count, wrong)
 
     def _finding(
@@ -98,13 +98,10 @@ class Contradicting:
         return resting_on(finding, [] if declared else [line])
 
 
-def _labels(experiment: Experiment) -> list[str]:
-    """The keys of one class a sample that no layer of the model reads as it reads an input."""
-    found = list(classes(experiment))
-    if not found:
-        return []  # readers cost two runs a key
-    readers = {reader(experiment, key) for key in experiment.tensors if key not in found} - {None}
-    return [key for key in found if not readers or reader(experiment, key) not in readers]
+def _is_input(experiment: Experiment, label: str, keys: list[str]) -> bool:
+    """Whether the layer that reads one of the keys first reads it, too."""
+    first = reader(experiment, label)
+    return first is not None and any(reader(experiment, key) == first for key in keys)
 
 
 def _groups(experiment: Experiment, keys: list[str], label: str) -> dict[Row, Counter[float]]:

@@ -91,7 +91,7 @@ class UnusedInput:
         """Where the key is lost on its way; None where nobody touches it."""
         if (dropped := _dropped(experiment, key)) is not None:
             return self._lost(key, dropped)
-        if (calls := forgotten(experiment, key, _sites(experiment, [key]))) is not None:
+        if (calls := forgotten(experiment, key, lambda: _sites(experiment, [key]))) is not None:
             return self._forgotten(key, calls)
         if (twin := read_twice(experiment, key)) is not None:
             return self._twin(experiment, key, *twin)

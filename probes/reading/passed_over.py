@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.bus import Kind
 from probes.compare import Difference
@@ -23,16 +23,24 @@ def starts_from_zero(experiment: Experiment) -> bool:
     return any(p.numel() and not bool(p.any()) for name, p in named if "bias" not in name)
 
 
-def forgotten(experiment: Experiment, key: str, moved: Sequence[Difference]) -> Recurrent | None:
-    """The recurrent module one call of which reads the key, and whose next call does not.
+def forgotten(
+    experiment: Experiment, key: str, sites: Callable[[], Sequence[Difference]]
+) -> Recurrent | None:
+    """The recurrent layer one call of which reads the key, and whose next call does not.
 
-    moved: the sites that the key, which has no effect, does move.
+    sites: those that the key, which has no effect, does move.
     """
+    several = [
+        each
+        for each in experiment.recurrent
+        if isinstance(each.module, nn.RNNBase) and not each.is_step and len(each.calls) > 1
+    ]
     hidden = any(mask.key == key and not bool(mask.keep.all()) for mask in experiment.masks)
-    if hidden or starts_from_zero(experiment):
+    if hidden or not several or starts_from_zero(experiment):
         return None
+    moved = sites()
     outputs = [each for each in experiment.evaluated.ran.events if each.kind is Kind.OUTPUT]
-    for each in experiment.recurrent:
+    for each in several:
         own = [one for one in moved if one.module == each.site and one.kind is Kind.OUTPUT]
         read = {one.call for one in own if one.site == own[0].site}
         every = sum(event.site == own[0].site for event in outputs) if own else 0

@@ -51,14 +51,6 @@ def is_read(experiment: Experiment, key: str, where: Tensor | None = None) -> bo
 
 def reader(experiment: Experiment, key: str) -> str | None:
     """The first module with weights of its own whose output moves with the key, if any."""
-    known = f"reader of {key}"
-    if known not in experiment.memo:
-        experiment.memo[known] = _reader(experiment, key)
-    found: str | None = experiment.memo[known]
-    return found
-
-
-def _reader(experiment: Experiment, key: str) -> str | None:
     tensor, root = experiment.tensors[key], next(every_module(experiment.subject.model))[0]
     other = varied(tensor, torch.ones_like(tensor, dtype=torch.bool))
     if other is None:
