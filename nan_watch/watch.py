@@ -35,10 +35,11 @@ from nan_watch.scaling import Scalers
 from nan_watch.state import Poisoned, poisoned
 from nan_watch.stepping import stepping
 from nan_watch.updates import Updates
-from probes.bus import Bus, Observer, watched_modules
+from probes.bus import Bus, Observer
 from probes.errors import RequestError, demand_one_of
 from probes.finding import Finding, Judgement, judge
 from probes.layout import Layout
+from probes.modules import watched_modules
 from probes.raised import said
 from probes.record import Recorder
 from probes.replay import Snapshots, with_inner

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from overfit.heads import Heads
 from overfit.undisturbed import undisturbed
-from probes.bus import Bus, Kind, See, every_module
+from probes.bus import Bus, Kind, See
+from probes.modules import every_module
 from probes.raised import source_here
 from probes.subject import Batch, Subject
 

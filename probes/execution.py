@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from probes.bus import Bus, Kind, See, every_module
+from probes.bus import Bus, Kind, See
+from probes.modules import every_module
 from probes.replay import Snapshot, replay
 
 BUDGET = 2**30  # bytes of values that a run keeps; sites beyond it are not compared

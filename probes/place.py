@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from probes.bus import Kind, every_module
+from probes.bus import Kind
 from probes.compare import Comparison, Difference
+from probes.modules import every_module
 
 CODE = "<loss>"  # the subject's own functions, around the model
 

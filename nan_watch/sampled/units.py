@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from nan_watch.flags import Doubles
 from nan_watch.sampled.activations import Activation, activation
 from nan_watch.sampled.sampling import is_sampled
-from probes.bus import Kind, See, Site, watched_modules
+from probes.bus import Kind, See, Site
+from probes.modules import watched_modules
 
 A_STEP = 8  # of a step's positions that count, so that it takes several steps
 ENOUGH = 32  # positions on end that a unit was closed at, at which it counts as closed

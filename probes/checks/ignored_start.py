@@ -10,9 +10,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from probes.bus import Kind, every_module
+from probes.bus import Kind
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
+from probes.modules import every_module
 from probes.states.life import Life, differs
 from probes.states.recurrence import Call, Recurrent
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from probes.batch import map_leaves
-from probes.bus import every_module
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Reads
+from probes.modules import every_module
 from probes.reading.alive import Alive, alive, last_pick, place_at
 from probes.reading.cut import Read, Shape, cuts, read, units_shown
 from probes.reading.offsets import Misread, Pairs, first, last, misread

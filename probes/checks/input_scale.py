@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from probes.bus import Kind, every_module
+from probes.bus import Kind
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
+from probes.modules import every_module
 
 WEIGHTS = (nn.Linear, _ConvNd, nn.RNNBase, nn.RNNCellBase)
 

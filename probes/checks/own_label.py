@@ -9,10 +9,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.bus import Kind, every_module
+from probes.bus import Kind
 from probes.compare import SAME, Comparison, Difference, Look
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
+from probes.modules import every_module
 from probes.place import place
 from probes.scoring.labelled import Labelled, labelled
 from probes.vary import vary

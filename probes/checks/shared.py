@@ -10,9 +10,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from probes.bus import Bus, Kind, See, every_module
+from probes.bus import Bus, Kind, See
 from probes.experiment import Experiment, attempted, copied
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.modules import every_module
 from probes.replay import Snapshot, replay
 
 

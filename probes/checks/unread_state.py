@@ -116,7 +116,7 @@ class UnreadState:
 
 def _called(experiment: Experiment) -> Iterator[tuple[str, nn.Module]]:
     """The recurrent modules of the subject's own model by site."""
-    from probes.bus import every_module
+    from probes.modules import every_module
 
     return every_module(experiment.subject.model)
 

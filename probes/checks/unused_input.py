@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from probes.batch import leaves
-from probes.bus import Kind, every_module
+from probes.bus import Kind
 from probes.compare import NOISES, Difference, gap
 from probes.experiment import Experiment, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Mask
+from probes.modules import every_module
 from probes.reading.alive import alive, site_of
 from probes.reading.indexing import Pick
 from probes.reading.passed_over import forgotten, read_twice, starts_from_zero

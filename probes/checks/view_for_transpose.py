@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from probes.bus import every_module
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
+from probes.modules import every_module
 from probes.reading.alive import Alive, alive, site_of
 from probes.reading.indexing import Reshaped
 from probes.reading.refined import cuts_places, is_torn, pieces

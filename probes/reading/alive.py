@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probes.bus import Bus, Kind, See, every_module
+from probes.bus import Bus, Kind, See
 from probes.experiment import Experiment, attempted, copied
 from probes.finding import ExperimentError
+from probes.modules import every_module
 from probes.place import Place, came_about
 from probes.reading.indexing import Indexing, Pick, Reshaped
 from probes.replay import Snapshot, replay

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from probes.batch import leaves, sample_count
-from probes.bus import every_module
 from probes.compare import NOISES, gap
 from probes.experiment import Experiment, with_leaf
 from probes.finding import ExperimentError
 from probes.guess import LENGTH
+from probes.modules import every_module
 from probes.scoring.targets import varied
 from probes.vary import vary
 

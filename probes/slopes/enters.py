@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from probes.bus import every_module
+from probes.modules import every_module
 from probes.place import CODE
 from probes.slopes.shifted import Called, Event
 from probes.slopes.slope import Exact, Slope

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, Function
 
-from probes.bus import every_module
+from probes.modules import every_module
 from probes.raised import source_of_code
 
 STEP = 1e-6

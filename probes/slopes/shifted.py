@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from probes.batch import map_leaves
-from probes.bus import every_module
+from probes.modules import every_module
 
 Event = tuple[str, int, str]
 """A module's name, which of its calls, and `in` or `out`."""

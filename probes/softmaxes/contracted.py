@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from probes.bus import every_module
+from probes.modules import every_module
 from probes.patch import SOFTMAX
 from probes.raised import source_here
 from probes.stepping.one_step import step_under

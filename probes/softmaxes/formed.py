@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from probes.bus import every_module, hook_gradient
+from probes.bus import hook_gradient
+from probes.modules import every_module
 from probes.patch import CARRY, DIFFERENCES, LOGS, LOGS_1P, NEGATIVES, SIGMOID, SOFTMAX
 from probes.raised import source_here
 from probes.stepping.one_step import step_under

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from probes.bus import every_module
+from probes.modules import every_module
 
 DEEP = 4  # containers and objects within each other
 MOST = 2000  # leaves that one attribute is looked at for

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from probes.batch import leaves, sample_count, take
-from probes.bus import Bus, Kind, See, every_module
+from probes.bus import Bus, Kind, See
 from probes.compare import NOISES, gap, scale
 from probes.experiment import LOSS, Experiment, attempted, copied
 from probes.finding import ExperimentError
 from probes.loop import Loop
+from probes.modules import every_module
 from probes.replay import RandomState
 from probes.seeding import kept_random_state
 from probes.states.attributes import Attribute, Leaves, attributes, contents, put

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from probes.bus import Bus, Kind, See, every_module
+from probes.bus import Bus, Kind, See
+from probes.modules import every_module
 from probes.raised import source_here
 
 NAMED = re.compile(r"(cell|rnn|lstm|gru)$", re.IGNORECASE)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from probes.bus import every_module
 from probes.experiment import LOSS, Experiment
+from probes.modules import every_module
 from probes.raised import place_in, source_here, source_of_code
 from probes.states.attributes import Leaves, held, same
 from probes.states.life import Life, Outputs, differs

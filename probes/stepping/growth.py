@@ -9,8 +9,9 @@ from itertools import takewhile
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from probes.bus import Kind, every_module
+from probes.bus import Kind
 from probes.experiment import Experiment
+from probes.modules import every_module
 
 TIMES = 3.0  # the root of the mean square, from what a layer is given to what it gives
 LEAST = 3  # layers in a row

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from probes.bus import every_module
 from probes.experiment import LOSS, Experiment
+from probes.modules import every_module
 from probes.raised import source_here
 from probes.seeding import seed_everything
 

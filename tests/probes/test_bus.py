@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from probes.bus import Bus, Kind, See, watched_modules
+from probes.bus import Bus, Kind, See
+from probes.modules import watched_modules
 
 
 class Notes:
