@@ -85,7 +85,7 @@ def _at(tensor: Tensor, place: Place, shape: Shape) -> Tensor | None:
     if tuple(tensor.shape[: len(shape)]) == shape:
         only[place] = True
     elif tensor.ndim == len(shape) + 1 and (len(tensor), *tensor.shape[2:]) == shape:
-        only.select(0, place[0]).movedim(0, -1)[place[1:]] = True
+        only.movedim(1, -1)[place] = True
     else:
         return None
     return only
