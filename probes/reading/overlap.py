@@ -38,9 +38,12 @@ def overlaps(
     experiment: Experiment, batches: Sequence[Mapping[str, Tensor]], label: str
 ) -> Iterator[Overlap]:
     """Of each input that the output reads there, where the loss scores what it can copy."""
-    for key, tensor in experiment.tensors.items():
-        if key in experiment.targets or not tensor.is_floating_point():
-            continue
+    inputs = [
+        key
+        for key, tensor in experiment.tensors.items()
+        if key not in experiment.targets and tensor.is_floating_point() and tensor.ndim > 1
+    ]
+    for key in inputs if len(inputs) == 1 else ():  # of several, another may be what goes before
         pairs = [(each.get(key), each.get(label)) for each in batches]
         by = _by(pairs)
         if by and _is_copied(experiment, key, label, by):
