@@ -10,7 +10,7 @@ import torch
 
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.reading.causal import Causal
+from probes.reading.causal import Causal, causal
 from probes.scoring.wanted import causal_or_ahead
 from probes.states.decoding import Parted, from_generated, from_prefix, from_state
 
@@ -53,9 +53,11 @@ class DecodingParity:
         """At most one finding an output and way."""
         why, done = "", 0
         off = torch.zeros(len(WAYS))
-        for each in causal_or_ahead(experiment):
+        known = list(causal(experiment))
+        for each in known or causal_or_ahead(experiment):
             half = experiment.tensors[each.key].shape[each.shared - 1] // 2
-            ways = WAYS[:1] if each.short or each.guessed else WAYS  # states are told of whole keys
+            whole = each in known and not each.short
+            ways = WAYS if whole else WAYS[:1]  # states are told of whole keys
             for i, way in enumerate(ways if half else ()):
                 try:
                     found = way(experiment, each, half)
