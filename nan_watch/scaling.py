@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -103,17 +105,30 @@ class Scalers:
 
     def around(self, scaler: GradScaler, optimizer: Optimizer, step: Callable[[], Any]) -> Any:
         """The scaler's step has run; where the optimizer was kept from stepping, it is told."""
-        if id(optimizer) not in self._optimizers or not scaler.is_enabled():
+        known = id(optimizer) in self._optimizers and scaler.is_enabled()
+        if not known or self.at_work:  # at work: this is a replay
             return step()
         self.seen, self.at_work, self.scale = False, True, float(scaler.get_scale())
         try:
             result = step()
             if not self.seen:
                 self.skipping = True
-                self._skip()
+                with _unstepped(scaler):
+                    self._skip()
             return result
         finally:
             self.scale, self.skipping, self.at_work = NO_OVERFLOW, False, False
+
+
+@contextmanager
+def _unstepped(scaler: GradScaler) -> Iterator[None]:
+    """The scaler has not seen the step, which may be replayed; afterwards it is as it was."""
+    kept = copy.deepcopy(vars(scaler))
+    scaler._per_optimizer_states.clear()
+    try:
+        yield
+    finally:
+        vars(scaler).update(kept)
 
 
 _OPEN: list[Scalers] = []

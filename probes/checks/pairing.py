@@ -40,6 +40,7 @@ class Pairing:
     code: ClassVar[str] = "IDX002"
     rule: ClassVar[str] = "pairing"
     family: ClassVar[Literal["check"]] = "check"
+    slow: ClassVar[bool] = True
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Samples, a loss and labels."""
