@@ -159,9 +159,12 @@ def _mixed(experiment: Experiment, seen: Alive, view: Reshaped) -> str | None:
 
 
 def _is_relative_shift(seen: Alive, view: Reshaped) -> bool:
-    """Whether two neighbouring axes change places, padded by one, or there and back but shorter."""
+    """Whether two neighbouring axes change places, padded by one, or there and back but shorter.
+
+    Scores against relative positions have more axes than these two.
+    """
     pair = _exchanged(view.before, tuple(view.out.shape))
-    if pair is None:
+    if pair is None or len(view.before) < 3:
         return False
     one, two = pair
     others = [_exchanged(each.before, tuple(each.out.shape)) for each in seen.views]

@@ -37,9 +37,11 @@ def cut_labels(experiment: Experiment, labels: Labels) -> Cut | None:
     if values.ndim != 2:
         return None
     for name, output in experiment.outputs.items():
+        if output.ndim != 3 or len(output) != len(values):
+            continue
         for axis in (1, 2):
-            count = output.shape[axis] if output.ndim == 3 else 0
-            if len(output) != len(values) or count < LEAST or values.shape[1] < COARSER * count:
+            count = output.shape[axis]
+            if count < LEAST or values.shape[1] < COARSER * count:
                 continue
             key = _spread(experiment, name, axis, values)
             if key is not None and _are_cut(experiment, labels, count):
