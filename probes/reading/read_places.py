@@ -27,6 +27,7 @@ def unread_places(experiment: Experiment, key: str) -> list[int]:
         felt = _felt(experiment, tuple(ids.shape))
         if felt is None:
             return []
+        felt = felt.to(ids.device)
         visible = torch.ones_like(ids, dtype=torch.bool)
         for each in experiment.masks:
             if each.key == key:
@@ -50,31 +51,31 @@ def unread_places(experiment: Experiment, key: str) -> list[int]:
 
 def _felt(experiment: Experiment, shape: tuple[int, ...]) -> Tensor | None:
     """Of this shape: true where what embeddings give has a gradient; None without any."""
-    known = experiment.memo.setdefault("felt", {})
-    if shape not in known:
-        known[shape] = _measured(experiment, alive(experiment), shape)
-    found: Tensor | None = known[shape]
-    return found
-
-
-def _measured(experiment: Experiment, seen: Alive, shape: tuple[int, ...]) -> Tensor | None:
-    modules = dict(experiment.subject.model.named_modules())
+    if "felt" not in experiment.memo:
+        experiment.memo["felt"] = _measured(experiment, alive(experiment))
     size = torch.Size(shape).numel()
+    found: list[Tensor] = [each for each in experiment.memo["felt"] if each.numel() == size]
+    return torch.stack(found).any(0).reshape(shape) if found else None
+
+
+def _measured(experiment: Experiment, seen: Alive) -> list[Tensor]:
+    """(place,) of each output of an embedding: whether the loss or an output has its gradient."""
+    modules = dict(experiment.subject.model.named_modules())
     read = [
         each.tensor
         for each in seen.shown
         if each.kind is Kind.OUTPUT
         and isinstance(modules.get(each.module), nn.Embedding)
         and each.tensor.ndim > 1
-        and each.tensor.shape[:-1].numel() == size
     ]
+    felt = [torch.zeros(each.shape[:-1].numel(), dtype=torch.bool) for each in read]
     if not read:
-        return None
-    felt = torch.zeros(shape, dtype=torch.bool, device=read[0].device)
+        return []
     values = [each.tensor for each in seen.given] + [seen.loss] * seen.loss.requires_grad
     for value in values:
         weights = torch.linspace(0.5, 1.5, value.numel(), device=value.device).cos() + 0.3
-        for grad in gradients((value.flatten() * weights.to(value.dtype)).sum(), read):
+        grads = gradients((value.flatten() * weights.to(value.dtype)).sum(), read)
+        for i, grad in enumerate(grads):
             if grad is not None:
-                felt |= (grad != 0).any(-1).reshape(shape)
+                felt[i] |= (grad != 0).any(-1).flatten().cpu()
     return felt
