@@ -34,6 +34,7 @@ def cluster() -> Iterator[Place]:
     ours = not ray.is_initialized()
     # by 2.60 a warning is printed where this is not set, and the new behaviour is the wanted one
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else a busy machine hardly lets them run
     try:
         if ours:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)

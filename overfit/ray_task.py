@@ -67,6 +67,7 @@ def _run(
                 process.stdin.flush()
             for said in process.stdout:
                 yield {"line": said}
+            process.wait()  # all is said; an interpreter may take its time to leave
         finally:  # a cancelled task ends here, and its process with it
             with suppress(BrokenPipeError):
                 process.stdin.close()

@@ -72,6 +72,7 @@ NOTES = Notebook(tuple(Entry(name, subject, suites={5: 40}) for name in ("one", 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
@@ -99,7 +100,7 @@ def test_results_are_those_of_the_local_engine_and_a_lost_worker_is_told(
     lost = diagnose("train.py:deadly", sizes=(5,), quick=True, engine="ray", out=tmp_path / "lost")
     assert "its Ray worker was lost" in json.dumps(lost.judgement.as_json(""))
     ran = run_notebook("train.py:NOTES", engine="ray", out=tmp_path / "notes")
-    assert [(each.name, each.state) for each in ran.results] == [
+    assert [(each.entry.name, each.state) for each in ran.results] == [
         ("one", "complete"),
         ("other", "complete"),
     ]
