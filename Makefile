@@ -64,7 +64,7 @@ screenshot: .venv/developed ## the README's pictures, of a fresh run of the main
 	@$(BIN)/python -m reports.screenshot $(SHOT)/report.html reports/screenshot-attention.png --height 900 \
 		--anchor overfit-20-seed0-attention-010
 
-bench: .venv/installed ## what the watch costs, beside other tools; some 30 minutes
+bench: .venv/installed ## what the watch costs, beside other tools; four minutes at most for each of six workloads
 	@$(BIN)/whynan bench
 
 clean: ## everything that was made, but for runs/

@@ -51,6 +51,9 @@ SPARC = Config(
 )
 """What learns SParC on two cores."""
 
+LEFT = ("watch-*", "events.out.tfevents.*", "step-*")
+"""What a run that was killed before its first checkpoint has in its folder."""
+
 HABITS = Habits(save_every=100, measure_every=50)
 
 
@@ -87,9 +90,21 @@ def _start(run: Path, fresh: Start) -> Start:
             )
         return replace(found, config=fresh.config, source=fresh.source)
     if run.is_dir():
-        print(f"`{run}` has no checkpoint yet and is begun anew")
-        shutil.rmtree(run)
+        _clear(run)
     return fresh
+
+
+def _clear(run: Path) -> None:
+    """What training left before its first checkpoint is gone; nothing that is not training's."""
+    ours = {path for name in LEFT for path in run.glob(name)}
+    strange = sorted(path.name for path in set(run.iterdir()) - ours)
+    if strange:
+        raise RequestError(
+            f"`{run}` has no checkpoint, and holds what training did not write "
+            f"({', '.join(strange[:5])}): give a fresh folder by `--out`"
+        )
+    print(f"`{run}` has no checkpoint yet and is begun anew")
+    shutil.rmtree(run)
 
 
 def measured(run: Path, data: Path, device: str) -> Row:

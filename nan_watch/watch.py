@@ -102,8 +102,7 @@ class NanWatch:
         self._hooked = HookedNorms()
         self._norms = GradNorms(model, optimizer)
         self._updates = Updates()
-        self._losses, self._late_losses = list[Tensor](), list[Tensor]()
-        self._roots: list[Tensor] = []
+        self._losses, self._late_losses, self._roots = (list[Tensor]() for _ in range(3))
         self._told = self._at_once = False
         self._before = start  # how many steps there were when the one that was handed over began
         self._writes = OwnWrites(lambda: self._norms.parameters)

@@ -45,6 +45,15 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_a_folder_of_something_else_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / "watch-000000").mkdir()
+    with pytest.raises(RequestError, match=r"holds what training did not write \(thesis.tex\)"):
+        sparc(tmp_path, tmp_path, TINY, "cpu", tmp_path / "results.csv")
+    assert (tmp_path / "thesis.tex").is_file()
+    assert (tmp_path / "watch-000000").is_dir()
+
+
 @pytest.mark.slow
 def test_a_run_is_trained_measured_and_gone_on_with(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
