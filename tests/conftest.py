@@ -26,6 +26,17 @@ Work = Callable[[int], Any]
 Ranks = Callable[[int, Work], list[Any]]
 
 
+def pytest_collectstart() -> None:
+    """A file's own tensors are the same whichever files were read before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """A test draws the same alone and after any other."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def whynan(tmp_path: Path) -> Whynan:
     """Runs the real command in a real process, in an empty folder."""

@@ -97,6 +97,7 @@ def test_the_look_measures_what_a_blind_model_reads_and_changes_nothing() -> Non
 def test_a_module_whose_mode_moves_the_loss_is_named() -> None:
     own = subject("none")
     own.model.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
+    nn.init.constant_(own.model.body[1].running_mean, 3.0)
     look = Looker(own, [BATCH], kept_start(own.model)).look()
     assert look.mode_site == "body.1"
     assert (look.narrow, look.width) == ("body.0", 8)
