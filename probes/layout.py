@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from probes.errors import RequestError
@@ -11,8 +11,21 @@ from probes.errors import RequestError
 Axis = Literal["sample", "turn", "token", "unit", "time", "head", "feature", "layer"]
 
 
-@dataclass(frozen=True)
-class Mask:
+class _Part:
+    """A part of a layout, which prints as the shortest call that makes it."""
+
+    def __repr__(self) -> str:
+        key, *others = fields(self)  # type: ignore[arg-type]
+        said = [
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in others
+            if each.default is MISSING or getattr(self, each.name) != each.default
+        ]
+        return f"{type(self).__name__}({', '.join([repr(getattr(self, key.name)), *said])})"
+
+
+@dataclass(frozen=True, repr=False)
+class Mask(_Part):
     """A batch key that says which positions of other keys count.
 
     key: the mask's own key.
@@ -38,8 +51,8 @@ class Mask:
             _one_of(self, "axis", get_args(Axis))
 
 
-@dataclass(frozen=True)
-class Labels:
+@dataclass(frozen=True, repr=False)
+class Labels(_Part):
     """A batch key of labels: output position `p` is scored against label position `p + shift`."""
 
     key: str
@@ -53,8 +66,8 @@ class Labels:
         _one_of(self, "kind", ("class", "value"))
 
 
-@dataclass(frozen=True)
-class Reads:
+@dataclass(frozen=True, repr=False)
+class Reads(_Part):
     """What position `j` of an output may depend on.
 
     `at` and `span` take their positions from the batch keys named by `keys`.
@@ -74,8 +87,8 @@ class Reads:
             )
 
 
-@dataclass(frozen=True)
-class State:
+@dataclass(frozen=True, repr=False)
+class State(_Part):
     """A recurrent state: the axis it runs over, whether it is carried, whether it is detached."""
 
     site: str

@@ -26,6 +26,22 @@ def test_what_is_left_out_has_the_defaults_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        (Mask("m", axis=1), "Mask('m', axis=1)"),
+        (Mask("m", (), 2, "hide", "left", True),
+         "Mask('m', hides=(), axis=2, means='hide', side='left', may_be_empty=True)"),
+        (Labels("y", "out", ignore=None), "Labels('y', output='out', ignore=None)"),
+        (Reads("out", "ids", "at", ("p",)), "Reads('out', of='ids', rule='at', keys=('p',))"),
+        (State("rnn"), "State('rnn')"),
+    ],
+)  # fmt: skip
+def test_a_part_prints_as_the_shortest_call_that_makes_it(part: object, line: str) -> None:
+    assert repr(part) == line
+    assert eval(line) == part
+
+
+@pytest.mark.parametrize(
     ("make", "sentence"),
     [
         (
