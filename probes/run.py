@@ -65,7 +65,11 @@ class Run:
         """What was found in the run, and where it lies, in a notebook."""
         from html import escape
 
-        return f"{self.judgement._repr_html_()}<p>run: <code>{escape(str(self.folder))}</code></p>"
+        try:
+            told = self.judgement._repr_html_()
+        except RequestError as error:
+            told = f"<p>{escape(str(error))}</p>"
+        return f"{told}<p>run: <code>{escape(str(self.folder))}</code></p>"
 
     @property
     def sites(self) -> list[dict[str, Any]]:
@@ -81,6 +85,11 @@ class Run:
         return np.unique(np.frombuffer(raw[: len(raw) // 8 * 8], np.int64))
 
     @property
+    def has_readings(self) -> bool:
+        """Whether the file of steps is there, which every record has from its first moment on."""
+        return (self.folder / "readings" / "steps.i64").is_file()
+
+    @property
     def streams(self) -> list[tuple[str, str]]:
         """Kind and statistic of every stream there is."""
         found = sorted((self.folder / "readings").glob("*.*/"))
@@ -88,7 +97,10 @@ class Run:
         return [(kind, stat) for kind, stat in pairs]
 
     def matrix(self, kind: str, stat: str) -> Matrix:
-        """The stream as one matrix, up to the last whole step; empty where there is none."""
+        """The stream as one matrix, up to the last whole step; empty where there is none.
+
+        Raises RequestError where the table of sites does not name all that was read.
+        """
         sites = tuple(row["site"] for row in self.sites if row["kind"] == kind)
         whole = self.steps
         last = whole[-1] if len(whole) else -1
@@ -96,6 +108,11 @@ class Run:
         for chunk in stored(self.folder / "readings" / f"{kind}.{stat}"):
             read = chunk.read()
             read = read[read[:, 0].view(np.int32) <= last]
+            if read.shape[1] > 1 + len(sites):
+                raise RequestError(
+                    f"`{self.folder / 'sites.jsonl'}` names {len(sites)} sites of `{kind}`, but "
+                    f"`{chunk.path.name}` holds {read.shape[1] - 1}: the readings cannot be named."
+                )
             wide = np.full((len(read), 1 + len(sites)), NOT_SEEN, np.float32)
             wide[:, : read.shape[1]] = read
             rows.append(wide)
@@ -128,11 +145,21 @@ class Run:
 
     @property
     def judgement(self) -> Judgement:
-        """What `findings.json` holds; nothing where the run did not come that far."""
+        """What `findings.json` holds; nothing where the run did not come that far.
+
+        Raises RequestError where it cannot be read.
+        """
         path = self.folder / "findings.json"
         if not path.is_file():
             return Judgement()
-        return Judgement.from_json(json.loads(path.read_text(encoding="utf-8")))
+        found = _object(path)
+        try:
+            return Judgement.from_json(found)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RequestError(
+                f"`{path}` holds no findings as whynan writes them ({type(error).__name__}: "
+                f"{error}): render the run again, or make it again."
+            ) from error
 
     @property
     def sources(self) -> dict[str, tuple[SourceLine, ...]]:
@@ -147,8 +174,9 @@ class Run:
 
     @property
     def arrays(self) -> list[str]:
-        """Names of the arrays beside the readings."""
-        return sorted(path.stem for path in (self.folder / "arrays").glob("*.json"))
+        """Names of the arrays beside the readings, also of those that lost one of their files."""
+        found = (self.folder / "arrays").glob("*")
+        return sorted({path.stem for path in found if path.suffix in (".json", ".npy")})
 
     def array(self, name: str) -> NamedArray:
         """The array of this name with its axes and labels."""
@@ -177,16 +205,31 @@ def _facts(folder: Path) -> dict[str, Any]:
             f"`{folder}` is not a run folder: it holds no `run.json`; name the folder that a run "
             "printed as `run: PATH`."
         )
+    return _object(path)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """What a JSON file of a record holds, of a schema that is known."""
     try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise RequestError(f"`{path}` is not JSON ({error}): the run cannot be read.") from error
-    if facts.get("schema", 0) > SCHEMA:
+    if not isinstance(found, dict):
+        raise RequestError(
+            f"`{path}` holds a JSON {type(found).__name__} where an object was expected: the run "
+            "cannot be read."
+        )
+    schema = found.get("schema", 0)
+    if not isinstance(schema, int):
+        raise RequestError(
+            f"`{path}` has schema {schema!r}, which is no number: the run cannot be read."
+        )
+    if schema > SCHEMA:
         raise NewerRecordError(
-            f"`{path}` has schema {facts['schema']}, but this version of whynan reads up to "
+            f"`{path}` has schema {schema}, but this version of whynan reads up to "
             f"{SCHEMA}: upgrade whynan to read the run."
         )
-    return facts
+    return found
 
 
 def _lines(path: Path) -> list[str]:

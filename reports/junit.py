@@ -13,18 +13,26 @@ BAD = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # no X
 
 
 def junit(page: Page) -> str:
-    """The suite: warnings and failures fail, a broken rule is an error, notes pass and are told."""
+    """The suite: warnings and failures fail, a broken rule is an error, notes pass and are told.
+
+    A run that was cut off, or whose findings are not there, is an error: no green is owed to it.
+    """
+    torn = page.whole and not (page.complete and page.verdict is not None)
     failed = [card for card in page.cards if card.finding.verdict in (Verdict.WARN, Verdict.FAIL)]
     broken = [card for card in page.cards if card.finding.verdict is Verdict.BROKEN]
-    count = len(page.cards) + len(page.passed) + len(page.not_judged)
+    count = len(page.cards) + len(page.passed) + len(page.not_judged) + torn
     suite = ET.Element(
         "testsuite",
         name=_text(f"whynan {page.run}"),
         tests=str(count),
         failures=str(len(failed)),
-        errors=str(len(broken)),
+        errors=str(len(broken) + torn),
         skipped=str(len(page.not_judged)),
     )
+    if torn:
+        case = ET.SubElement(suite, "testcase", classname="whynan", name="the record")
+        said = "\n".join((*page.banners, *(f"Missing: {line}." for line in page.missing)))
+        ET.SubElement(case, "error", message=_text(said), type="record")
     for card in page.cards:
         _case(suite, card)
     for code in page.passed:

@@ -46,10 +46,7 @@ def _card(card: Card) -> Iterator[str]:
         how = "the cause was patched, and the step came out clean" if finding.confirmed else "no"
         yield f"\n**Confirmed:** {how}."
     if card.source:
-        marked = (
-            f"{'>' if line.culprit else ' '} {line.number:5d} {line.text}" for line in card.source
-        )
-        yield "\n" + fenced("\n".join(marked), "python")
+        yield "\n" + fenced("\n".join(map(_line, card.source)), "python")
     if card.story:
         yield ""
     for place, stage in enumerate(card.story, 1):

@@ -12,6 +12,8 @@ from probes.errors import RequestError
 from probes.finding import Finding
 from probes.run import Run
 from reports.figures.figure import Table, number
+from reports.page import command_of, flat, mapping
+from reports.reading.stretches import UNREADABLE, settings
 
 ENDED = {
     "memorised": "memorised",
@@ -92,13 +94,13 @@ class NotebookPage:
 
 def is_notebook(run: Run) -> bool:
     """Whether the run is one of a notebook's."""
-    return bool(run.facts.get("settings", {}).get("part") == "notebook")
+    return settings(run).get("part") == "notebook"
 
 
 def read_notebook(run: Run) -> NotebookPage:
     """What there is to say of the notebook's run, from its record alone.
 
-    Raises RequestError where it came to no results.
+    Raises RequestError where it came to no results, or to none that can be read.
     """
     path = run.folder / "results.json"
     if not path.is_file():
@@ -106,18 +108,27 @@ def read_notebook(run: Run) -> NotebookPage:
             f"`{run.folder}` holds no `results.json`: the notebook was killed before it could "
             "write one; go on with it by `--out` and `--resume`."
         )
-    rows = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return _page(run, json.loads(path.read_text(encoding="utf-8")))
+    except UNREADABLE as error:
+        raise RequestError(
+            f"`{path}` cannot be read ({type(error).__name__}: {error}): go on with the notebook "
+            "by `--out` and `--resume`, which writes it again."
+        ) from error
+
+
+def _page(run: Run, rows: Mapping[str, Any]) -> NotebookPage:
     entries = tuple(map(_entry, rows["results"]))
     return NotebookPage(
         run=str(run.facts.get("run", run.folder.name)),
-        title=rows["title"] or f"`{run.facts['settings'].get('notebook')}`",
+        title=rows["title"] or f"`{settings(run).get('notebook')}`",
         summary=_summary(rows["results"]),
         notes=tuple(rows["notes"]),
         banners=tuple(_banners(run, rows["results"])),
         bugs=tuple(map(_bug, rows["bugs"])),
         entries=entries,
         environment=tuple(_environment(run)),
-        command=" ".join(str(word) for word in run.facts.get("command", [])),
+        command=command_of(run),
     )
 
 
@@ -136,7 +147,7 @@ def _own(row: Mapping[str, Any]) -> bool:
 
 
 def _banners(run: Run, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    if run.facts.get("settings", {}).get("interrupted"):
+    if settings(run).get("interrupted"):
         yield "This notebook was interrupted: what was cut off is told as far as it came."
     elif not run.complete:
         missing = sum(row["state"] != "complete" for row in rows)
@@ -221,7 +232,7 @@ def _share(pair: Sequence[float] | None) -> str:
     if pair is None:
         return "–"  # noqa: RUF001  # a dash, as typeset
     hits, count = pair
-    return f"{hits / count:.2f} ({hits:g} of {count:g})"
+    return f"{hits / count:.2f} ({hits:g} of {count:g})" if count else f"{hits:g} of {count:g}"
 
 
 def _course(row: Mapping[str, Any] | None) -> str:
@@ -240,6 +251,6 @@ def _course(row: Mapping[str, Any] | None) -> str:
 
 
 def _environment(run: Run) -> Iterator[Setting]:
-    for name, version in run.facts.get("versions", {}).items():
-        yield Setting(name, str(version))
+    for fact in flat(mapping(run.facts.get("versions"))):
+        yield Setting(fact.name, fact.value)
     yield Setting("seed", number(run.facts.get("seed")))

@@ -28,7 +28,7 @@ from reports.reading.graphs import read_graphs
 from reports.reading.kept import read_kept
 from reports.reading.memory import read_memory
 from reports.reading.norms import Norms, read_clipping, read_gradients, read_updates
-from reports.reading.stretches import UNREADABLE, Stretch, each, settings, stretches
+from reports.reading.stretches import UNREADABLE, Stretch, each, settings, stretches, torn
 
 WORDS = {
     Verdict.OK: "Nothing found",
@@ -54,8 +54,9 @@ class Page:
     """Everything that a report says.
 
     verdict: None where nothing was judged. whole: false where attention was all that was asked
-    for. asked: whether maps were asked for by layer or head. banners: what must be known before
-    anything else. missing: what could not be read or was never recorded.
+    for. complete: whether the run came to its end. asked: whether maps were asked for by layer or
+    head. banners: what must be known before anything else. missing: what could not be read or was
+    never recorded.
     """
 
     run: str
@@ -63,6 +64,7 @@ class Page:
     word: str
     headline: str
     whole: bool
+    complete: bool
     asked: bool
     banners: tuple[str, ...]
     cards: tuple[Card, ...]
@@ -94,12 +96,14 @@ def read_page(run: Run) -> Page:
     missing: list[str] = []
     judgement, judged = _judgement(run, missing)
     every = stretches(run, missing)
+    missing += torn(every)
     return Page(
         run=str(run.facts.get("run", run.folder.name)),
         verdict=judgement.verdict if judged else None,
         word=_word(run, judgement, judged),
         headline=_headline(run, judgement, judged),
         whole=not only_attention(run),
+        complete=run.complete,
         asked=any(settings(run).get(what) for what in ("layers", "heads")),
         banners=tuple(_banners(run, every, judgement, judged)),
         cards=tuple(read_cards(judgement.findings, _sources(run, missing))),
@@ -118,10 +122,16 @@ def read_page(run: Run) -> Page:
         facts=tuple(_facts(run)),
         parts=tuple((name, tuple(flat(settings(part)))) for name, part in every[1:]),
         environment=tuple(_environment(run)),
-        limits=tuple(flat(_mapping(run.facts.get("limits")))),
-        command=shlex.join(str(word) for word in run.facts.get("command") or []),
+        limits=tuple(flat(mapping(run.facts.get("limits")))),
+        command=command_of(run),
         missing=tuple(missing),
     )
+
+
+def command_of(run: Run) -> str:
+    """The command that made the run, to be pasted; empty where the record has none."""
+    found = run.facts.get("command")
+    return shlex.join(map(str, found)) if isinstance(found, list) else ""
 
 
 def only_attention(run: Run) -> bool:
@@ -129,7 +139,8 @@ def only_attention(run: Run) -> bool:
     return settings(run).get("part") == "attention"
 
 
-def _mapping(found: Any) -> Mapping[str, Any]:
+def mapping(found: Any) -> Mapping[str, Any]:
+    """What was found where it is a mapping; an empty one where not."""
     return found if isinstance(found, Mapping) else {}
 
 
@@ -153,7 +164,7 @@ def _judgement(run: Run, missing: list[str]) -> tuple[Judgement, bool]:
     try:
         return run.judgement, (run.folder / "findings.json").is_file()
     except UNREADABLE as error:
-        missing.append(f"findings.json cannot be read ({type(error).__name__}: {error})")
+        missing.append(f"findings.json cannot be read ({error})")
         return Judgement(), False
 
 
@@ -198,7 +209,7 @@ def _facts(run: Run) -> Iterator[Fact]:
 
 
 def _environment(run: Run) -> Iterator[Fact]:
-    yield from flat(_mapping(run.facts.get("versions")))
+    yield from flat(mapping(run.facts.get("versions")))
     cuda = run.facts.get("CUDA_VISIBLE_DEVICES")
     yield Fact("CUDA_VISIBLE_DEVICES", "not set" if cuda is None else str(cuda))
 

@@ -69,7 +69,7 @@ def _row(path: Path, folder: Path) -> Row:
     link = quote(f"{name}/report.html") if there else None
     try:
         return _read(Run(path), name, link)
-    except (RequestError, *UNREADABLE) as error:
+    except UNREADABLE as error:
         why = f"cannot be read ({type(error).__name__})"
         return Row(name, link, None, UNJUDGED, str(error), "", "", "", "", Markup(""), why)
 

@@ -42,7 +42,7 @@ def _map(part: str, name: str, run: Run) -> Attention:
         sample=(f"sample {sample}" if sample is not None else "the batch")
         + (f": {called}" if called else ""),
         row=about.get("row"),
-        heads=tuple(array.labels.get("head") or map(str, range(heads))),
+        heads=_named(array.labels.get("head"), heads),
         weights=weights,
         query_axis=array.axes[1],
         key_axis=array.axes[2],

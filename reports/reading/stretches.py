@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from probes.errors import RequestError
 from probes.run import Run
 
 Stretch = tuple[str, Run]
@@ -23,10 +22,17 @@ def stretches(run: Run, missing: list[str] | None = None) -> list[Stretch]:
     for path in sorted((run.folder / "parts").glob("*/run.json")):
         try:
             parts.append((path.parent.name, Run(path.parent)))
-        except (RequestError, *UNREADABLE) as error:
+        except UNREADABLE as error:
             if missing is not None:
                 missing.append(f"part {path.parent.name} cannot be read ({error})")
     return [("run", run), *sorted(parts, key=_order)]
+
+
+def torn(found: Sequence[Stretch]) -> Iterator[str]:
+    """What is said of a record that was closed and has lost its readings."""
+    for name, run in found:
+        if run.complete and not len(run.steps) and (run.streams or not run.has_readings):
+            yield f"the readings of {name}, whose `readings/steps.i64` is empty or not there"
 
 
 def settings(run: Run) -> dict[str, object]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,19 @@ import pytest
 
 from probes.chunks import NOT_SEEN
 from probes.command import main
+from probes.errors import RequestError
 from probes.finding import Evidence, Finding, Judgement, Verdict
 from probes.record import Recorder
+from probes.run import Run
 from reports import render
+from reports.comparison import compare
+from reports.figures.attention_file import save
+from reports.junit import junit
+from reports.markdown import markdown
+from reports.page import read_page
+from reports.reading.attention import read_attention
+from reports.reading.stretches import stretches
+from reports.render import compared, render_index, text_of
 from reports.sections import LARGEST, fitting
 
 Check = Callable[..., Any]
@@ -65,6 +77,73 @@ def test_hostile_text_in_every_figure(tmp_path: Path, check: Check, hostile: str
     assert seen.tags["figure"] == 8
     assert seen.tags["img"] == 0
     assert "first bad" in seen.text
+
+
+def test_hostile_text_in_pages_over_runs_and_in_files(
+    tmp_path: Path, hostile: str, read: Check, attention: Check
+) -> None:
+    odd = tmp_path / "<img src=x>"
+    for folder, number in ((tmp_path / "one", 1.0), (odd, 2.0)):
+        recorder = Recorder(folder, settings={hostile: number, "subject": hostile})
+        recorder.values(0, "loss", "value", {hostile: number})
+        recorder.close(Judgement((Finding("A", "a", Verdict.FAIL, hostile, hostile),)))
+    called = {"queries": [hostile], "keys": [hostile], "padding": [False]}
+    one = {"weights": np.ones((1, 1, 1)), "hidden": [False], "masked_rows": [False], **called}
+    attention(recorder, 0, site=hostile, row=hostile, **one)
+    index = read(render_index(tmp_path).read_text(encoding="utf-8"))
+    both = read(compared(compare([tmp_path / "one", odd])))
+    for seen in (index, both, read(text_of(Run(odd)))):
+        assert (seen.tags["img"], seen.tags["script"], seen.handlers) == (0, 1, [])
+        assert hostile in seen.text
+    (map_,) = read_attention(stretches(Run(odd)), [])
+    save(map_, tmp_path / "map.svg")
+    drawn = {each.tag.rpartition("}")[2] for each in ET.parse(tmp_path / "map.svg").iter()}
+    assert "text" in drawn
+    assert not drawn & {"script", "img", "foreignObject"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[1]", "holds a JSON list where an object was expected"),
+        ('{"run', "is not JSON"),
+        ("\udcff", "is not JSON"),
+        ('{"schema": "new"}', "has schema 'new', which is no number"),
+    ],
+)
+def test_a_record_that_is_none_is_a_sentence(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "run.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(RequestError, match=re.escape(f"run.json` {words}")):
+        render(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("findings.json", "[]", "findings.json` holds a JSON list"),
+        ("findings.json", '{"schema": 99}', "findings.json` has schema 99"),
+        ("findings.json", '{"findings": [{}]}', "holds no findings as whynan writes them"),
+        ("readings/steps.i64", None, "the readings of run, whose `readings/steps.i64` is empty"),
+        ("sites.jsonl", None, "sites.jsonl` names 0 sites of `loss`, but"),
+        ("arrays/index-x.json", None, "array index-x of run cannot be read"),
+        ("arrays/index-x.npy", None, "array index-x of run cannot be read"),
+    ],
+)
+def test_what_a_record_has_lost_is_said_by_every_mouth(
+    tmp_path: Path, check: Check, file: str, content: str | None, words: str
+) -> None:
+    recorder = Recorder(tmp_path / "run")
+    recorder.values(0, "loss", "value", {"<loss>": 1.0})
+    recorder.array("index-x", np.ones((2, 2)), ("a", "b"))
+    recorder.close(Judgement())
+    path = recorder.folder / file
+    path.unlink() if content is None else path.write_text(content)
+    run = Run(recorder.folder)
+    assert words in check(render(run.folder)).text.partition("Missing from this page:")[2]
+    assert words in markdown(read_page(run))
+    torn = file == "findings.json"
+    assert junit(read_page(run)).count('errors="1"') == torn
+    assert (words in run._repr_html_()) == torn
 
 
 def test_a_newer_record_has_a_page_that_says_so(
