@@ -32,7 +32,7 @@ from reports.reading.stretches import UNREADABLE, Stretch, each, settings, stret
 
 WORDS = {
     Verdict.OK: "Nothing found",
-    Verdict.NOTE: "Nothing worse than a note",
+    Verdict.NOTE: "No fault found",
     Verdict.WARN: "Warning",
     Verdict.FAIL: "Failing",
     Verdict.BROKEN: "A rule is broken",

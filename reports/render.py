@@ -16,13 +16,13 @@ from probes.errors import RequestError
 from probes.run import NewerRecordError, Run
 from reports.comparison import Comparison, compare, facts_of
 from reports.figures import curves
-from reports.figures.figure import identifier
+from reports.figures.figure import Figure, identifier
 from reports.gallery import ALONE, ROOM, gallery
 from reports.notebook_page import NotebookPage, is_notebook, read_notebook
 from reports.page import Fact, Page, read_page
 from reports.reading.cards import Card
 from reports.reading.stretches import settings
-from reports.sections import LARGEST, fitting, later, sections
+from reports.sections import LARGEST, MEASURED, fitting, later, sections
 from reports.sections import ROOM as OF_A_SECTION
 from reports.shelf import rows
 
@@ -168,6 +168,7 @@ def _laid_out(page: Page, share: float) -> str:
     figures = [f for s in (*before, *behind) for f in s.figures]
     figures += [figure for group in maps.groups for figure in group.figures]
     ids = {figure.id for figure in figures} | {card.id for card in page.cards}
+    kept = [f for s in (*before, *behind) if s.id == MEASURED for f in s.figures]
     ids |= {"verdict", "findings", *(s.id for s in (*before, *behind) if s.figures)}
     return framed(
         "report.html",
@@ -176,7 +177,15 @@ def _laid_out(page: Page, share: float) -> str:
         behind=behind,
         maps=maps,
         address=lambda anchor: anchor is not None and identifier(anchor) in ids,
+        measured=lambda rule: _of_rule(kept, rule),
     )
+
+
+def _of_rule(kept: Sequence[Figure], rule: str) -> Figure | None:
+    """The worst figure of what the rule's check measured, whose array is called after it."""
+    called = re.compile(rf"array-(.+-)?{re.escape(identifier(rule))}(-|$)")
+    found = [figure for figure in kept if called.match(figure.id)]
+    return max(found, key=lambda figure: figure.badness, default=None)
 
 
 @cache
@@ -189,13 +198,18 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}
-    made.filters |= {"identifier": identifier, "ticked": ticked}
+    made.filters |= {"identifier": identifier, "ticked": ticked, "sentence": sentence}
     return made
 
 
 def ticked(words: str) -> Markup:
     """The words, escaped, with what stands in backticks as code."""
     return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(words))))
+
+
+def sentence(words: str) -> Markup:
+    """The words as `ticked` gives them, with a capital where they begin with a letter."""
+    return ticked(words[:1].upper() + words[1:])
 
 
 def _beside(name: str) -> Markup:

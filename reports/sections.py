@@ -23,6 +23,7 @@ from reports.figures.measured import Measured
 from reports.page import Page
 
 LARGEST = 5 * 2**20  # bytes of a page
+MEASURED = "alignment"  # the section of what checks measured
 ROOM = 550_000  # characters that the figures of one section may take
 
 Data = TypeVar("Data")
@@ -47,8 +48,10 @@ class Section:
 def sections(page: Page, room: int = ROOM) -> Iterator[Section]:
     """Every section of figures but for attention, in reading order."""
     norms = [
-        *_drawn(page.gradients, lambda each: gradients.draw(each.matrix, each.part, each.stat)),
-        *_drawn(page.updates, lambda each: updates.draw(each.matrix, each.part)),
+        *_drawn(
+            page.gradients, lambda each: gradients.draw(each.matrix, each.part, each.stat, each.of)
+        ),
+        *_drawn(page.updates, lambda each: updates.draw(each.matrix, each.part, each.of)),
         *_drawn(page.clipping, clipping.draw),
     ]
     absent = "No gradient norm was recorded"
@@ -58,7 +61,7 @@ def sections(page: Page, room: int = ROOM) -> Iterator[Section]:
     yield _section("overfit", "Curves", "Curves", courses, absent, room)
     kept = _drawn(page.kept, _of_check)
     absent = "No check kept an array of what it measured"
-    yield _section("alignment", "Alignment and what checks measured", "Checks", kept, absent, room)
+    yield _section(MEASURED, "Alignment and what checks measured", "Checks", kept, absent, room)
 
 
 def later(page: Page, room: int = ROOM) -> Iterator[Section]:

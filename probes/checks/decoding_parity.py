@@ -69,7 +69,8 @@ class DecodingParity:
                     off[i] = max(float(off[i]), found.relative)
                     yield self._finding(each, found)
         names = [way.__name__.replace("_", " ") for way in WAYS]
-        experiment.keep("decoding-parity-difference", off, ("way",), {"way": names})
+        what = "How far outputs made bit by bit are from those made at once, over their own size"
+        experiment.keep("decoding-parity-difference", off, ("way",), {"way": names}, what=what)
         if not done:
             raise ExperimentError(f"no shorter batch could be run: {why}")
 

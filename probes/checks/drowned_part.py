@@ -44,7 +44,8 @@ class DrownedPart:
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding, of the smallest term beside the largest."""
         found = terms(experiment, self.far)
-        experiment.keep(self.rule, found.norms, ("part",), {"part": found.names})
+        what = "The norm of the gradient that each term of the loss gives to what all of them reach"
+        experiment.keep(self.rule, found.norms, ("part",), {"part": found.names}, what=what)
         if not found.times >= self.far:
             return
         padded = _padded(experiment, found) if found.wanted else None

@@ -52,6 +52,7 @@ class EmptyRow:
             torch.tensor([int(each.empty.sum()) for each in seeing]),
             ("site",),
             {"site": [each.site for each in seeing]},
+            what="How many rows of attention see nothing, by call",
         )
         if empty:
             yield from self._met(experiment, empty)

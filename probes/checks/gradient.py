@@ -84,6 +84,7 @@ class Gradient:
             torch.tensor(kept, dtype=torch.float64),
             ("module", "slope"),
             {"module": list(groups), "slope": ["backward", "differences"]},
+            what="The slope of the loss along one direction, by backward and by differences",
         )
         if all(row[1] != row[1] for row in kept):
             raise ExperimentError("differences of the loss do not settle at any step size")

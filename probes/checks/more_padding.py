@@ -76,6 +76,7 @@ class MorePadding:
             torch.tensor(list(effects.values())),
             ("mask",),
             {"mask": list(effects)},
+            what="How much more padding changes an output where it is visible, over its own size",
         )
         if not done:
             raise ExperimentError(f"no batch with more padding can be run: {why}")

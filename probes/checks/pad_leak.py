@@ -57,7 +57,9 @@ class PadLeak:
         for each, found in true_leaks(experiment):
             effects[f"{each.mask.key} of {each.key}"] = max(o.relative for o in found.outputs)
         values = torch.tensor(list(effects.values()))
-        experiment.keep("pad-leak-effect", values, ("mask",), {"mask": list(effects)})
+        what = "How much other content under a mask changes an output, over the output's own size"
+        labels = {"mask": list(effects)}
+        experiment.keep("pad-leak-effect", values, ("mask",), labels, what=what)
 
     def _of(self, experiment: Experiment, each: Hidden, found: Comparison) -> Iterator[Finding]:
         if not found.outputs or (each.guessed and _is_target(experiment, each.key, found)):

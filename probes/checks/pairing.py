@@ -65,6 +65,7 @@ class Pairing:
             torch.stack([found.own, found.others], 1),
             ("sample", "label"),
             {"label": ["own", "others"]},
+            what="How far the effects of inputs and of labels on the loss hang together",
             changed=list(meeting.inputs),
             against=list(meeting.labels),
             limit=found.limit,

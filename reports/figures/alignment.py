@@ -14,7 +14,7 @@ from reports.figures.figure import Figure, identifier, thinned
 from reports.figures.svg import picture, rectangle, text
 
 Ends = npt.NDArray[np.int64]
-PANELS, WIDE, LABELS, TALL = 4, 900.0, 90.0, 11.0
+PANELS, WIDE, LABELS, TALL = 4, 900.0, 44.0, 11.0
 TALLEST = 60  # rows of a panel
 
 

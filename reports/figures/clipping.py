@@ -15,11 +15,15 @@ from reports.figures.svg import INK, LINES, from_matplotlib, key, log_scale, pan
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """By step: the total norm before clipping, and the factor that the gradients were given."""
+    """By step: the total norm before clipping, and the factor that the gradients were given.
+
+    of: how a reader calls the part, after a colon.
+    """
 
     part: str
     total: Curve
     factor: Curve
+    of: str = ""
 
 
 def draw(ledger: Ledger) -> Figure:
@@ -27,7 +31,7 @@ def draw(ledger: Ledger) -> Figure:
     many = len(ledger.total.steps) > POINTS
     return Figure(
         id=identifier(f"clip-{ledger.part}"),
-        title=f"Clip ledger, {ledger.part}",
+        title=f"Clipping{ledger.of}",
         alt=_said(ledger),
         svg=_plot(ledger),
         table=thinned(["step", "norm before", "factor", "norm after"], _rows(ledger)),

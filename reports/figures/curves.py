@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 DRAWN = 8  # lines of a panel
-BOUNDS = 8  # floors and ceilings of a panel
+BOUNDS = 6  # floors and ceilings of a panel
+NAME = 56  # characters of a level's name
 APART = 9.5  # points from one name to the next
 POINTS = 1500  # of a line; beyond it the largest of neighbours stands for them
 Z = 1.959964  # of a 95 % interval
@@ -87,8 +88,7 @@ def draw(course: Course) -> Figure:
     most = max(len(course.losses), len(course.accuracies))
     if most > DRAWN:
         notes.append(f"{DRAWN} of {most} lines are drawn; the table holds all of them.")
-    if len(course.bounds) > BOUNDS:
-        notes.append(f"{BOUNDS} floors and ceilings at most are drawn on a panel.")
+    notes += _of_bounds(course)
     return Figure(
         id=identifier(course.part),
         title=course.title,
@@ -109,12 +109,12 @@ def _plot(course: Course, log: bool) -> Markup:
                 _losses(panel, lines[:DRAWN], log)
                 levels = [(each, each.loss) for each in course.bounds]
                 _levels(
-                    panel, [(b, at) for b, at in levels if at is not None and (at > 0 or not log)]
+                    panel, telling([(b, at) for b, at in levels if at and (at > 0 or not log)], -1)
                 )
             else:
                 _accuracies(panel, lines[:DRAWN])
                 levels = [(each, each.accuracy) for each in course.bounds]
-                _levels(panel, [(bound, at) for bound, at in levels if at is not None])
+                _levels(panel, telling(levels))
         return from_matplotlib(canvas, identifier(course.part))
 
 
@@ -161,10 +161,42 @@ def _intervals(curve: Curve) -> Iterator[tuple[float, float]]:
         yield wilson(hits, count)
 
 
+def telling(
+    levels: Sequence[tuple[Bound, float | None]], sign: int = 1
+) -> list[tuple[Bound, float]]:
+    """Of each head the hardest and the easiest floor, and the lowest ceiling; a few in all.
+
+    sign: 1 where more is better, as of what is right; -1 where less is, as of a loss.
+    """
+    heads: dict[tuple[str, str | None], list[tuple[Bound, float]]] = {}
+    for bound, level in levels:
+        if level is not None and _finite(level):
+            heads.setdefault((bound.kind, bound.head), []).append((bound, level))
+    hardest, easiest = [], []
+    for (kind, _), every in heads.items():
+        ranked = sorted(every, key=lambda each: sign * each[1])
+        hardest.append(ranked[-1] if kind == "floor" else ranked[0])
+        if kind == "floor":
+            easiest.append(ranked[0])
+    kept = [*hardest, *(each for each in easiest if each not in hardest)]
+    return kept[:BOUNDS]
+
+
+def _of_bounds(course: Course) -> Iterator[str]:
+    """What floors and ceilings are, and which of them are drawn."""
+    kinds = {bound.kind for bound in course.bounds}
+    if "floor" in kinds:
+        yield "Dotted: floors, which need no input to reach; the hardest and the easiest of each."
+    if "ceiling" in kinds:
+        yield "Long dashes: ceilings, which no model passes on this data; the lowest of each."
+    if kinds:
+        yield f"All {len(course.bounds)} of them stand at the end of the table."
+
+
 def _levels(panel: Axes, bounds: Sequence[tuple[Bound, float]]) -> None:
     """Dotted floors, dashed ceilings, each named beside its line; those of one level share one."""
     by_level: dict[tuple[str, float], list[str]] = {}
-    for bound, level in bounds[:BOUNDS]:
+    for bound, level in bounds:
         by_level.setdefault((bound.kind, round(level, 4)), []).append(bound.words)
     for kind, level in by_level:
         style = (0, (1, 2)) if kind == "floor" else (0, (6, 3))
@@ -175,7 +207,7 @@ def _levels(panel: Axes, bounds: Sequence[tuple[Bound, float]]) -> None:
     heights = [float(panel.transData.transform((0, at))[1]) * scale for (_, at), _ in ranked]
     for ((_, level), names), shift in zip(ranked, _spread(heights), strict=True):
         panel.annotate(
-            mathless(short(f"{' = '.join(names)} ({number(level)})", 46)),
+            mathless(short(f"{' = '.join(names)} ({number(level)})", NAME)),
             xy=(0.99, level),  # on the right, where curves are seldom steep
             xycoords=("axes fraction", "data"),
             xytext=(0, 2 + shift),
@@ -242,14 +274,14 @@ def _said(course: Course) -> str:
 def _bounded(course: Course) -> Iterator[str]:
     """Where the last value of a head lies beside its floors and ceilings."""
     last = {curve.name: curve.values[-1] for curve in course.accuracies}
-    for bound in course.bounds[:BOUNDS]:
+    for bound, at in telling([(each, each.accuracy) for each in course.bounds]):
         value = last.get(bound.head or "")
-        if bound.accuracy is None or value is None or not _finite(value):
+        if value is None or not _finite(value):
             continue
-        level = f"the {bound.kind} {bound.name} ({number(bound.accuracy)})"
-        if bound.kind == "floor" and value <= bound.accuracy:
+        level = f"the {bound.kind} {bound.name} ({number(at)})"
+        if bound.kind == "floor" and value <= at:
             yield f"`{bound.head}` ends at or below {level}."
-        if bound.kind == "ceiling" and value >= bound.accuracy:
+        if bound.kind == "ceiling" and value >= at:
             yield f"`{bound.head}` ends at {level}."
 
 

@@ -7,15 +7,16 @@ from reports.figures import heatmap
 from reports.figures.figure import Figure
 
 
-def draw(matrix: Matrix, part: str, stat: str) -> Figure:
+def draw(matrix: Matrix, part: str, stat: str, of: str = "") -> Figure:
     """The heatmap of a matrix that holds at least one reading.
 
     part: what the readings are of; stat: `norm` as the optimizer saw it, or `norm_before_clip`.
+    of: how a reader calls the part, after a colon.
     """
     when = "as the optimizer saw it" if stat == "norm" else "before clipping"
     words = heatmap.Words(
         id=f"grad-{part}",
-        title=f"Gradient norms, {part}",
+        title=f"Gradient norms{of}",
         what="gradient",
         size="norm",
         colour=f"the gradient's norm {when}",

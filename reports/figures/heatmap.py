@@ -13,7 +13,7 @@ from markupsafe import Markup
 from probes.run import Matrix
 from reports.figures.figure import Figure, Table, identifier, listed, number
 from reports.figures.png import Palette, data_uri
-from reports.figures.svg import blocks, image, picture, rectangle, short, text
+from reports.figures.svg import apart, blocks, image, picture, rectangle, text
 
 STEPS, ROWS, TABLE, HATCHED = 1000, 480, 150, 1500
 WIDTH, LABELS, LEGEND = 960.0, 270.0, 46.0
@@ -145,10 +145,10 @@ def _hatching(odd: npt.NDArray[np.bool_], tall: float, wide: float) -> Iterator[
 
 def _labels(names: list[str], rows: int, tall: float) -> Iterator[Markup]:
     """A name a row, or, where rows are too low for that, one wherever there is room."""
-    every = max(1, int(np.ceil(11 / tall)))
-    for row in range(0, rows, every):
-        name = names[row * len(names) // rows]
-        yield text(LABELS - 8, (row + 0.5) * tall + 3.5, short(name, 42), "end")
+    drawn = range(0, rows, max(1, int(np.ceil(11 / tall))))
+    shown = apart([names[row * len(names) // rows] for row in drawn], 42)
+    for row, name in zip(drawn, shown, strict=True):
+        yield text(LABELS - 8, (row + 0.5) * tall + 3.5, name, "end")
 
 
 def _axis(steps: tuple[int, int], height: float) -> Iterator[Markup]:
@@ -178,10 +178,14 @@ def _legend(scale: tuple[float, float], top: float) -> Iterator[Markup]:
 def _said(matrix: Matrix, words: Words, values: Numbers, span: tuple[int, int]) -> str:
     names = np.array(matrix.sites, dtype=object)
     odd = ~np.isfinite(values)
-    head = f"{len(names)} parameters over steps {span[0]} to {span[1]}."
+    head = (
+        f"{len(names)} parameter{'s' if len(names) > 1 else ''} over steps {span[0]} to {span[1]}."
+    )
     if odd.any():
         row = int(np.flatnonzero(odd.any(axis=1))[0])
-        count = f"{odd.any(axis=0).sum()} parameters have {words.odd} that is not finite"
+        many = int(odd.any(axis=0).sum())
+        have = "1 parameter has" if many == 1 else f"{many} parameters have"
+        count = f"{have} {words.odd} that is not finite"
         head += f" {count}, first at step {matrix.steps[row]}: {listed(names[odd[row]])}."
     else:
         head += f" Every {words.what} that was seen is finite."

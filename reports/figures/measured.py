@@ -1,4 +1,4 @@
-"""An array that a check kept, whatever its axes: one picture for each place of the first ones."""
+"""An array that a check kept, whatever its axes: bars of one axis, else pictures of two each."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from markupsafe import Markup
 
 from reports.figures.figure import Figure, identifier, number, thinned
 from reports.figures.png import Palette, data_uri
-from reports.figures.svg import blocks, image, picture, rectangle, short, text
+from reports.figures.svg import apart, blocks, image, picture, rectangle, short, text
 
 Numbers = npt.NDArray[np.float64]
 PANELS, CELLS, WIDE, HATCHED = 12, 160, 940.0, 400
+BARS, NAME, LONG, TALL = 60, 46, 380.0, 20.0
 ODD = 255  # the palette's last colour
 
 
@@ -26,7 +27,7 @@ class Measured:
     """Numbers or truths with named axes.
 
     values: at least one axis and one entry. labels: axis to the names of its entries, where they
-    have some. about: what else the check said of them.
+    have some. about: what else the check said of them. what: what was measured, in words.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Measured:
     axes: tuple[str, ...]
     labels: Mapping[str, tuple[str, ...]]
     about: Mapping[str, str]
+    what: str = ""
 
     def entry(self, axis: int, place: int) -> str:
         """How a place of the axis is called; its number where it has no name."""
@@ -44,6 +46,48 @@ class Measured:
 
 def draw(measured: Measured) -> Figure:
     """The figure of an array."""
+    told = tuple(f"{key}: {words}." for key, words in measured.about.items())
+    bars = measured.values.ndim == 1 and len(measured.values) <= BARS
+    drawn, notes = (_bars(measured), ()) if bars else _cells(measured)
+    return Figure(
+        id=identifier(f"array-{measured.name}"),
+        title=measured.title,
+        alt=_said(measured),
+        svg=drawn,
+        table=thinned(*_rows(measured)),
+        notes=(*notes, *told),
+    )
+
+
+def _bars(measured: Measured) -> Markup:
+    """A bar and its number for every entry; what is not finite is a hatched bar, by its name."""
+    values = measured.values.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    longest = float(np.abs(finite).max(initial=0)) or 1.0
+    names = apart([measured.entry(0, place) for place in range(len(values))], NAME)
+    left = 14 + 6.2 * max(map(len, names))
+    marks = []
+    for place, (name, value) in enumerate(zip(names, values.tolist(), strict=True)):
+        y, odd = place * TALL, not math.isfinite(value)
+        wide = 24.0 if odd else max(1.0, LONG * abs(value) / longest)
+        kind = "bar bad" if odd else "bar against" if value < 0 else "bar"
+        marks.append(text(left - 8, y + 13, name, "end"))
+        marks.append(rectangle(left, y + 3, wide, TALL - 7, kind))
+        if odd:
+            marks.append(rectangle(left, y + 3, wide, TALL - 7, "odd"))
+        marks.append(text(left + wide + 8, y + 13, _in_words(measured, place)))
+    return picture(left + LONG + 90, len(values) * TALL + 6, marks, "cells")
+
+
+def _in_words(measured: Measured, place: int) -> str:
+    value = measured.values[place]
+    if measured.values.dtype.kind in "iub":
+        return str(value.item()) if value.dtype != bool else ("yes" if value else "no")
+    return number(float(value))
+
+
+def _cells(measured: Measured) -> tuple[Markup, tuple[str, ...]]:
+    """Pictures of the last two axes, and how they are to be read."""
     shown, low, high = _scaled(measured)
     count = math.prod(shown.shape[:-2])
     notes = [f"Colour goes from {number(low)} to {number(high)}; the axes are {_axes(measured)}."]
@@ -51,15 +95,7 @@ def draw(measured: Measured) -> Figure:
         notes.append(f"{PANELS} of {count} pictures are drawn; the array is in the run folder.")
     if max(shown.shape[-2:]) > CELLS:
         notes.append(f"More than {CELLS} rows or columns are drawn by the maximum of neighbours.")
-    notes += [f"{key}: {words}." for key, words in measured.about.items()]
-    return Figure(
-        id=identifier(f"array-{measured.name}"),
-        title=measured.title,
-        alt=_said(measured),
-        svg=Markup("").join(_panels(measured, shown, (low, high))),
-        table=thinned(*_rows(measured)),
-        notes=tuple(notes),
-    )
+    return Markup("").join(_panels(measured, shown, (low, high))), tuple(notes)
 
 
 def _axes(measured: Measured) -> str:
@@ -113,14 +149,14 @@ def _panel(
     rows, columns = values.shape
     cells = pooled(values)
     deep = measured.values.ndim
-    row_names = [measured.entry(deep - 2, i) for i in range(rows)] if deep > 1 else [""]
-    names = [measured.entry(deep - 1, i) for i in range(columns)]
+    row_names = apart([measured.entry(deep - 2, i) for i in range(rows)], 24) if deep > 1 else [""]
+    names = apart([measured.entry(deep - 1, i) for i in range(columns)], 24)
     head = ", ".join(
         f"{measured.axes[axis]} {measured.entry(axis, at)}" for axis, at in enumerate(place)
     ) if deep > 2 else ""  # fmt: skip
     axes = f"{measured.axes[-2]} ↓  {measured.axes[-1]} →" if deep > 1 else f"{measured.axes[0]} →"
-    left = 24 + 6.2 * max(len(axes), *(len(short(name, 24)) for name in row_names))
-    top = 30 + 4.6 * max(len(short(name, 24)) for name in names)
+    left = 24 + 6.2 * max(len(axes), *map(len, row_names))
+    top = 30 + 4.6 * max(map(len, names))
     wide = min(18.0, max(3.0, (WIDE - left - 60) / columns))
     tall = min(18.0, max(3.0, 600 / rows))
     high, broad = rows * tall, columns * wide
@@ -145,21 +181,22 @@ def _odd(values: Numbers, left: float, top: float, wide: float, tall: float) -> 
 
 def _row_names(names: list[str], left: float, top: float, tall: float) -> Iterator[Markup]:
     for place in range(0, len(names), max(1, math.ceil(11 / tall))):
-        yield text(left - 6, top + (place + 0.5) * tall + 3.5, short(names[place], 24), "end")
+        yield text(left - 6, top + (place + 0.5) * tall + 3.5, names[place], "end")
 
 
 def _column_names(names: list[str], left: float, top: float, wide: float) -> Iterator[Markup]:
     for place in range(0, len(names), max(1, math.ceil(11 / wide))):
         x = left + (place + 0.5) * wide + 3
         yield Markup('<text transform="translate({:.5g} {:.5g}) rotate(-50)">{}</text>').format(
-            x, top - 5, short(names[place], 24)
+            x, top - 5, names[place]
         )
 
 
 def _said(measured: Measured) -> str:
     values = measured.values.astype(np.float64)
     finite = np.isfinite(values)
-    head = f"{_axes(measured)}."
+    called = measured.what or _axes(measured)
+    head = f"{called}."
     if not finite.all():
         head += f" {int((~finite).sum())} of {values.size} entries are not finite."
     if measured.values.dtype == bool:
@@ -172,7 +209,7 @@ def _said(measured: Measured) -> str:
         )
         head += f" The largest is {number(float(values[place]))}, at {words}."
         if not np.count_nonzero(np.nan_to_num(values)):
-            head = f"{_axes(measured)}. Every entry is 0."
+            head = f"{called}. Every entry is 0."
     return head
 
 

@@ -31,6 +31,7 @@ class Memory:
     size: int
     by_site: tuple[Held, ...]
     largest: tuple[Held, ...]
+    of: str = ""
 
 
 def draw(memory: Memory) -> Figure:
@@ -43,7 +44,7 @@ def draw(memory: Memory) -> Figure:
     first = (memory.by_site or memory.largest)[0]
     return Figure(
         id=identifier(f"memory-{memory.part}"),
-        title=f"Memory{where}, {memory.part}",
+        title=f"Memory{where}{memory.of}",
         alt=f"{in_words(memory.size)} were alive; most of it, {in_words(first.size)}, by "
         f"`{first.name}`.",
         svg=_bars((*sites, *tensors), len(sites)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -169,9 +169,18 @@ def mathless(words: str) -> str:
     return words.replace("$", r"\$")
 
 
-def short(words: str, most: int = 34) -> str:
-    """The words, cut in their middle where they are long: a name's end tells most."""
+def short(words: str, most: int = 34, head: int | None = None) -> str:
+    """The words, cut in their middle where they are long: a name's end tells most.
+
+    head: how many characters of the start stay, a third by default.
+    """
     if len(words) <= most:
         return words
-    head = most // 3
+    head = most // 3 if head is None else head
     return f"{words[:head]}…{words[-(most - head - 1) :]}"
+
+
+def apart(names: Sequence[str], most: int = 34) -> list[str]:
+    """The names, cut alike where they are long, at the place that leaves most of them apart."""
+    cuts = ([short(name, most, head) for name in names] for head in (most // 3, most // 6, 0))
+    return max(cuts, key=lambda cut: len(set(cut)))  # the first of the best

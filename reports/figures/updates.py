@@ -9,11 +9,14 @@ from reports.figures import heatmap
 from reports.figures.figure import Figure
 
 
-def draw(matrix: Matrix, part: str) -> Figure:
-    """The heatmap of a matrix that holds at least one reading; each step looks at a few only."""
+def draw(matrix: Matrix, part: str, of: str = "") -> Figure:
+    """The heatmap of a matrix that holds at least one reading; each step looks at a few only.
+
+    of: how a reader calls the part, after a colon.
+    """
     words = heatmap.Words(
         id=f"update-{part}",
-        title=f"Update ratios, {part}",
+        title=f"Update ratios{of}",
         what="update",
         size="ratio",
         colour="the norm of the update over that of the weight; about 1e-3 is usual",

@@ -69,5 +69,10 @@ def _measured(called: str, name: str, run: Run) -> Measured | None:
         values=values,
         axes=array.axes,
         labels={axis: tuple(map(str, names)) for axis, names in array.labels.items()},
-        about={key: str(value) for key, value in array.about.items()},
+        about={key: _words(value) for key, value in array.about.items() if key != "what"},
+        what=str(array.about.get("what", "")),
     )
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

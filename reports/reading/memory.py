@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from probes.run import Run
 from reports.figures.memory import Held, Memory
-from reports.reading.stretches import settings
+from reports.reading.stretches import of, settings
 
 
 def read_memory(name: str, run: Run) -> Memory | None:
@@ -29,4 +29,5 @@ def read_memory(name: str, run: Run) -> Memory | None:
         size=int(size) if size is not None else sum(each.size for each in by_site),
         by_site=by_site,
         largest=largest,
+        of=of(name, run),
     )

@@ -58,6 +58,12 @@ def title(name: str, run: Run) -> str:
     return "Hunt for what is not finite" if part == "hunt" else f"Training, {name}"
 
 
+def of(name: str, run: Run) -> str:
+    """What the stretch is, after what is told of it, such as `: overfitting 5 samples, seed 0`."""
+    whole = title(name, run)
+    return "" if whole == "Training, run" else f": {whole[0].lower()}{whole[1:]}"
+
+
 def each(
     read: Callable[[str, Run], Found | None],
     found: Sequence[Stretch],

@@ -26,7 +26,7 @@ from reports.figures.curves import Bound, Course, Curve
 from reports.figures.figure import identifier, number, thinned
 from reports.figures.measured import Measured
 from reports.figures.png import data_uri
-from reports.figures.svg import blocks, short
+from reports.figures.svg import apart, blocks, short
 from reports.gallery import gallery
 
 
@@ -105,7 +105,7 @@ def test_a_gradients_figure_says_what_is_odd() -> None:
     seen = np.ones((4, 5), bool)
     seen[:, 4] = False
     figure = gradients.draw(matrix(values, seen), "run", "norm_before_clip")
-    assert "1 parameters have a gradient that is not finite, first at step 2: `p1`" in figure.alt
+    assert "1 parameter has a gradient that is not finite, first at step 2: `p1`" in figure.alt
     assert "The largest finite norm is 7, of `p3` at step 1." in figure.alt
     assert "Zero at every step: `p2`." in figure.alt
     assert "Never seen: `p4`." in figure.alt
@@ -295,8 +295,16 @@ def test_floors_and_ceilings_are_named_on_their_lines() -> None:
     assert "floor, key: majority (0.5)" in figure.svg
     assert "ceiling, key: label noise (0.9)" in figure.svg
     assert "floor: &lt;script&gt; (0.7)" in figure.svg
+    assert "All 3 of them stand at the end of the table." in figure.notes
     assert figure.table.rows[-3] == ("floor, key: majority", "", "0.5")
     assert figure.table.rows[-1] == ("floor: <script>", "0.7", "")
+
+
+def test_the_hardest_and_the_easiest_floor_of_each_head_are_drawn() -> None:
+    floors = [Bound("floor", str(share), "key", share, None) for share in (0.5, 0.1, 0.9)]
+    levels = [(bound, bound.accuracy) for bound in (*floors, Bound("floor", "?", "db", None, 2.0))]
+    assert [level for _, level in curves.telling(levels)] == [0.9, 0.1]
+    assert [level for _, level in curves.telling(levels, -1)] == [0.1, 0.9]
 
 
 def test_a_clip_ledger_counts_what_was_clipped() -> None:
@@ -330,6 +338,17 @@ def test_an_array_of_any_axes_names_its_largest_entry() -> None:
     assert figure.table.rows == (("1", "c", "3", "7"),)
     truths = Measured("t", "t", np.array([True, False]), ("key",), {}, {})
     assert measured.draw(truths).alt == "key (2). 1 of 2 entries are true."
+    row, called = np.array([-2.0, math.nan]), {"mask": ("<b>", "x" * 99)}
+    bars = measured.draw(Measured("b", "b", row, ("mask",), called, {}, "The effect, by mask"))
+    assert bars.alt.startswith("The effect, by mask. 1 of 2 entries are not finite.")
+    for words in (">-2<", ">NaN<", "&lt;b&gt;", 'class="bar against"', 'class="odd"'):
+        assert words in bars.svg
+
+
+def test_long_names_are_cut_where_they_stay_apart() -> None:
+    names = [f"encoder.bert.encoder.layer.{place}.attention.self" for place in range(3)]
+    assert apart(names, 24)[1] == "enco…er.1.attention.self"
+    assert apart(["short", *names[:1]], 24) == ["short", short(names[0], 24)]
 
 
 def test_tables_are_thinned_with_both_ends() -> None:

@@ -92,6 +92,22 @@ def test_a_history_shares_a_row(tmp_path: Path, check: Check) -> None:
     assert "rate 0.5 nats 0.1 9" in seen.text
 
 
+def test_a_note_says_what_to_do_and_leads_to_what_its_check_measured(
+    tmp_path: Path, check: Check
+) -> None:
+    recorder = Recorder(tmp_path / "run")
+    for name in ("pad-leak-effect", "more-padding-effect"):
+        recorder.array(name, np.ones(1), ("mask",), {"mask": ["m"]}, what=f"What of {name}")
+    note = Finding("MSK001", "pad-leak", Verdict.NOTE, "nobody reads `m`.", "Nothing.")
+    recorder.close(Judgement((note, Finding("A", "a", Verdict.NOTE, "m", "f"))))
+    seen = check(render(tmp_path / "run"))
+    assert "No fault found run Nobody reads m . To do Nothing." in seen.text
+    assert "1 more finding" in seen.text
+    assert seen.links.count("#array-pad-leak-effect") == 2  # of the finding and of the figure
+    assert seen.links.count("#array-more-padding-effect") == 1
+    assert "What of pad-leak-effect. The largest is 1, at mask m." in seen.text
+
+
 def test_a_broken_rule_has_a_banner(tmp_path: Path, check: Check) -> None:
     recorder = Recorder(tmp_path / "run")
     finding = Finding("MSK001", "masks", Verdict.BROKEN, "rule MSK001 raised", "Report it.")
@@ -177,7 +193,7 @@ def test_many_steps_and_parameters_are_binned_and_said(tmp_path: Path, check: Ch
     seen = check(render(tmp_path / "run"))
     assert "1100 steps are binned by their maximum" in seen.text
     assert "600 parameters are binned by their maximum into 480 rows" in seen.text
-    assert "1 parameters have a gradient that is not finite, first at step 1000: p599" in seen.text
+    assert "1 parameter has a gradient that is not finite, first at step 1000: p599" in seen.text
     assert 'class="odd"' in (tmp_path / "run" / "report.html").read_text()
 
 
