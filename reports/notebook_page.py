@@ -15,6 +15,7 @@ from reports.figures.figure import Table, number
 from reports.page import command_of, flat, mapping
 from reports.reading.stretches import UNREADABLE, settings
 
+NOT_RUN = "not run"
 ENDED = {
     "memorised": "memorised",
     "steps": "after its last step",
@@ -79,7 +80,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class NotebookPage:
-    """Everything that the page of a notebook says."""
+    """Everything that the page of a notebook says. not_run: names of those without an entry."""
 
     run: str
     title: str
@@ -88,6 +89,7 @@ class NotebookPage:
     banners: tuple[str, ...]
     bugs: tuple[Bug, ...]
     entries: tuple[Entry, ...]
+    not_run: tuple[str, ...]
     environment: tuple[Setting, ...]
     command: str
 
@@ -118,7 +120,7 @@ def read_notebook(run: Run) -> NotebookPage:
 
 
 def _page(run: Run, rows: Mapping[str, Any]) -> NotebookPage:
-    entries = tuple(map(_entry, rows["results"]))
+    ran = [row for row in rows["results"] if row["state"] != NOT_RUN]
     return NotebookPage(
         run=str(run.facts.get("run", run.folder.name)),
         title=rows["title"] or f"`{settings(run).get('notebook')}`",
@@ -126,7 +128,8 @@ def _page(run: Run, rows: Mapping[str, Any]) -> NotebookPage:
         notes=tuple(rows["notes"]),
         banners=tuple(_banners(run, rows["results"])),
         bugs=tuple(map(_bug, rows["bugs"])),
-        entries=entries,
+        entries=tuple(map(_entry, ran)),
+        not_run=tuple(str(row["name"]) for row in rows["results"] if row["state"] == NOT_RUN),
         environment=tuple(_environment(run)),
         command=command_of(run),
     )
@@ -149,9 +152,12 @@ def _own(row: Mapping[str, Any]) -> bool:
 def _banners(run: Run, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if settings(run).get("interrupted"):
         yield "This notebook was interrupted: what was cut off is told as far as it came."
-    elif not run.complete:
-        missing = sum(row["state"] != "complete" for row in rows)
-        yield f"{missing} of {len(rows)} experiments of this notebook are not complete."
+    cut = sum(row["state"] not in ("complete", NOT_RUN) for row in rows)
+    if cut and not run.complete:
+        yield f"{cut} of {len(rows)} experiments of this notebook are not complete."
+    left = sum(row["state"] == NOT_RUN for row in rows)
+    if left:
+        yield f"{left} of {len(rows)} experiments were not run; `--out` with `--resume` runs them."
 
 
 def _bug(row: Mapping[str, Any]) -> Bug:
@@ -174,7 +180,6 @@ def _entry(row: Mapping[str, Any]) -> Entry:
         for each in row["said"]
     ]
     lead = told[0] if told else None
-    ran = row["state"] != "not run"
     return Entry(
         name=row["name"],
         set=tuple(Setting(name, _value(value)) for name, value in row["set"].items()),
@@ -186,12 +191,12 @@ def _entry(row: Mapping[str, Any]) -> Entry:
         lead=None if lead is None else lead.finding,
         by="" if lead is None else lead.by,
         seconds="" if lead is None else lead.seconds,
-        unsaid="" if lead else ("Nothing was found." if ran and not row["why"] else ""),
+        unsaid="" if lead else ("" if row["why"] else "Nothing was found."),
         others=tuple(told[1:]),
         suites=_suites(row["reached"]),
         course=_course(row["course"]),
         compared=row["compared"] or "",
-        folder=f"parts/{row['name']}" if ran and _own(row) else "",
+        folder=f"parts/{row['name']}" if _own(row) else "",
     )
 
 

@@ -198,7 +198,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}
-    made.filters |= {"identifier": identifier, "ticked": ticked, "sentence": sentence}
+    made.filters |= {
+        "identifier": identifier,
+        "ticked": ticked,
+        "sentence": sentence,
+        "spans": spans,
+    }
     return made
 
 
@@ -210,6 +215,18 @@ def ticked(words: str) -> Markup:
 def sentence(words: str) -> Markup:
     """The words as `ticked` gives them, with a capital where they begin with a letter."""
     return ticked(words[:1].upper() + words[1:])
+
+
+def spans(places: Sequence[int]) -> str:
+    """The numbers in words, three or more in a row as a span, such as `0 to 15, 20`."""
+    rows: list[list[int]] = []
+    for place in places:
+        if rows and place == rows[-1][-1] + 1:
+            rows[-1].append(place)
+        else:
+            rows.append([place])
+    told = (f"{row[0]} to {row[-1]}" if len(row) > 2 else ", ".join(map(str, row)) for row in rows)
+    return ", ".join(told)
 
 
 def _beside(name: str) -> Markup:

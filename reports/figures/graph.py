@@ -15,12 +15,16 @@ from reports.figures.figure import Figure, Table, identifier
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One recorded graph. finding: the address of the finding that it belongs to."""
+    """One recorded graph. finding: the address of the finding that it belongs to.
+
+    of: how a reader calls the part, after a colon.
+    """
 
     name: str
     finding: str
     step: int | None
     graph: recorded.Graph
+    of: str = ""
 
 
 def draw(graph: Graph) -> Figure:
@@ -45,7 +49,9 @@ def draw(graph: Graph) -> Figure:
     at = f", step {graph.step}" if graph.step is not None else ""
     return Figure(
         id=figure,
-        title=f"Autograd graph of {graph.finding}{at}" if graph.finding else "Autograd graph",
+        title=f"Autograd graph of {graph.finding}{at}{graph.of}"
+        if graph.finding
+        else "Autograd graph",
         alt=_said(graph.graph, way),
         svg=svg,
         table=Table(

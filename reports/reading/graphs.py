@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from probes.graph import Graph as Recorded
 from reports.figures.graph import Graph
-from reports.reading.stretches import UNREADABLE, Stretch
+from reports.reading.stretches import UNREADABLE, Stretch, of
 
 
 def read_graphs(found: Sequence[Stretch], missing: list[str]) -> Iterator[Graph]:
@@ -22,6 +22,7 @@ def read_graphs(found: Sequence[Stretch], missing: list[str]) -> Iterator[Graph]
                         finding=str(content.get("finding", "")),
                         step=int(step) if step is not None else None,
                         graph=graph,
+                        of=of(part, run),
                     )
         except UNREADABLE as error:
             missing.append(f"a graph of {part} cannot be read ({type(error).__name__}: {error})")

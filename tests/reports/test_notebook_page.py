@@ -82,6 +82,9 @@ def test_the_page_tells_each_bug_and_each_experiment(tmp_path: Path) -> None:
     assert "1.1 days 4.2 s IDX001 index in m , by check in a : unit" in words
     assert "not named ( a )" in words
     assert "3 experiments: 1 fail, 1 ok, 1 not run. Their processes took 3.0 minutes" in words
+    assert "1 of 3 experiments were not run; --out with --resume runs them." in words
+    assert "Not run: c ." in words
+    assert 'id="c"' not in text
     assert "lr = 0.001" in words
     assert "clip = yes" in words
     assert "5 samples, seed 0 after its last step 300 NaN 0.75 (3 of 4)" in words

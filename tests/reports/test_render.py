@@ -14,6 +14,7 @@ from probes.errors import RequestError
 from probes.finding import Evidence, Finding, Judgement, NotJudged, Verdict
 from probes.record import Recorder
 from reports import render
+from reports.render import spans
 
 Check = Callable[..., Any]
 
@@ -106,6 +107,11 @@ def test_a_note_says_what_to_do_and_leads_to_what_its_check_measured(
     assert seen.links.count("#array-pad-leak-effect") == 2  # of the finding and of the figure
     assert seen.links.count("#array-more-padding-effect") == 1
     assert "What of pad-leak-effect. The largest is 1, at mask m." in seen.text
+
+
+def test_many_samples_are_told_as_spans() -> None:
+    assert spans([0, 1, 2, 3, 7, 8, 11]) == "0 to 3, 7, 8, 11"
+    assert spans([]) == ""
 
 
 def test_a_broken_rule_has_a_banner(tmp_path: Path, check: Check) -> None:
