@@ -156,7 +156,7 @@ def _words(found: Attributed, one: Batch, layout: Layout) -> str:
 
 
 def _choice(found: Attributed, one: Batch, layout: Layout) -> str:
-    """What the choice is called, where it is the label and that has a name.
+    """What the choice is called, where the sample's labels have a name for it, and what is right.
 
     A key of the label's axes that no model reads is there for its names.
     """
@@ -166,13 +166,19 @@ def _choice(found: Attributed, one: Batch, layout: Layout) -> str:
         place = (0, *decision.place)
         if labels.output != decision.output or not isinstance(leaf, Tensor):
             continue
-        if leaf.ndim != len(place) or int(leaf[place]) != decision.choice:
+        if leaf.ndim != len(place):
             continue
+        label = int(leaf[place])
+        alike = leaf[0].eq(decision.choice).nonzero().tolist()  # (place, axis)
         for key in layout.names:
             column = Names(one, layout, alone=True).column(key)
             own = key == labels.key or (layout.axes.get(key) == axes and key not in found.read)
             if own and column is not None and column.names is not None:
-                return f"{column.names[decision.place]}, which is right"
+                gold = column.names[decision.place]
+                if label == decision.choice:
+                    return f"{gold}, which is right"
+                named = column.names[tuple(alike[0])] if alike else f"choice {decision.choice}"
+                return f"{named}, where {gold} is right" if label != labels.ignore else named
     return f"choice {decision.choice}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html import escape
 
@@ -41,13 +42,18 @@ def finding_html(finding: Finding) -> str:
 
 
 def _one(finding: Finding, unfolded: bool) -> str:
-    evidence = "".join(f"<li>{escape(line)}</li>" for line in lines(finding.evidence))
+    evidence = "".join(f"<li>{_ticked(line)}</li>" for line in lines(finding.evidence))
     at = f"<p>at <code>{escape(finding.source)}</code></p>" if finding.source else ""
     return (
         f"<details{' open' if unfolded else ''}><summary>{_word(finding.verdict)} "
-        f"<b>{escape(finding.code)} {escape(finding.rule)}</b> {escape(finding.message)}</summary>"
-        f"{at}<p><b>Fix:</b> {escape(finding.fix)}</p><ul>{evidence}</ul></details>"
+        f"<b>{escape(finding.code)} {escape(finding.rule)}</b> {_ticked(finding.message)}</summary>"
+        f"{at}<p><b>Fix:</b> {_ticked(finding.fix)}</p><ul>{evidence}</ul></details>"
     )
+
+
+def _ticked(words: str) -> str:
+    """The words, escaped, with what stands in backticks as code."""
+    return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", escape(words))
 
 
 def _word(verdict: Verdict) -> str:

@@ -14,8 +14,10 @@ from reports.figures.svg import mathless, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 NAMED, HEADS, ACROSS = 48, 16, 4  # names on an axis, heads of a file, panels in a row
+TICKS = (0.0, 0.1, 0.25, 0.5, 1.0)  # weights that the bar of colours names
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
@@ -39,22 +41,37 @@ def save(map_: Attention, path: Path) -> None:
     with rc_context(cast(Any, SETTINGS)):
         figure = Figure(figsize=(across * wide + 0.6, down * tall + 0.9), layout="constrained")
         panels = figure.subplots(down, across, squeeze=False).ravel()
-        for place, panel in enumerate(panels):
-            if place < count:
-                _panel(map_, place, panel)
-            else:
-                panel.set_axis_off()
-        row = f", {map_.row}" if map_.row else ""
-        title = f"layer {map_.layer}, {map_.site}{row}: {map_.sample}"
-        figure.suptitle(mathless(short(title, 60 * across)), fontsize=9)
+        drawn = [_panel(map_, place, panel) for place, panel in enumerate(panels[:count])]
+        for panel in panels[count:]:
+            panel.set_axis_off()
+        bar = figure.colorbar(drawn[-1], ax=panels.tolist(), shrink=0.5, aspect=25, pad=0.02)
+        bar.set_ticks([at**POWER for at in TICKS], labels=[f"{at:g}" for at in TICKS])
+        figure.suptitle(mathless(_title(map_, 44 * across)), fontsize=9)
+        figure.supxlabel(_key(map_), fontsize=7)
         figure.savefig(path, dpi=160, metadata=QUIET[path.suffix[1:]])
 
 
-def _panel(map_: Attention, head: int, panel: Axes) -> None:
+def _title(map_: Attention, most: int) -> str:
+    """What attends, and of which sample, each in a line of its own."""
+    row = f", {map_.row}" if map_.row else ""
+    return f"{short(f'layer {map_.layer}, {map_.site}{row}', most)}\n{short(map_.sample, most)}"
+
+
+def _key(map_: Attention) -> str:
+    """What the marks mean that are there."""
+    hatched = map_.query_padding.any() or map_.masked.any()
+    hatched = hatched or map_.key_padding.any() or map_.hidden.any()
+    told = ["hatched: padding or masked"] if hatched else []
+    return "; ".join(told + (["red: not finite"] if map_.odd else []))
+
+
+def _panel(map_: Attention, head: int, panel: Axes) -> AxesImage:
     weights = map_.weights[head]
     finite = np.isfinite(weights)
     shown = np.ma.masked_invalid(np.clip(weights, 0, 1) ** POWER)
-    panel.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    image = panel.imshow(
+        shown, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest"
+    )
     panel.set_facecolor("#d62839")  # shows where nothing finite is drawn
     _hatched(panel, np.argwhere(~finite), "xxxx", "white")
     off = map_.query_padding | map_.masked
@@ -74,6 +91,7 @@ def _panel(map_: Attention, head: int, panel: Axes) -> None:
             axis.set_ticks(range(len(names)), [mathless(short(name, 18)) for name in names])
     panel.tick_params(axis="x", labelrotation=90 if columns <= NAMED else 0)
     panel.tick_params(labelsize=5 if max(rows, columns) > 20 else 7)
+    return image
 
 
 def _hatched(panel: Axes, cells: Any, hatch: str, colour: str) -> None:

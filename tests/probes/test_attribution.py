@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,27 @@ def subject(**changes: Any) -> Subject:
         lambda model: torch.optim.SGD(model.parameters(), 0.1),
         **{**given, **changes},
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([0, 1, -100, -100], "no, which is right"),
+        ([1, 0, -100, -100], "no, where yes is right"),
+        ([1, 1, -100, -100], "choice 0, where yes is right"),
+    ],
+)
+def test_a_choice_has_the_name_that_a_label_has(
+    tmp_path: Path, labels: list[int], words: str
+) -> None:
+    batch = {**one(), "labels": torch.tensor([labels])}
+    layout = subject().layout
+    assert layout is not None
+    named = replace(layout, names={**layout.names, "labels": ["no", "yes"]})
+    recorder = Recorder(tmp_path / "run")
+    write_attributions(recorder, subject(layout=named), batch, [0], place=[0])
+    about = Run(recorder.folder).array("attribution-000-00").about
+    assert about["decision"] == f"output at place 0: {words}"
 
 
 def test_the_record_names_entries_and_leaves_padding_out(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_attention_writes_a_page_of_maps(whynan: Whynan, train: Path) -> None:
     report = train / "maps" / "report.html"
     text = report.read_text()
     assert "What <code>train.py:subject</code> attends to" in text
+    assert "2 maps of the first batch, by the weights that the subject came with" in text
     assert text.count("<figure") == 2
     assert "No weight lies on padding." in text
     assert "&lt;pad&gt;" in text
@@ -159,6 +160,7 @@ def test_maps_are_files_of_their_own(
     content = (train / "maps" / f"attention-000.{kind}").read_bytes()
     assert content.startswith(b"\x89PNG" if kind == "png" else b"<?xml")
     assert kind == "png" or b"&lt;b&gt;" in content or b"singers" in content
+    assert kind == "png" or b"hatched: padding or masked" in content
 
 
 def test_a_notebook_shows_pages_and_bare_maps(main_job: Path) -> None:

@@ -85,6 +85,7 @@ def test_a_notebook_shows_findings_as_text(folder: Path) -> None:
     assert text.count("<details>") == 2
     assert "✗ fail" in text
     assert "not finite: w" in text
+    assert "<code>aten.log</code> takes" in text
     assert str(folder) in text
     hostile = Finding("A", "<b>", Verdict.FAIL, "<script>", "<i>", source="<u>.py:1")
     assert "&lt;script&gt;" in hostile._repr_html_()
