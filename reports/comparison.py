@@ -20,6 +20,10 @@ from reports.reading.courses import read_course
 from reports.reading.stretches import UNREADABLE, settings, stretches
 
 APART = ("run", "complete", "schema", "command")  # which tell nothing of the computation
+SIZES = {
+    "output": "the largest size in the output",
+    "output_grad": "the largest size in the gradient of the output",
+}
 ORDER = ("output", "loss", "output_grad", "param_grad", "clip", "update")  # of a step
 WHEN = ("jobs", "ended_by", "interrupted", "notes")
 
@@ -63,7 +67,7 @@ class Parting:
             )
             return f"{pair}: {self.steps} steps are equal to the bit; then {ahead} more."
         assert self.values is not None
-        where = "" if self.stretch == "run" else f" of {self.stretch}"
+        where = "" if self.stretch == "run" else f" of `{self.stretch}`"
         return (
             f"{pair} part at step {self.step}{where}: {self.what} of `{self.site}` is "
             f"{number(self.values[0])} and {number(self.values[1])}."
@@ -167,11 +171,16 @@ def _first(one: Run, other: Run) -> tuple[int, str, str, tuple[float, float]] | 
         for step, site, values in _differences(one.matrix(kind, stat), other.matrix(kind, stat)):
             order = ORDER.index(kind) if kind in ORDER else len(ORDER)
             tick = ticks.get((kind, site), 0)
-            found.append((step, order, tick, f"{kind} {stat}", site, values))
+            found.append((step, order, tick, _called(kind, stat), site, values))
     if not found:
         return None
     step, _, _, what, site, values = min(found, key=lambda each: each[:4])
     return step, site, what, values
+
+
+def _called(kind: str, stat: str) -> str:
+    """A stream in words, such as `the largest size in the output`."""
+    return SIZES[kind] if stat == "abs_max" and kind in SIZES else f"{kind} {stat}"
 
 
 def _differences(one: Matrix, other: Matrix) -> Iterator[tuple[int, str, tuple[float, float]]]:

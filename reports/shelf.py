@@ -14,6 +14,7 @@ from probes.errors import RequestError
 from probes.finding import Verdict
 from probes.run import Run
 from reports.figures.figure import number
+from reports.notebook_page import is_notebook, read_notebook
 from reports.page import UNJUDGED, WORDS
 from reports.reading.courses import read_course
 from reports.reading.stretches import UNREADABLE, settings, stretches
@@ -70,8 +71,8 @@ def _row(path: Path, folder: Path) -> Row:
     try:
         return _read(Run(path), name, link)
     except UNREADABLE as error:
-        why = f"cannot be read ({type(error).__name__})"
-        return Row(name, link, None, UNJUDGED, str(error), "", "", "", "", Markup(""), why)
+        unread = "cannot be read"
+        return Row(name, link, None, UNJUDGED, str(error), "", "", "", "", Markup(""), unread)
 
 
 def _read(run: Run, name: str, link: str | None) -> Row:
@@ -84,7 +85,7 @@ def _read(run: Run, name: str, link: str | None) -> Row:
         link=link,
         verdict=judgement.verdict if judged else None,
         word=WORDS[judgement.verdict] if judged else UNJUDGED,
-        cause=judgement.findings[0].message if judgement.findings else "",
+        cause=judgement.findings[0].message if judgement.findings else _summary(run),
         part=str(asked.get("part", "watch")),
         subject=str(asked.get("subject", "")),
         steps=str(sum(len(each.steps) for _, each in stretches(run)) or ""),
@@ -92,6 +93,14 @@ def _read(run: Run, name: str, link: str | None) -> Row:
         curve=sparkline(losses),
         remark="" if run.complete else "incomplete",
     )
+
+
+def _summary(run: Run) -> str:
+    """What a notebook came to; nothing of any other run."""
+    try:
+        return read_notebook(run).summary if is_notebook(run) else ""
+    except RequestError as none:
+        return str(none)
 
 
 def _losses(run: Run) -> Sequence[float]:

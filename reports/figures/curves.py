@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from markupsafe import Markup
 
 from reports.figures.figure import Figure, identifier, number, thinned
-from reports.figures.svg import INK, LINES, from_matplotlib, key, log_scale, mathless, panels, short
+from reports.figures.svg import (
+    ACROSS,
+    FITS,
+    INK,
+    LINES,
+    from_matplotlib,
+    key,
+    log_scale,
+    mathless,
+    panels,
+    short,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,26 +114,33 @@ def draw(course: Course) -> Figure:
 def _plot(course: Course, log: bool) -> Markup:
     kinds = [kind for kind in (course.losses, course.accuracies) if kind]
     keys = max(min(len(lines), DRAWN) for lines in kinds) + 1
-    with panels(len(kinds), 3.3, keys) as (canvas, axes):
+    longest = max(len(_label(curve)) for lines in kinds for curve in lines[:DRAWN])
+    across = 1 if len(kinds) > 1 and longest > FITS else ACROSS
+    with panels(len(kinds), 3.3, keys, across) as (canvas, axes):
         for panel, lines in zip(axes, kinds, strict=True):
             if lines is course.losses:
-                _losses(panel, lines[:DRAWN], log)
+                _losses(panel, lines[:DRAWN], log, across)
                 levels = [(each, each.loss) for each in course.bounds]
                 _levels(
                     panel, telling([(b, at) for b, at in levels if at and (at > 0 or not log)], -1)
                 )
             else:
-                _accuracies(panel, lines[:DRAWN])
+                _accuracies(panel, lines[:DRAWN], across)
                 levels = [(each, each.accuracy) for each in course.bounds]
                 _levels(panel, telling(levels))
         return from_matplotlib(canvas, identifier(course.part))
 
 
-def _losses(panel: Axes, curves: tuple[Curve, ...], log: bool) -> None:
+def _label(curve: Curve) -> str:
+    """What the key calls the line, with its last count where it has one."""
+    return f"{short(curve.name, 22)}: {curve.words}" if curve.counts else short(curve.name, 30)
+
+
+def _losses(panel: Axes, curves: tuple[Curve, ...], log: bool, across: int) -> None:
     panel.set_title("loss, log scale" if log else "loss")
     for place, curve in enumerate(curves):
         steps, values = _drawn(curve)
-        _line(panel, place, steps, values, curve.name)
+        _line(panel, place, steps, values, _label(curve))
         odd = [s for s, v in zip(curve.steps, curve.values, strict=True) if not _finite(v)]
         if odd:
             high = panel.get_xaxis_transform()  # x in steps, y in the panel's own height
@@ -131,19 +149,19 @@ def _losses(panel: Axes, curves: tuple[Curve, ...], log: bool) -> None:
     if log and any(_finite(value) for curve in curves for value in curve.values):
         log_scale(panel)
     if len(curves) > 1 or panel.get_legend_handles_labels()[1][1:]:
-        key(panel)
+        key(panel, across)
 
 
-def _accuracies(panel: Axes, curves: tuple[Curve, ...]) -> None:
+def _accuracies(panel: Axes, curves: tuple[Curve, ...], across: int) -> None:
     panel.set_title("right, share of what was counted")
     panel.set_ylim(-0.03, 1.05)
     panel.axhline(1, color=INK, linewidth=0.5, alpha=0.5)
     for place, curve in enumerate(curves):
-        _line(panel, place, curve.steps, curve.values, f"{short(curve.name, 18)}: {curve.words}")
+        _line(panel, place, curve.steps, curve.values, _label(curve))
         low, high = zip(*_intervals(curve), strict=True)
         colour = LINES[place % len(LINES)]
         panel.fill_between(curve.steps, low, high, color=colour, alpha=0.13, linewidth=0)
-    key(panel)
+    key(panel, across)
 
 
 def wilson(hits: float, count: float) -> tuple[float, float]:
@@ -242,7 +260,7 @@ def _line(panel: Axes, place: int, steps: Any, values: Any, name: str) -> None:
         linestyle=STYLES[place % len(STYLES)],
         color=LINES[place % len(LINES)],
         marker=only,
-        label=mathless(short(name, 30)).lstrip("_"),
+        label=mathless(name).lstrip("_"),
     )
 
 
@@ -255,13 +273,9 @@ def _drawn(curve: Curve) -> tuple[list[int], list[float]]:
 
 def _said(course: Course) -> str:
     words = []
-    for curve in course.losses[:1]:
-        finite = [value for value in curve.values if _finite(value)]
-        odd = len(curve.values) - len(finite)
-        span = f"{number(curve.values[0])} at step {curve.steps[0]} to {number(curve.values[-1])}"
-        words.append(f"The loss goes from {span} at step {curve.steps[-1]}.")
-        if odd:
-            words.append(f"It is not finite at {odd} of {len(curve.values)} steps.")
+    several = bool(course.losses) and course.losses[0].name != "loss"  # of as many runs
+    for curve in course.losses[: DRAWN if several else 1]:
+        words += _gone(curve, f"The loss of {curve.name}" if several else "The loss")
     if course.accuracies:
         last = ", ".join(f"{curve.name} {curve.words}" for curve in course.accuracies)
         words.append(f"Right at the last evaluation: {last}.")
@@ -269,6 +283,18 @@ def _said(course: Course) -> str:
     if course.ended:
         words.append(course.ended)
     return " ".join(words)
+
+
+def _gone(curve: Curve, called: str) -> Iterator[str]:
+    """From where to where a loss goes, and whether it is finite all the way."""
+    odd = sum(not _finite(value) for value in curve.values)
+    if len(curve.steps) == 1:
+        yield f"{called} is {number(curve.values[0])} at step {curve.steps[0]}, the only one."
+    else:
+        ends = f"{number(curve.values[0])} at step {curve.steps[0]} to {number(curve.values[-1])}"
+        yield f"{called} goes from {ends} at step {curve.steps[-1]}."
+    if odd:
+        yield f"It is not finite at {odd} of {len(curve.values)} steps."
 
 
 def _bounded(course: Course) -> Iterator[str]:

@@ -39,13 +39,17 @@ SETTINGS: dict[str, Any] = {
 
 WIDE, LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 9.6, 0.72, 0.12, 0.32, 0.5, 0.75  # inches
 KEY, ACROSS = 0.19, 2  # inches of a line of the key below a panel, and names in it
+FITS = 23  # characters of a name that stands beside another below one of two panels
 
 
 @contextmanager
-def panels(count: int, high: float, keys: int = 0) -> Iterator[tuple[Figure, list[Axes]]]:
+def panels(
+    count: int, high: float, keys: int = 0, across: int = ACROSS
+) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure of so many panels side by side, over steps, in ink that becomes the page's own.
 
-    high: in inches. keys: lines of a panel, at most, that `key` is to name below it.
+    high: in inches. keys: lines of a panel, at most, that `key` is to name below it, so many
+    across.
     The margins are fixed: to measure every label takes longer than to draw all else.
     """
     from matplotlib import rc_context
@@ -53,7 +57,7 @@ def panels(count: int, high: float, keys: int = 0) -> Iterator[tuple[Figure, lis
     from matplotlib.ticker import MaxNLocator
 
     with rc_context(cast(Any, SETTINGS)):
-        below = BOTTOM + KEY * -(-keys // ACROSS)
+        below = BOTTOM + KEY * -(-keys // across)
         high += below - BOTTOM
         figure = Figure(figsize=(WIDE, high))
         axes = list(figure.subplots(1, count, squeeze=False)[0])
@@ -71,11 +75,11 @@ def panels(count: int, high: float, keys: int = 0) -> Iterator[tuple[Figure, lis
         yield figure, axes
 
 
-def key(panel: Axes) -> None:
+def key(panel: Axes, across: int = ACROSS) -> None:
     """What each line is called stands below the panel, where it hides none of them."""
     inches = panel.get_window_extent().height / panel.figure.dpi
     below = (0.0, -(BOTTOM - 0.04) / inches)
-    panel.legend(loc="upper left", bbox_to_anchor=below, ncols=ACROSS, fontsize=9, borderaxespad=0)
+    panel.legend(loc="upper left", bbox_to_anchor=below, ncols=across, fontsize=9, borderaxespad=0)
 
 
 def log_scale(panel: Axes) -> None:

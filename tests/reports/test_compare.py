@@ -41,7 +41,9 @@ def test_the_same_computation_is_called_so(tmp_path: Path) -> None:
 
 def test_the_first_step_that_parts_names_what_was_computed_first(tmp_path: Path) -> None:
     found = compare([run(tmp_path / "a"), run(tmp_path / "b", odd=4, lr=0.2)])
-    assert found.headline == ("`a` and `b` part at step 4: output abs_max of `late` is 2 and 3.")
+    assert found.headline == (
+        "`a` and `b` part at step 4: the largest size in the output of `late` is 2 and 3."
+    )
     assert found.differ == (("settings.lr", ("0.1", "0.2")),)
     text = compared(found)
     assert "fail: log of 0." in text
@@ -94,7 +96,7 @@ def test_compare_and_index_are_commands(tmp_path: Path, capsys: pytest.CaptureFi
     assert end.value.code == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"run: {tmp_path}"
     text = (tmp_path / "index.html").read_text()
-    assert "1 failing, 1 not judged, 1 nothing found" in text
+    assert "Failing: 1, Not judged: 1, Nothing found: 1" in text
     assert 'href="c/report.html"' in text
     assert text.count('class="spark"') == 2
 
@@ -111,4 +113,4 @@ def test_what_cannot_be_compared_or_listed_is_a_sentence(tmp_path: Path) -> None
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "run.json").write_text('{"schema": 99}')
     torn = {row.name: row for row in rows(tmp_path)}["torn"]
-    assert (torn.word, torn.remark) == ("Not judged", "cannot be read (NewerRecordError)")
+    assert (torn.word, torn.remark) == ("Not judged", "cannot be read")
