@@ -25,9 +25,9 @@ def wilson(hits: float, count: float, deviations: float = SURE) -> tuple[float, 
 
 
 def interval(hits: float, count: float) -> str:
-    """`3 of 5, 95 %: 0.23 to 0.88`."""
+    """`3 of 5, 95 % interval 0.23 to 0.88`."""
     low, high = wilson(hits, count)
-    return f"{hits:.10g} of {count:.10g}, 95 %: {low:.2f} to {high:.2f}"
+    return f"{hits:.10g} of {count:.10g}, 95 % interval {low:.2f} to {high:.2f}"
 
 
 def counting(share: float, count: float) -> float:

@@ -277,7 +277,8 @@ def _said(course: Course) -> str:
     for curve in course.losses[: DRAWN if several else 1]:
         words += _gone(curve, f"The loss of {curve.name}" if several else "The loss")
     if course.accuracies:
-        last = ", ".join(f"{curve.name} {curve.words}" for curve in course.accuracies)
+        between, after = ("; ", ":") if several else (", ", "")
+        last = between.join(f"{curve.name}{after} {curve.words}" for curve in course.accuracies)
         words.append(f"Right at the last evaluation: {last}.")
     words += _bounded(course)
     if course.ended:

@@ -22,7 +22,7 @@ def test_nothing_counted_has_no_interval() -> None:
 
 
 def test_an_interval_says_its_count() -> None:
-    assert interval(3, 5) == "3 of 5, 95 %: 0.23 to 0.88"
+    assert interval(3, 5) == "3 of 5, 95 % interval 0.23 to 0.88"
 
 
 def test_what_counting_alone_gives() -> None:

@@ -96,7 +96,7 @@ def test_compare_and_index_are_commands(tmp_path: Path, capsys: pytest.CaptureFi
     assert end.value.code == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"run: {tmp_path}"
     text = (tmp_path / "index.html").read_text()
-    assert "Failing: 1, Not judged: 1, Nothing found: 1" in text
+    assert "Failing: 1, not judged: 1, nothing found: 1" in text
     assert 'href="c/report.html"' in text
     assert text.count('class="spark"') == 2
 
