@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from reports.figures.attention import Attention, heads
+from reports.figures.attention import Attention, heads, trimmed
 from reports.figures.attention_map import draw, indices, summary
 from reports.figures.figure import Figure, Table, identifier
 from reports.figures.png import packed
@@ -46,8 +46,10 @@ def gallery(maps: Sequence[Attention], room: int = ROOM, every: bool = False) ->
     every: whether each head was asked for, so that all are large for as long as there is room.
 
     Those that look from one kind of thing at another stand before the others of their sample.
-    The worst is drawn first, then the first and the last, then such maps, then all in order.
+    The worst is drawn first, then the first and the last, then such maps, then all in order. Most
+    of the padding at an end is cut off.
     """
+    maps = [trimmed(map_) for map_ in maps]
     samples = list(dict.fromkeys(map_.sample for map_ in maps))
     maps = sorted(maps, key=lambda map_: (samples.index(map_.sample), not map_.crosses))
     sizes = ((side, _small(maps, side)) for side in SIDES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 Weights = npt.NDArray[np.floating]
 Marks = npt.NDArray[np.bool_]
 
+TAIL = 2  # places of padding that stay at an end
 SPECIAL = frozenset({"[CLS]", "[SEP]", "<s>", "</s>", "<cls>", "<sep>", "<bos>", "<eos>"})
 
 
@@ -21,7 +22,7 @@ class Attention:
     weights: (head, query, key). queries, keys: names, or places where there are none.
     query_padding, key_padding: declared, by mask. hidden: (key,) masked for every query by the
     model. masked: (query,) every key masked by the model. named: whether queries and keys have
-    names.
+    names. cut: queries and keys of padding at the end that were taken off.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Attention:
     hidden: Marks
     masked: Marks
     named: bool = False
+    cut: tuple[int, int] = (0, 0)
 
     @cached_property
     def real(self) -> Marks:
@@ -105,6 +107,34 @@ class Attention:
         """The head with the most weights that are not finite; failing that, the sharpest."""
         odd = (~np.isfinite(self.weights)).sum((1, 2))
         return int(odd.argmax()) if odd.any() else self.sharpest
+
+
+def trimmed(map_: Attention) -> Attention:
+    """The map without most of the padding at its end, where that is finite and gets no weight."""
+    odd = ~np.isfinite(map_.weights)
+    weighed = (np.nan_to_num(map_.weights) > 0) | odd
+    rows = _kept(map_.query_padding & ~odd.any((0, 2)))
+    columns = _kept((map_.key_padding | map_.hidden) & ~weighed.any((0, 1)))
+    queries, keys = map_.weights.shape[1:]
+    if (rows, columns) == (queries, keys):
+        return map_
+    return replace(
+        map_,
+        weights=map_.weights[:, :rows, :columns],
+        queries=map_.queries[:rows],
+        keys=map_.keys[:columns],
+        query_padding=map_.query_padding[:rows],
+        key_padding=map_.key_padding[:columns],
+        hidden=map_.hidden[:columns],
+        masked=map_.masked[:rows],
+        cut=(queries - rows, keys - columns),
+    )
+
+
+def _kept(idle: Marks) -> int:
+    """How many places stay: all but those at the end that are idle, of which a few stay."""
+    busy = np.flatnonzero(~idle)
+    return min(len(idle), (int(busy[-1]) + 1 if len(busy) else 0) + TAIL)
 
 
 @dataclass(frozen=True, slots=True)

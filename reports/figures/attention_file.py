@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from reports.figures.attention import Attention
+from reports.figures.attention import Attention, trimmed
 from reports.figures.attention_map import POWER
 from reports.figures.svg import mathless, short
 
@@ -32,6 +32,7 @@ def save(map_: Attention, path: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    map_ = trimmed(map_)
     count = min(len(map_.heads), HEADS)
     across = min(count, ACROSS)
     down = math.ceil(count / across)
@@ -62,7 +63,11 @@ def _key(map_: Attention) -> str:
     hatched = map_.query_padding.any() or map_.masked.any()
     hatched = hatched or map_.key_padding.any() or map_.hidden.any()
     told = ["hatched: padding or masked"] if hatched else []
-    return "; ".join(told + (["red: not finite"] if map_.odd else []))
+    told += ["red: not finite"] if map_.odd else []
+    told += (
+        [f"{map_.cut[0]} rows and {map_.cut[1]} columns of padding cut"] if any(map_.cut) else []
+    )
+    return "; ".join(told)
 
 
 def _panel(map_: Attention, head: int, panel: Axes) -> AxesImage:

@@ -203,7 +203,7 @@ def _said(map_: Attention, head: int) -> str:
 
 
 def _notes(map_: Attention, chosen: Sequence[int], side: int) -> tuple[str, ...]:
-    queries, keys = map_.weights.shape[1:]
+    queries, keys = (n + cut for n, cut in zip(map_.weights.shape[1:], map_.cut, strict=True))
     count = len(map_.heads)
     none = "none large, since all are nearly even" if map_.flat else "none large here"
     what = (
@@ -211,7 +211,10 @@ def _notes(map_: Attention, chosen: Sequence[int], side: int) -> tuple[str, ...]
     )
     size = f"{queries} × {keys}"  # noqa: RUF001
     notes = [f"{what}; {size}; the colour's scale is 0 to 1 for every map."]
-    if count > 1 and max(queries, keys) > side:
+    if any(map_.cut):
+        rows, columns = map_.cut
+        notes.append(f"{rows} rows and {columns} columns of padding at the end are not drawn.")
+    if count > 1 and max(map_.weights.shape[1:]) > side:
         notes.append(
             f"The small pictures are of {side} cells a side, by the maximum of neighbours."
         )

@@ -272,7 +272,7 @@ def _drawn(curve: Curve) -> tuple[list[int], list[float]]:
 
 
 def _said(course: Course) -> str:
-    words = []
+    words: list[str] = []
     several = bool(course.losses) and course.losses[0].name != "loss"  # of as many runs
     for curve in course.losses[: DRAWN if several else 1]:
         words += _gone(curve, f"The loss of {curve.name}" if several else "The loss")

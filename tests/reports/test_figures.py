@@ -166,6 +166,24 @@ def test_an_attention_figure_says_where_it_looks() -> None:
     assert "2 heads, 1 large; 2 × 3" in figure.notes[0]  # noqa: RUF001
 
 
+def test_padding_at_an_end_is_cut_where_nothing_is_lost() -> None:
+    from reports.figures.attention import trimmed
+
+    weights = np.full((1, 6, 7), 0.5)
+    weights[:, :, 2:] = 0
+    ends = np.arange(7) >= 2
+    given = attended(weights, query_padding=ends[:6], key_padding=ends)
+    cut = trimmed(given)
+    assert (cut.weights.shape, cut.cut) == ((1, 4, 4), (2, 3))
+    assert (cut.queries, cut.keys) == (given.queries[:4], given.keys[:4])
+    drawn = attention_map.draw(cut)
+    assert "One head; 6 × 7;" in drawn.notes[0]  # noqa: RUF001
+    assert "2 rows and 3 columns of padding at the end are not drawn." in drawn.notes
+    weights[0, 0, 6], weights[0, 5, 0] = 0.1, np.nan  # weight on padding, and a NaN, stay
+    kept = attended(weights, query_padding=ends[:6], key_padding=ends)
+    assert trimmed(kept) is kept
+
+
 def test_weight_on_padding_is_said() -> None:
     weights = np.array([[[0.75, 0.25]]])
     padding = np.array([False, True])
