@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ Doubles = npt.NDArray[np.float64]
 UNTOUCHED = 0.999  # of a norm: what is left of it where nothing was taken away
 
 BIAS = re.compile(r"bias(?!.*weight)")
+
+_KNOWN: WeakKeyDictionary[Run, tuple[object, list[Course]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +145,29 @@ def is_bias(parameter: str) -> bool:
 
 
 def courses(run: Run) -> Iterator[Course]:
-    """The run itself and each of its parts, as far as they hold gradients."""
-    for name, each in (("", run), *run.parts):
-        if ("param_grad", "norm") in each.streams:
-            yield read_course(name, each)
+    """The run itself and each of its parts, as far as they hold gradients.
+
+    Each rule asks for them: they are read again only where something was written since.
+    """
+    held = [
+        (name, each)
+        for name, each in (("", run), *run.parts)
+        if ("param_grad", "norm") in each.streams
+    ]
+    now = [(name, _parameters(each), *_written(each)) for name, each in held]
+    known = _KNOWN.get(run)
+    if known is None or known[0] != now:
+        known = _KNOWN[run] = (now, [read_course(name, each) for name, each in held])
+    return iter(known[1])
+
+
+def _written(run: Run) -> Iterator[int]:
+    """How much was written, and when."""
+    for name in ("readings/steps.i64", "sites.jsonl"):
+        path = run.folder / name
+        if path.is_file():
+            yield path.stat().st_size
+            yield path.stat().st_mtime_ns
 
 
 def lacks_gradients(run: Run, steps: int) -> str | None:
@@ -180,7 +202,7 @@ def read_course(name: str, run: Run) -> Course:
     known = grads if before.sites == () else _patched(before, grads)
     total = np.sqrt(np.nansum(known.values**2, axis=1))
     given = _at(grads.steps, clip, "<optimizer>")
-    said = run.facts["settings"].get("parameters", {})
+    said = _parameters(run)
     return Course(
         name,
         grads,
@@ -197,6 +219,11 @@ def read_course(name: str, run: Run) -> Course:
         np.where(np.isnan(given), total, given),
         *(_names(said, key) for key in ("frozen", "unheld", "changed")),
     )
+
+
+def _parameters(run: Run) -> Mapping[str, list[str]]:
+    found: Mapping[str, list[str]] = run.facts["settings"].get("parameters", {})
+    return found
 
 
 def _names(said: Mapping[str, list[str]], key: str) -> frozenset[str] | None:

@@ -15,7 +15,8 @@ from overfit.process import Process
 class Place:
     """Where the jobs run.
 
-    cores: of all its machines. a_machine: of the smallest of them. start: a job is on its way.
+    cores: of all its machines. a_machine: that one job may take, at
+    most those of the smallest of them. start: a job is on its way.
     """
 
     cores: int
@@ -47,4 +48,14 @@ def opened(engine: str) -> Iterator[Place]:
             yield place
     else:
         cores = os.cpu_count() or 1
-        yield Place(cores, cores, lambda job, threads: Process(job))
+        yield Place(cores, most_threads(cores), lambda job, threads: Process(job))
+
+
+def most_threads(cores: int) -> int:
+    """Torch's threads of one process: all cores, or what `OMP_NUM_THREADS` sets.
+
+    Whoever shares the cores with others sets it, since threads that wait for one another are slower
+    by far where a core is taken than one alone.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return min(cores, int(said)) if said.isdigit() and int(said) else cores

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.optim import Optimizer
 
 from probes.numpy_state import numpy_state
@@ -109,6 +110,12 @@ class Snapshot:
             for kept in self.parameters
             if kept.copy is not None and is_finite(kept.copy)
         }
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Its buffers and kept parameters that count how often they were written to."""
+        for kept in (*self.buffers, *self.parameters):
+            if kept.tensor is not None and not kept.tensor.is_inference():
+                yield kept.tensor
 
     def restore(self) -> None:
         """Generators, buffers, modes and kept parameters are as they were when it was taken."""
@@ -223,6 +230,8 @@ def replay(
     now = Snapshot.take(model, parameters=True)
     given = {name: parameter.grad for name, parameter in parameters.items()}
     with ExitStack() as last:
+        for each in now.tensors():  # a graph of before must not think that they changed
+            last.enter_context(_unsafe_preserve_version_counter(each))
         last.callback(_give_back, parameters, given)
         last.callback(now.restore)
         last.callback(remembered(model))

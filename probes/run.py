@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,15 @@ class Run:
     @property
     def sites(self) -> list[dict[str, Any]]:
         """The table of sites: kind, site and tick (the order in which they were first seen)."""
-        lines = _lines(self.folder / "sites.jsonl")
-        return [row for row in map(_json_or_none, lines) if row is not None]
+        return [dict(row) for row in self._sites]
+
+    @property
+    def _sites(self) -> tuple[dict[str, Any], ...]:
+        path = self.folder / "sites.jsonl"
+        if not path.is_file():
+            return ()
+        now = path.stat()
+        return _table_of_sites(path, now.st_size, now.st_mtime_ns)
 
     @property
     def steps(self) -> npt.NDArray[np.int64]:
@@ -101,7 +109,7 @@ class Run:
 
         Raises RequestError where the table of sites does not name all that was read.
         """
-        sites = tuple(row["site"] for row in self.sites if row["kind"] == kind)
+        sites = tuple(row["site"] for row in self._sites if row["kind"] == kind)
         whole = self.steps
         last = whole[-1] if len(whole) else -1
         rows, folded = [np.empty((0, 1 + len(sites)), np.float32)], []
@@ -126,7 +134,7 @@ class Run:
         """One row a number that was measured: step, tick, site, kind, stat, value."""
         import pandas as pd
 
-        ticks = {(row["kind"], row["site"]): row["tick"] for row in self.sites}
+        ticks = {(row["kind"], row["site"]): row["tick"] for row in self._sites}
         frames = []
         for each_kind, each_stat in self.streams:
             if kind not in (None, each_kind) or stat not in (None, each_stat):
@@ -232,8 +240,11 @@ def _object(path: Path) -> dict[str, Any]:
     return found
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+@lru_cache(maxsize=64)
+def _table_of_sites(path: Path, size: int, written: int) -> tuple[dict[str, Any], ...]:
+    """The rows of a file of that size, last written then: it is read again once it has grown."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return tuple(row for row in map(_json_or_none, lines) if row is not None)
 
 
 def _json_or_none(line: str) -> dict[str, Any] | None:

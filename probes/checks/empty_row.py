@@ -14,7 +14,7 @@ from probes.compare import Comparison
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.masking.emptied import emptied, may_be_empty, opened
-from probes.masking.share import true_leaks
+from probes.masking.share import own_leaks, true_leaks
 from probes.masking.visible import seen
 from probes.place import Place, place
 from probes.softmaxes.attended import Attended, attended, refilled
@@ -54,11 +54,12 @@ class EmptyRow:
             {"site": [each.site for each in seeing]},
             what="How many rows of attention see nothing, by call",
         )
-        if empty:
-            yield from self._met(experiment, empty)
+        met = list(self._met(experiment, empty)) if empty else []
+        yield from met
         masks = may_be_empty(experiment)
         if masks:
-            yield from self._tried(experiment)
+            told = {each.site for each in met if each.verdict is not Verdict.NOTE}
+            yield from (each for each in self._tried(experiment) if each.site not in told)
         elif not seeing:
             raise ExperimentError("no attention was seen, and no mask is declared `may_be_empty`")
 
@@ -123,7 +124,7 @@ class EmptyRow:
     def _tried(self, experiment: Experiment) -> Iterator[Finding]:
         masks = may_be_empty(experiment)
         keys = {mask.key for mask in masks}
-        known = {each.mask.key for each, _ in true_leaks(experiment)}
+        known = {each.mask.key for each, _ in own_leaks(experiment)}
         changed = emptied(experiment, masks)
         for each, found in true_leaks(changed):
             if each.mask.key not in keys - known:

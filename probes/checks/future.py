@@ -13,7 +13,7 @@ from torch import Tensor
 from probes.compare import SAME, Comparison
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
-from probes.masking.share import takes_only_its_share
+from probes.masking.share import comes_of_empty_rows, takes_only_its_share
 from probes.place import place
 from probes.reading.causal import Causal
 from probes.scoring.wanted import causal_or_ahead, looked_at
@@ -72,6 +72,8 @@ class Future:
         found = experiment.parted(f"{each.key} after {cut}", experiment.evaluate(batch), look)
         if found.outputs and takes_only_its_share(experiment, batch, look):
             return SAME  # MSK007 says which attention throws its mask away
+        if found.outputs and comes_of_empty_rows(experiment, batch, look):
+            return SAME  # MSK005 says which rows see nothing
         return found
 
     def _finding(

@@ -12,7 +12,7 @@ from probes.compare import Comparison, Difference
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
 from probes.masking.hidden import Hidden
-from probes.masking.share import true_leaks
+from probes.masking.share import own_leaks, true_leaks
 from probes.place import place
 from probes.vary import vary
 
@@ -24,7 +24,8 @@ class PadLeak:
     The hidden ids or numbers are replaced by others that the key holds elsewhere, at equal
     shapes, in evaluation mode; every site is compared at its visible positions, and the first one
     that differs is named: attention without its mask, a pooling over the padded length, a
-    normalisation over padding, a final state read after the padding, a loss that counts it.
+    normalisation over padding, a final state read after the padding, a loss that counts it. What
+    comes of attention rows that see nothing alone is left to MSK005.
 
     Sick: `encoder(ids).mean(1)`, where `lengths` says that the rows are padded.
     Healthy: `(encoder(ids) * mask).sum(1) / mask.sum(1)`.
@@ -48,7 +49,7 @@ class PadLeak:
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a mask and key."""
         self._keep(experiment)
-        for each, found in true_leaks(experiment):
+        for each, found in own_leaks(experiment):
             yield from self._of(experiment, each, found)
 
     def _keep(self, experiment: Experiment) -> None:

@@ -1,4 +1,4 @@
-"""Whether hidden positions do no more than take their share of an attention."""
+"""Whether what is hidden comes through an attention: by its share, or by rows that see nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from probes.execution import Ran
 from probes.experiment import Experiment
 from probes.masking.hidden import Hidden
 from probes.masking.visible import Visible, changed, differ, leaks
-from probes.softmaxes.attended import MaskTrace, open_kernels, thrown_away
+from probes.softmaxes.attended import MaskTrace, attended, open_kernels, silenced, thrown_away
 from probes.subject import Batch
 
 
@@ -32,6 +32,38 @@ def true_leaks(experiment: Experiment) -> list[tuple[Hidden, Comparison]]:
         ]
     known: list[tuple[Hidden, Comparison]] = experiment.memo["true leaks"]
     return known
+
+
+def own_leaks(experiment: Experiment) -> list[tuple[Hidden, Comparison]]:
+    """The true leaks, but for those that come of rows of attention that see nothing.
+
+    Raises ExperimentError where the subject raises.
+    """
+    if "own leaks" not in experiment.memo:
+        experiment.memo["own leaks"] = [
+            (each, found)
+            for each, found in true_leaks(experiment)
+            if not comes_of_empty_rows(
+                experiment, changed(experiment, [each]), Visible(experiment, each)
+            )
+        ]
+    known: list[tuple[Hidden, Comparison]] = experiment.memo["own leaks"]
+    return known
+
+
+def comes_of_empty_rows(experiment: Experiment, other: Batch, look: Look) -> bool:
+    """Whether what moves with the other batch moves no more once rows that see nothing give zeros.
+
+    Such a row gives the average of all that is hidden. Raises ExperimentError where the subject
+    raises.
+    """
+    if not any(bool(each.empty.any()) for each in attended(experiment)):
+        return False
+    if "silenced" not in experiment.memo:
+        experiment.memo["silenced"] = silenced(experiment, experiment.batch)
+    before: Ran = experiment.memo["silenced"]
+    noise = NOISES * experiment.evaluated.noise
+    return not differ(before, silenced(experiment, other), look, noise)
 
 
 class Undiluted(MaskTrace):

@@ -128,13 +128,16 @@ class Refilled(TorchDispatchMode):
     """While it is entered, rows of a softmax that see nothing get other weights.
 
     None at all where they had some, the same everywhere where they had none. site: of one module
-    alone, of all where None.
+    alone, of all where None. silent: none at all in either case.
     """
 
-    def __init__(self, experiment: Experiment, site: str | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, site: str | None = None, silent: bool = False
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._names = SoftmaxTrace(experiment.subject.model)
         self._site = site
+        self._silent = silent
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -144,6 +147,8 @@ class Refilled(TorchDispatchMode):
         if func._schema.name in SOFTMAX and out.ndim:
             axis = args[1] % out.ndim
             empty = (args[0] <= HIDDEN).all(axis, keepdim=True)
+            if self._silent:
+                return out.masked_fill(empty, 0)
             if self._site in (None, self._names.running()):
                 none = ~(out.sum(axis, keepdim=True) > 0)
                 return torch.where(empty, none.to(out.dtype) / out.shape[axis], out)
@@ -153,3 +158,8 @@ class Refilled(TorchDispatchMode):
 def refilled(experiment: Experiment, site: str | None = None) -> Ran:
     """The evaluation with other weights where a row sees nothing."""
     return experiment.evaluate(experiment.batch, (open_kernels(), Refilled(experiment, site)))
+
+
+def silenced(experiment: Experiment, batch: Batch) -> Ran:
+    """The evaluation of a batch in which rows that see nothing give zeros."""
+    return experiment.evaluate(batch, (open_kernels(), Refilled(experiment, silent=True)))

@@ -117,12 +117,22 @@ def test_everything_is_given_back_where_the_step_raises() -> None:
     assert all(module.training for module in model.modules())
 
 
-def test_a_graph_that_saved_a_buffer_can_still_go_backward() -> None:
-    model, step = noisy()
-    snapshot = Snapshot.take(model)
-    loss = model(torch.randn(8, 4)).sum()
+def test_a_graph_that_saved_buffers_and_weights_can_still_go_backward() -> None:
+    model, _ = noisy()
+    snapshot = Snapshot.take(model, parameters=True)
+    optimizer = torch.optim.AdamW(model.parameters())
+    x = torch.randn(8, 4, requires_grad=True)
+    loss = model(x).sum()
+
+    def step() -> Tensor:
+        again = model(x.detach()).square().sum()
+        again.backward()
+        optimizer.step()
+        return again
+
     replay(step, model, snapshot)
     loss.backward()
+    assert x.grad is not None
 
 
 def test_it_runs_under_a_mode_and_with_gradients_wherever_it_is_called() -> None:
