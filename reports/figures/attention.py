@@ -48,6 +48,12 @@ class Attention:
         """(query,) neither padding nor masked."""
         return ~(self.query_padding | self.masked)
 
+    @property
+    def cut_words(self) -> str:
+        """What was taken off, such as `18 rows and 1 column`."""
+        counted = zip(self.cut, ("row", "column"), strict=True)
+        return " and ".join(f"{n} {what}{'s' if n > 1 else ''}" for n, what in counted if n)
+
     @cached_property
     def on_padding(self) -> float:
         """The largest share of a query's weight that lies on padding; 0 where none can be told."""

@@ -64,9 +64,7 @@ def _key(map_: Attention) -> str:
     hatched = hatched or map_.key_padding.any() or map_.hidden.any()
     told = ["hatched: padding or masked"] if hatched else []
     told += ["red: not finite"] if map_.odd else []
-    told += (
-        [f"{map_.cut[0]} rows and {map_.cut[1]} columns of padding cut"] if any(map_.cut) else []
-    )
+    told += [f"not drawn: {map_.cut_words}, padding at the end"] if any(map_.cut) else []
     return "; ".join(told)
 
 

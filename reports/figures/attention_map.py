@@ -212,8 +212,7 @@ def _notes(map_: Attention, chosen: Sequence[int], side: int) -> tuple[str, ...]
     size = f"{queries} × {keys}"  # noqa: RUF001
     notes = [f"{what}; {size}; the colour's scale is 0 to 1 for every map."]
     if any(map_.cut):
-        rows, columns = map_.cut
-        notes.append(f"{rows} rows and {columns} columns of padding at the end are not drawn.")
+        notes.append(f"Not drawn: {map_.cut_words}, padding at the end.")
     if count > 1 and max(map_.weights.shape[1:]) > side:
         notes.append(
             f"The small pictures are of {side} cells a side, by the maximum of neighbours."

@@ -178,7 +178,7 @@ def test_padding_at_an_end_is_cut_where_nothing_is_lost() -> None:
     assert (cut.queries, cut.keys) == (given.queries[:4], given.keys[:4])
     drawn = attention_map.draw(cut)
     assert "One head; 6 × 7;" in drawn.notes[0]  # noqa: RUF001
-    assert "2 rows and 3 columns of padding at the end are not drawn." in drawn.notes
+    assert "Not drawn: 2 rows and 3 columns, padding at the end." in drawn.notes
     weights[0, 0, 6], weights[0, 5, 0] = 0.1, np.nan  # weight on padding, and a NaN, stay
     kept = attended(weights, query_padding=ends[:6], key_padding=ends)
     assert trimmed(kept) is kept
