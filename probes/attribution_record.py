@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,30 +156,58 @@ def _words(found: Attributed, one: Batch, layout: Layout) -> str:
 
 
 def _choice(found: Attributed, one: Batch, layout: Layout) -> str:
-    """What the choice is called, where the sample's labels have a name for it, and what is right.
-
-    A key of the label's axes that no model reads is there for its names.
-    """
+    """What the choice is called, where the sample's labels name it, and what would be right."""
     decision = found.decision
     for labels in layout.labels:
-        leaf, axes = leaves(one).get(labels.key), layout.axes.get(labels.key)
-        place = (0, *decision.place)
+        leaf, place = leaves(one).get(labels.key), (0, *decision.place)
         if labels.output != decision.output or not isinstance(leaf, Tensor):
             continue
         if leaf.ndim != len(place):
             continue
         label = int(leaf[place])
         alike = leaf[0].eq(decision.choice).nonzero().tolist()  # (place, axis)
-        for key in layout.names:
-            column = Names(one, layout, alone=True).column(key)
-            own = key == labels.key or (layout.axes.get(key) == axes and key not in found.read)
-            if own and column is not None and column.names is not None:
-                gold = column.names[decision.place]
-                if label == decision.choice:
-                    return f"{gold}, which is right"
-                named = column.names[tuple(alike[0])] if alike else f"choice {decision.choice}"
-                return f"{named}, where {gold} is right" if label != labels.ignore else named
+        called = _of_labels(labels.key, Names(one, layout, alone=True), found.read)
+        if called is not None:
+            gold = called[decision.place]
+            if label == decision.choice:
+                return f"{gold}, which is right"
+            named = called[tuple(alike[0])] if alike else f"choice {decision.choice}"
+            return f"{named}, where {gold} is right" if label != labels.ignore else named
     return f"choice {decision.choice}"
+
+
+def _of_labels(labels: str, names: Names, read: Collection[str]) -> Array | None:
+    """The labels by their names, the sample axis left out; None where they have none.
+
+    A key of the label's axes that no model reads is there for its names.
+    """
+    axes = names.layout.axes.get(labels)
+    for key in names.layout.names:
+        column = names.column(key)
+        own = key == labels or (names.layout.axes.get(key) == axes and key not in read)
+        if own and column is not None and column.names is not None:
+            return column.names
+    return None
+
+
+def _fed_back(key: str, names: Names, read: Collection[str]) -> Array | None:
+    """The entries of a key by the names of the labels that it holds one place later.
+
+    So a decoder is taught; None where the key holds anything else.
+    """
+    fed = names.leaves.get(key)
+    for labels in names.layout.labels:
+        leaf = names.leaves.get(labels.key)
+        if not (isinstance(fed, Tensor) and isinstance(leaf, Tensor) and fed.shape == leaf.shape):
+            continue
+        scored = leaf[..., :-1] != (-100 if labels.ignore is None else labels.ignore)
+        called = _of_labels(labels.key, names, read)
+        if called is None or fed.shape[1:] != called.shape or not scored.any():
+            continue
+        if torch.equal(fed[..., 1:][scored], leaf[..., :-1][scored]):
+            start = np.full((*called.shape[:-1], 1), "(start)", dtype=object)
+            return np.concatenate([start, called[..., :-1]], axis=-1)
+    return None
 
 
 def _write(
@@ -199,7 +227,7 @@ def _write(
         "steps": found.steps,
     }
     for place, source in enumerate(found.sources):
-        entries = _entries(source, names, layout)
+        entries = _entries(source, names, layout, found.read)
         recorder.array(
             f"attribution-{number:03d}-{place:02d}", entries.values, ("entry",),
             {"entry": entries.names}, kind="attribution", key=source.key, **told,
@@ -211,17 +239,20 @@ def _write(
         )  # fmt: skip
 
 
-def _entries(source: Source, names: Names, layout: Layout) -> Entries:
+def _entries(source: Source, names: Names, layout: Layout, read: Collection[str]) -> Entries:
     """The source's entries by name; axes that the names do not have are summed over."""
     values = source.values[0].numpy() if source.values.ndim > 1 else source.values.numpy()
     axes = layout.axes.get(source.key, ())[1:]
     axes = axes if len(axes) == values.ndim else tuple(f"axis{at}" for at in range(values.ndim))
     column = names.column(source.key)
     named = column if column is not None and column.names is not None else None
+    kept = column.kept if column is not None else None
+    called = _fed_back(source.key, names, read) if named is None else None
+    if called is not None and called.shape == values.shape:
+        return _flat(values, axes, called, kept)
     if named is None and not any(source.key == reads.of for reads in layout.reads):
         named = _kin(axes, values, names, layout)
     if named is None:
-        kept = column.kept if column is not None and column.kept is not None else None
         return _flat(values, axes, None, kept)
     over = tuple(at for at, axis in enumerate(axes) if axis not in named.axes)
     own = values.sum(over) if named.shape != values.shape else values

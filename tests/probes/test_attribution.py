@@ -129,6 +129,24 @@ def test_a_choice_has_the_name_that_a_label_has(
     assert about["decision"] == f"output at place 0: {words}"
 
 
+def test_what_is_fed_back_has_the_names_of_the_labels_before(tmp_path: Path) -> None:
+    batch = {
+        **one(),
+        "ids": torch.tensor([[2, 0, 1, 1]]),
+        "labels": torch.tensor([[0, 1, 1, -100]]),
+    }
+    layout = subject().layout
+    assert layout is not None
+    named = replace(layout, names={"labels": ["no", "yes"]})
+    entries = []
+    for name, fed in (("as taught", batch), ("other", {**batch, "labels": 1 - batch["labels"]})):
+        recorder = Recorder(tmp_path / name)
+        write_attributions(recorder, subject(layout=named), fed, [0], place=[0])
+        entries.append(Run(recorder.folder).array("attribution-000-00").labels["entry"])
+    assert entries[0] == ["(start)", "no", "yes"]
+    assert "(start)" not in entries[1]
+
+
 def test_the_record_names_entries_and_leaves_padding_out(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "run")
     assert (
