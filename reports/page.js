@@ -26,7 +26,9 @@
     var link = event.target.closest && event.target.closest("a[href^='#']");
     if (link && (link.getAttribute("href") || "") === location.hash) { arrive(); }
   });
-  addEventListener("beforeprint", function () { folds().forEach(function (fold) { fold.open = true; }); });
+  addEventListener("beforeprint", function () {  // tables of numbers, which are long, as the reader left them
+    folds().forEach(function (fold) { if (!fold.classList.contains("numbers")) { fold.open = true; } });
+  });
   addEventListener("keydown", function (event) {
     if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) { return; }
     if (event.key === "j") { step(1); }

@@ -186,6 +186,8 @@ def test_paper_holds_everything_unfolded(chromium: Any, poisoned: Path, tmp_path
         assert not page.locator("nav").is_visible()
         assert page.locator("#FIT001 .fix").is_visible()
         assert page.locator("#appendix .command").is_visible()
+        assert page.locator("#graph-000 .picture").is_visible()
+        assert not page.locator("#graph-000 table").is_visible()  # unless it was unfolded
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == "rgb(255, 255, 255)"
         page.pdf(path=tmp_path / "page.pdf", format="A4")
