@@ -11,11 +11,12 @@ from typing import Any
 from probes.errors import RequestError
 from probes.finding import Finding
 from probes.run import Run
-from reports.figures.figure import Table, number
+from reports.figures.figure import Table, identifier, number
 from reports.page import command_of, flat, mapping
 from reports.reading.stretches import UNREADABLE, settings
 
 NOT_RUN = "not run"
+SECTIONS = ("verdict", "bugs", "table", "experiments", "appendix")
 ENDED = {
     "memorised": "memorised",
     "steps": "after its last step",
@@ -80,7 +81,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class NotebookPage:
-    """Everything that the page of a notebook says. not_run: names of those without an entry."""
+    """Everything that the page of a notebook says.
+
+    addresses: where the entry of a name stands. not_run: names of those without an entry.
+    """
 
     run: str
     title: str
@@ -89,6 +93,7 @@ class NotebookPage:
     banners: tuple[str, ...]
     bugs: tuple[Bug, ...]
     entries: tuple[Entry, ...]
+    addresses: Mapping[str, str]
     not_run: tuple[str, ...]
     environment: tuple[Setting, ...]
     command: str
@@ -129,10 +134,21 @@ def _page(run: Run, rows: Mapping[str, Any]) -> NotebookPage:
         banners=tuple(_banners(run, rows["results"])),
         bugs=tuple(map(_bug, rows["bugs"])),
         entries=tuple(map(_entry, ran)),
+        addresses=_addresses([row["name"] for row in ran]),
         not_run=tuple(str(row["name"]) for row in rows["results"] if row["state"] == NOT_RUN),
         environment=tuple(_environment(run)),
         command=command_of(run),
     )
+
+
+def _addresses(names: Sequence[str]) -> Mapping[str, str]:
+    """An address in the page for every name, no two alike and none of a section."""
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        address, taken = identifier(name), {*found.values(), *SECTIONS}
+        count = sum(each == address or each.startswith(f"{address}.") for each in taken)
+        found[name] = f"{address}.{count + 1}" if count else address
+    return found
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -236,7 +252,7 @@ def _suites(rows: Sequence[Mapping[str, Any]]) -> Table:
 def _share(pair: Sequence[float] | None) -> str:
     if pair is None:
         return "–"  # noqa: RUF001  # a dash, as typeset
-    hits, count = pair
+    hits, count = map(float, pair)  # one that is not finite stands there by its name
     return f"{hits / count:.2f} ({hits:g} of {count:g})" if count else f"{hits:g} of {count:g}"
 
 

@@ -99,6 +99,39 @@ def test_the_page_tells_each_bug_and_each_experiment(tmp_path: Path) -> None:
     assert text == render(tmp_path / "run").read_text(encoding="utf-8")
 
 
+def test_hostile_names_and_numbers_that_are_none_have_a_page(
+    tmp_path: Path, hostile: str, read: Any
+) -> None:
+    odd = {**SUITE, "heads": {hostile: [float("nan"), 0.0], "key": [float("inf"), 4.0]}}
+    finding = Finding(
+        hostile, hostile, Verdict.FAIL, hostile, hostile, site=hostile, source=hostile
+    )
+    said = {**SAID, "finding": finding.as_json(), "by": hostile}
+    sick = row(
+        hostile,
+        set={hostile: hostile},
+        remark=hostile,
+        notes=[hostile],
+        verdict="fail",
+        said=[said, said],
+        reached=[odd],
+    )
+    rows = (sick, row("table"), row("a b"), row("a-b"))  # a name of a section, two of one address
+    seen = read(notebook(tmp_path / "run", *rows))
+    assert [name for name, count in seen.ids.items() if count > 1] == []
+    assert {link[1:] for link in seen.links} <= set(seen.ids)
+    assert (seen.tags["img"], seen.tags["script"], seen.handlers) == (0, 1, [])
+    assert seen.text.count(hostile) > 8
+    assert "nan of 0 inf (inf of 4)" in seen.text
+
+
+def test_results_that_cannot_be_read_are_a_sentence(tmp_path: Path) -> None:
+    notebook(tmp_path / "run")
+    (tmp_path / "run" / "results.json").write_text("[]")
+    with pytest.raises(RequestError, match=r"results.json` cannot be read .*--resume"):
+        render(tmp_path / "run")
+
+
 def test_what_is_not_complete_is_said_above_all(tmp_path: Path) -> None:
     killed = row("a", state="incomplete", verdict=None, why="its process was killed", seconds=None)
     text = notebook(tmp_path / "run", killed, row("b"), complete=False)
