@@ -201,6 +201,45 @@ def test_a_declared_order_is_held_to(leak: str) -> None:
     assert said(replace(subject, layout=None)) == []
 
 
+@pytest.mark.parametrize(
+    ("gives", "codes"),
+    [("average", ["MSK005"]), ("zeros", []), ("future", ["MSK005", "MSK003"])],
+)
+def test_a_future_that_is_read_by_rows_that_see_nothing_is_told_once(
+    gives: str, codes: list[str]
+) -> None:
+    class Earlier(nn.Module):
+        """Reads its own id, and attends to the earlier ones: the first has none."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(50, 8)
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            x = self.embedding(ids)
+            there = torch.ones(9, 9, dtype=torch.bool).tril(-1)
+            there = there.T if gives == "future" else there
+            scores = (x @ x.transpose(1, 2)).masked_fill(~there, torch.finfo(x.dtype).min)
+            read = scores.softmax(-1) @ x
+            if gives == "zeros":
+                read = read * there.any(-1)[:, None]
+            logits: Tensor = self.head(torch.cat([x, read], -1))
+            return logits
+
+    seed_everything(0)
+    ids = torch.randint(3, 50, (6, 9))
+    subject = Subject(
+        Earlier(),
+        [{"ids": ids, "labels": ids % 3}],
+        lambda model, b: F.cross_entropy(model(b["ids"]).flatten(0, 1), b["labels"].flatten()),
+        adam,
+        layout=Layout(reads=(Reads("output", of="ids", rule="causal"),)),
+    )
+    found = check(subject, chosen(["MSK001", "MSK003", "MSK005"])).findings
+    assert [f.code for f in found if f.verdict is Verdict.FAIL] == codes
+
+
 def classifier(loss: Callable[[Tensor, Tensor], Tensor]) -> Subject:
     seed_everything(0)
     x, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
