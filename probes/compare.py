@@ -56,37 +56,43 @@ class Comparison:
     """Where the changed run parts from the unchanged one.
 
     outputs: the outputs that differ. noise: the largest difference of two unchanged runs, over
-    all outputs; 0 where they repeat. look: gives the sites and where the runs part. measured: every
-    output that was looked at, be it noise.
+    all outputs; 0 where they repeat. look: gives the sites that differ in forward order, and by
+    name the one where the runs part. measured: every output that was looked at, be it noise.
     """
 
     outputs: tuple[Difference, ...]
     noise: float
-    look: Callable[[], tuple[tuple[Difference, ...], str | None]] = field(repr=False)
+    look: Callable[[], Iterator[Difference | str]] = field(repr=False)
     measured: tuple[Difference, ...] = ()
 
     @cached_property
-    def _looked(self) -> tuple[tuple[Difference, ...], str | None]:
-        return self.look()
+    def _looked(self) -> tuple[Difference | str, ...]:
+        return tuple(self.look())
 
     @property
     def sites(self) -> tuple[Difference, ...]:
         """The sites that differ, in forward order."""
-        return self._looked[0]
+        return tuple(each for each in self._looked if not isinstance(each, str))
+
+    @cached_property
+    def start(self) -> Difference | None:
+        """The first site that differs; the others are not looked at for it."""
+        seen = self._looked if "_looked" in vars(self) else self.look()
+        return next((each for each in seen if not isinstance(each, str)), None)
 
     @property
     def parted(self) -> str | None:
         """The site from which the runs call other modules, or at other shapes; None if nowhere."""
-        return self._looked[1]
+        return next((each for each in self._looked if isinstance(each, str)), None)
 
     def only(self, keep: Callable[[Difference], bool]) -> Comparison:
         """The same with those sites alone that are to be kept."""
-        return replace(self, look=lambda: (tuple(filter(keep, self.sites)), self.parted))
+        return replace(self, look=lambda: (e for e in self.look() if isinstance(e, str) or keep(e)))
 
     @property
     def first(self) -> Difference | None:
         """The first site whose value differs; an output where no site does."""
-        return next(iter((*self.sites, *self.outputs)), None)
+        return self.start or next(iter(self.outputs), None)
 
     @property
     def deterministic(self) -> bool:
@@ -94,7 +100,7 @@ class Comparison:
         return self.noise == 0
 
 
-SAME = Comparison((), 0.0, lambda: ((), None))
+SAME = Comparison((), 0.0, lambda: iter(()))
 """Of two executions that were not found to part."""
 
 
@@ -155,23 +161,21 @@ class Baseline:
         outputs = tuple(each for each in measured if each.counts)
         return Comparison(outputs, self.noise, lambda: self._sites(other, judge), measured)
 
-    def _sites(self, other: Ran, judge: _Judge) -> tuple[tuple[Difference, ...], str | None]:
-        """The sites that differ, and the one from which the runs cannot be paired."""
-        sites, parted = [], None
+    def _sites(self, other: Ran, judge: _Judge) -> Iterator[Difference | str]:
+        """The sites that differ, and the names of those where the runs part."""
         for before, again, after in zip_longest(self.ran.events, self._again.events, other.events):
             if before is None or after is None or _key(before) != _key(after):
-                parted = parted or (after or before).site
-                break
+                yield (after or before).site
+                return
             if before.value is None or after.value is None:
                 continue
             if before.value.shape != after.value.shape:
-                parted = parted or before.site
+                yield before.site
                 continue
             same = again is not None and _key(again) == _key(before)
             found = judge.difference(before, again.value if same else None, after.value)
             if found is not None:
-                sites.append(found)
-        return tuple(sites), parted
+                yield found
 
     def _outputs(self, other: Ran, judge: _Judge) -> Iterator[Difference]:
         for name, value in self.ran.outputs.items():

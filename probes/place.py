@@ -23,9 +23,10 @@ class Place:
 
 def place(found: Comparison, model: nn.Module) -> Place:
     """Where the first difference enters: a module's input differs by the code of its parent."""
-    if not found.sites:
+    first = found.start
+    if first is None:
         return Place(CODE, "in the subject's own code, after the model")
-    return place_of(found.sites[0], model)
+    return place_of(first, model)
 
 
 def place_of(first: Difference, model: nn.Module) -> Place:

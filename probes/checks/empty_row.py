@@ -144,7 +144,7 @@ class EmptyRow:
                 "and not the average of its padding.",
                 site=where.site,
                 phase="forward",
-                where=dict(found.sites[0].where if found.sites else worst.where),
+                where=dict((found.start or worst).where),
                 evidence=(change,),
             )
 

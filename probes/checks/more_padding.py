@@ -186,9 +186,10 @@ def _takes_positions(experiment: Experiment) -> bool:
 def _counts_places(experiment: Experiment, found: Comparison) -> bool:
     """Whether nothing but tables, norms and dropouts was at work before the first difference."""
     modules = dict(experiment.subject.model.named_modules())
+    first = found.start
     for event in experiment.evaluated.ran.events:
         module = modules.get(event.module)
-        if found.sites and (event.site, event.kind) == (found.sites[0].site, found.sites[0].kind):
+        if first is not None and (event.site, event.kind) == (first.site, first.kind):
             return event.kind is Kind.INPUT or isinstance(module, POINTWISE)
         leaf = module is not None and not any(True for _ in module.children())
         if leaf and not isinstance(module, POINTWISE):

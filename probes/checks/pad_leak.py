@@ -76,7 +76,7 @@ class PadLeak:
     ) -> Finding:
         where = place(found, experiment.subject.model)
         what = "the loss" if worst.site == LOSS else f"`{worst.site}` at visible positions"
-        first = found.sites[0].where if found.sites else worst.where
+        first = (found.start or worst).where
         return Finding(
             code=self.code,
             rule=self.rule,
