@@ -17,14 +17,17 @@ from probes.compare import Baseline, Comparison, Difference, Look
 from probes.execution import Ran, named
 from probes.finding import ExperimentError, Finding, Verdict
 from probes.first_step import first_batch
+from probes.given_again import given_again
 from probes.guess import complete
 from probes.layout import Layout
 from probes.masking.hidden import Hidden, hidden
 from probes.raised import said, source_of
+from probes.replay import RandomState
 from probes.run import NamedArray
 from probes.scoring.targets import targets
 from probes.seeding import seed_everything
 from probes.softmaxes.formed import Use, formed
+from probes.states.attributes import changed, contents
 from probes.states.recurrence import Recurrent
 from probes.stepping.one_step import Stepped, one_step
 from probes.stepping.order_of_step import Order, order_of_step
@@ -138,7 +141,26 @@ class Experiment:
     def evaluated(self) -> Baseline:
         """The batch in evaluation mode: outputs by name, and the loss as `<loss>`."""
         own = self.subject.predict is None
-        return Baseline(self.once, self.batch, self.subject.model, own, self.repeats)
+        return Baseline(self._once, self.batch, self.subject.model, own, self.repeats)
+
+    def _once(self, batch: Batch) -> Mapping[str, Tensor]:
+        """As `once`; a model that is called leaves no trace computes what it is given but once."""
+        model = self.subject.model
+        if "traceless" not in self.memo:
+            before, drawn = contents(model), RandomState.take()
+            found = self.once(batch)
+            same = not changed(before, contents(model)) and drawn.same(RandomState.take())
+            self.memo["traceless"] = same and self.subject.predict is not None
+            return found
+        if not self.memo["traceless"]:
+            return self.once(batch)
+        with given_again(model) as spared:
+            try:
+                return self.once(batch)
+            except ExperimentError:
+                if not spared.count:
+                    raise
+        return self.once(batch)  # what the model gave is not to be used twice
 
     def evaluate(self, batch: Batch, under: Sequence[AbstractContextManager[Any]] = ()) -> Ran:
         """The same of another batch, from the same state. Raises ExperimentError if it raises."""

@@ -39,6 +39,12 @@ class RandomState:
         python, legacy = (random.getstate(), numpy_state.take()) if host else (None, None)
         return cls(python, legacy, torch.get_rng_state(), tuple(cuda))
 
+    def same(self, other: RandomState) -> bool:
+        """Whether no generator moved between the two."""
+        own, theirs = (self.cpu, *self.cuda), (other.cpu, *other.cuda)
+        moved = any(not torch.equal(one, two) for one, two in zip(own, theirs, strict=True))
+        return not moved and self.same_host(other)
+
     def same_host(self, other: RandomState) -> bool:
         """Whether neither python's nor numpy's generator moved between the two."""
         pairs = zip(self.numpy, other.numpy, strict=True)
