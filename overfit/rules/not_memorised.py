@@ -84,8 +84,7 @@ class NotMemorised:
         if not self.holds(curves):
             return
         how = f"right are {curves.told}" if curves.heads else f"the loss is at {curves.end:.4g}"
-        course = trend(curves.losses, curves.passes)
-        tends = f", and tends to {max(course.limit, 0.0):.4g}" if course else ""
+        tends = _tends(curves)
         yield Finding(
             code=self.code,
             rule=self.rule,
@@ -99,6 +98,17 @@ class NotMemorised:
             step=curves.steps[-1],
             evidence=tuple(_evidence(curves)),
         )
+
+
+def _tends(curves: Curves) -> str:
+    """Where the loss is heading; of one that a few steps keep up, what it is on average."""
+    course = trend(curves.losses, curves.passes)
+    if course is None:
+        return ""
+    limit = f"{max(course.limit, 0.0):.4g}"
+    if course.limit <= curves.end or limit == f"{curves.end:.4g}":
+        return f", and tends to {limit}"
+    return f", and {course.last:.4g} on average over the last quarter"
 
 
 def _fix(curves: Curves) -> str:

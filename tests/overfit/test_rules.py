@@ -100,6 +100,9 @@ def test_not_memorised_names_the_worst_head_first_and_what_the_loss_tends_to() -
     found = finding(course)
     assert "right are `db` 1 of 4, `token` 9 of 10" in found.message
     assert found.message.endswith("is 0.7 now, and tends to 0.7.")
+    swinging = [0.7 if i % 5 else 2.0 for i in range(len(STUCK))]  # its median is less than it
+    said = finding(replace(course, losses=(1.5, *swinging[1:]))).message
+    assert said.endswith("is 0.7 now, and 0.96 on average over the last quarter.")
 
 
 def test_too_slow_says_how_many_steps_it_would_take() -> None:
