@@ -8,7 +8,8 @@ from math import prod
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from probes.compare import SAME, Comparison
 from probes.experiment import Experiment, resting_on, with_leaf
@@ -105,19 +106,25 @@ class _Earlier:
         self._output = each.output
         self._lead = each.lead(tuple(experiment.tensors[each.key].shape))
         self._early = early[..., : self._lead[-1]].expand(self._lead)
+        self._channels = set(_channels(experiment.subject.model))
         self._scored = None if each.guessed is None else looked_at(experiment, each)
 
     def __call__(self, site: str, value: Tensor) -> Tensor | None:
         shape, lead = tuple(value.shape), self._lead
         if site in self._experiment.outputs and site != self._output:
             return None
-        if shape[: len(lead)] == lead:
+        look: Tensor | None
+        if site != self._output and shape[:1] == lead[:1] and len(shape) > len(lead):
+            look = self._by_any_axis(shape)
+        elif shape[: len(lead)] == lead:
             look = self._early
         elif shape[:1] == (prod(lead),):
             look = self._early.flatten()
         elif shape[: len(lead)] == (prod(lead[:-1]), lead[-1]):
             look = self._early.flatten(0, -2)
         else:
+            return None
+        if look is None:
             return None
         if site == self._output and self._scored is not None:
             look = look & self._scored
@@ -126,3 +133,26 @@ class _Earlier:
             seen = mask.over(shape, self._experiment.layout.axes.get(site))
             look = look if seen is None else look & seen
         return look & torch.ones((), dtype=torch.bool, device=value.device)
+
+    def _by_any_axis(self, shape: tuple[int, ...]) -> Tensor | None:
+        """Early along every axis that may be that of the places; None where that is not known.
+
+        A convolution's channels stand before the places, and may be as many.
+        """
+        places = self._lead[1:]
+        starts = range(1, len(shape) - len(places) + 1)
+        found = [i for i in starts if shape[i : i + len(places)] == places]
+        if not found or (found == [1] and places[0] in self._channels):
+            return None
+        look = torch.ones((), dtype=torch.bool, device=self._early.device)
+        for i in found:
+            after = [1] * (len(shape) - len(places) - i)
+            look = look & self._early.reshape(len(self._early), *[1] * (i - 1), *places, *after)
+        return look
+
+
+def _channels(model: nn.Module) -> Iterator[int]:
+    """How many channels convolutions take and give."""
+    for module in model.modules():
+        if isinstance(module, _ConvNd):
+            yield from (module.in_channels, module.out_channels)

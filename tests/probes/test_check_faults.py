@@ -240,6 +240,40 @@ def test_a_future_that_is_read_by_rows_that_see_nothing_is_told_once(
     assert [f.code for f in found if f.verdict is Verdict.FAIL] == codes
 
 
+class Chomped(nn.Module):
+    """A convolution over what went before, whose padding is cut off at the end, or at the start."""
+
+    def __init__(self, at_start: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(9, 9, 3, padding=2)
+        self.at_start = at_start
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        return x + (out[:, :, 2:] if self.at_start else out[:, :, :-2]).relu()
+
+
+@pytest.mark.parametrize("sick", [None, 0, 1])
+def test_channels_as_many_as_places_are_not_taken_for_them(sick: int | None) -> None:
+    seed_everything(0)
+    blocks = [Chomped(i == sick) for i in range(2)]
+    series = torch.randn(6, 10)
+    subject = Subject(
+        nn.Sequential(
+            nn.Unflatten(1, (1, 9)), nn.Conv1d(1, 9, 1), *blocks, nn.Conv1d(9, 1, 1), nn.Flatten()
+        ),
+        [{"past": series[:, :-1], "next": series[:, 1:]}],
+        lambda model, b: F.mse_loss(model(b["past"]), b["next"]),
+        adam,
+        layout=Layout(
+            axes={"past": ("sample", "time")},
+            reads=(Reads("output", of="past", rule="causal"),),
+        ),
+    )
+    found = check(subject, chosen(["MSK003"])).findings
+    assert [f.site for f in found] == ([] if sick is None else [str(sick + 2)])
+
+
 def classifier(loss: Callable[[Tensor, Tensor], Tensor]) -> Subject:
     seed_everything(0)
     x, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
