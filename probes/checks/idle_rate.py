@@ -1,4 +1,4 @@
-"""WIR008: a learning rate that is zero and stays so."""
+"""WIR008: a learning rate that is zero for many steps, or does not get anywhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from probes.experiment import Experiment
+from torch.optim.lr_scheduler import LRScheduler
+
+from probes.experiment import Experiment, attempted
 from probes.finding import Evidence, Finding, Verdict
 from probes.stepping.one_step import made
 
@@ -18,16 +20,19 @@ class IdleRate:
 
     The schedule is stepped without training. Zero for `steps` steps is a fault; zero in the first
     step of a warm-up is healthy; in one group of several it is a warning, and silence where all of
-    that group is frozen, by declaration or by `requires_grad`.
+    that group is frozen, by declaration or by `requires_grad`. Zero in every group for the first
+    `late` steps or more, and above it then, is a warning: a warm-up that rises by whole numbers.
     A rate that still rises after `long` steps and is below `little` of what the optimizer was
     given is a warm-up that does not end; one that falls below `gone` of its start within `soon`
     steps, and stays there, is meant for epochs and stepped every step. Both are warnings.
 
-    Sick: `Adam(model.parameters(), lr=0.0)`; `StepLR(optimizer, 1)`, stepped every step.
-    Healthy: `LambdaLR(optimizer, lambda step: min(1.0, step / 10))`.
+    Sick: `Adam(model.parameters(), lr=0.0)`; `StepLR(optimizer, 1)`, stepped every step;
+    `LambdaLR(optimizer, lambda step: min(1, step // 400))`.
+    Healthy: `LambdaLR(optimizer, lambda step: min(1.0, step / 400))`.
     """
 
     steps: int = 500
+    late: int = 50
     long: int = 20_000
     little: float = 0.05
     soon: int = 15
@@ -43,12 +48,13 @@ class IdleRate:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding."""
-        rates = self._largest(experiment)
-        idle = [i for i, rate in enumerate(rates) if rate == 0]
+        firsts = self._firsts(experiment)
+        idle = [i for i, first in enumerate(firsts) if first is None]
         if not idle:
+            yield from self._late(min(first for first in firsts if first is not None))
             yield from self._course(experiment)
             return
-        every = len(idle) == len(rates)
+        every = len(idle) == len(firsts)
         learns = idle if every else [i for i in idle if _to_learn(experiment, i)]
         if not learns:
             return
@@ -69,6 +75,22 @@ class IdleRate:
             evidence=(Evidence(f"largest rate within {self.steps} steps", 0.0),),
         )
 
+    def _late(self, first: int) -> Iterator[Finding]:
+        """A rate that leaves zero, but only after many steps."""
+        if first >= self.late:
+            yield Finding(
+                code=self.code,
+                rule=self.rule,
+                verdict=Verdict.WARN,
+                message=f"the learning rate is exactly 0 for the first {first} steps: nothing is "
+                "learned in them.",
+                fix="Let the warm-up rise from its first step, by a division (`/`) that does not "
+                "round to whole numbers (`//`, `int`), or leave these steps out.",
+                site="<optimizer>",
+                phase="update",
+                evidence=(Evidence("steps whose rate is 0", first, self.late),),
+            )
+
     def _course(self, experiment: Experiment) -> Iterator[Finding]:
         """A warm-up without an end, or a rate that is gone at once."""
         loop = made(experiment.subject)
@@ -79,9 +101,7 @@ class IdleRate:
             warnings.simplefilter("ignore")
             for _ in range(self.long):
                 rates.append(float(group["lr"]))
-                try:
-                    loop.schedule.step()
-                except (TypeError, ValueError):  # it wants a metric, or is at its end
+                if not _went_on(loop.schedule):
                     break
                 if len(rates) > self.steps and rates[-1] <= rates[-self.steps]:
                     break  # it does not rise
@@ -105,20 +125,30 @@ class IdleRate:
             evidence=(Evidence(f"rate after {step} steps", rate, limit),),
         )
 
-    def _largest(self, experiment: Experiment) -> list[float]:
-        """The largest learning rate of every group, over the steps."""
+    def _firsts(self, experiment: Experiment) -> list[int | None]:
+        """The first step at which each group's rate is not zero; None where none of them is."""
         loop = made(experiment.subject)
         groups = loop.optimizer.param_groups
-        rates = [float(group.get("lr", 1.0)) for group in groups]
+        firsts: list[int | None] = [None for _ in groups]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the optimizer is not stepped, on purpose
-            for _ in range(self.steps if loop.schedule is not None and 0 in rates else 0):
-                try:
-                    loop.schedule.step()  # type: ignore[union-attr]
-                except TypeError:  # it wants a metric
+            for step in range(self.steps + 1):
+                for i, group in enumerate(groups):
+                    if firsts[i] is None and float(group.get("lr", 1.0)) != 0:
+                        firsts[i] = step
+                if loop.schedule is None or None not in firsts or not _went_on(loop.schedule):
                     break
-                rates = [max(r, float(g["lr"])) for r, g in zip(rates, groups, strict=True)]
-        return rates
+        return firsts
+
+
+def _went_on(schedule: LRScheduler) -> bool:
+    """Whether it made a step. Raises ExperimentError where it raises."""
+    with attempted("the schedule's `step`"):
+        try:
+            schedule.step()
+        except (TypeError, ValueError):  # it wants a metric, or is at its end
+            return False
+    return True
 
 
 def _to_learn(experiment: Experiment, group: int) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ConstantLR, LambdaLR
 
 from probes import Layout, Reads, Subject
 from probes.checking import check, chosen
@@ -318,6 +319,34 @@ def test_a_sum_over_samples_beside_a_mean_is_told(reduction: str) -> None:
         parts=parts)  # fmt: skip
     (one,) = check(subject, chosen(["WIR015"])).findings
     assert one.verdict is (Verdict.WARN if reduction == "sum" else Verdict.NOTE)
+
+
+def frozen_first(optimizer: torch.optim.Optimizer) -> LambdaLR:
+    """The first of two groups is thawed late."""
+    first = optimizer.param_groups[0]
+    half = len(first["params"]) // 2
+    optimizer.add_param_group({"params": [first["params"].pop() for _ in range(half)]})
+    return LambdaLR(optimizer, [lambda step: step // 100, lambda step: 1])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zeros"),
+    [
+        (lambda o: LambdaLR(o, lambda step: min(1, (step + 1) // 400)), 399),
+        (lambda o: LambdaLR(o, lambda step: min(1, step / 400)), None),
+        (lambda o: LambdaLR(o, lambda step: min(1, 0.1 * (step // 40))), None),
+        (lambda o: ConstantLR(o, 0.01, 400), None),
+        (frozen_first, None),
+    ],
+)
+def test_a_warm_up_that_waits_is_told_with_its_steps(
+    schedule: Callable[[torch.optim.Optimizer], Any], zeros: int | None
+) -> None:
+    seed_everything(0)
+    batch = {"x": torch.randn(12, 8), "labels": torch.arange(12) % 3}
+    subject = Subject(Net(F.relu), [batch], entropy, adam, schedule=schedule)
+    told = [one.evidence[0].value for one in check(subject, chosen(["WIR008"])).findings]
+    assert told == ([zeros] if zeros else [])
 
 
 def adam(model: nn.Module) -> torch.optim.Optimizer:
