@@ -13,6 +13,7 @@ from torch import Tensor
 
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
+from probes.reading.held_number import Held, held, numbers
 from probes.reading.overlap import Overlap, overlaps, windows
 from probes.reading.rows import classes, is_read, looked
 
@@ -26,11 +27,14 @@ class LabelAmongInputs:
     so by chance must be less likely than one in a hundred thousand, and the output must change
     with the column. Of numbers along time, the target's first values, but not all, are the input's
     last ones in every sample, the loss scores them, and the output there reads them: the windows
-    overlap.
+    overlap. One number a sample, of many values, is a column of its own input in every sample, to
+    the bit; of inputs along time with features, only the last place is looked at, since to recall
+    an earlier one may be the task. An autoencoder, asked for all it reads, is none of them.
 
     Sick: `features = table.values` with the label among the columns; `series[:, :12]` and
-    `series[:, 11:15]`.
-    Healthy: `features = table.drop(columns="churned").values`; `series[:, 12:16]`.
+    `series[:, 11:15]`; `window[:, 1:]` and `window[:, -1]`.
+    Healthy: `features = table.drop(columns="churned").values`; `series[:, 12:16]`;
+    `window[:, :-1]` and `window[:, -1]`.
     """
 
     least: float = 5.0  # decimal places of the odds against chance
@@ -40,9 +44,10 @@ class LabelAmongInputs:
     family: ClassVar[Literal["check"]] = "check"
 
     def lacks(self, experiment: Experiment) -> str | None:
-        """A key of one class a sample, or of numbers along time."""
-        if not any(True for _ in (*classes(experiment), *windows(experiment))):
-            return "no key is known to hold one class a sample, or numbers along time"
+        """A key of one class or number a sample, or of numbers along time."""
+        known = (*classes(experiment), *windows(experiment), *numbers(experiment))
+        if not any(True for _ in known):
+            return "no key is known to hold one class or number a sample, or numbers along time"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
@@ -52,6 +57,7 @@ class LabelAmongInputs:
             yield from (
                 self._overlap(experiment, each) for each in overlaps(experiment, batches, label)
             )
+        yield from (self._held(experiment, each) for each in held(experiment, batches))
         for label in classes(experiment):
             for key in experiment.tensors:
                 pair = None if key in experiment.targets else _joined(batches, key, label)
@@ -95,9 +101,25 @@ class LabelAmongInputs:
             where={} if flat else {"feature": column},
             evidence=(Evidence("share of samples whose label it tells", 1.0, None, f"of {count}"),),
         )
-        declared = any(each.key == label for each in experiment.declared.labels)
-        line = f"labels=(Labels({label!r}, output='output'),)"
-        return resting_on(finding, [] if declared else [line])
+        return _as_declared(experiment, finding, label)
+
+    def _held(self, experiment: Experiment, each: Held) -> Finding:
+        place = " at its last place" if each.last else ""
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{each.key}` holds the very number that is to be given: in all of "
+            f"{each.samples} samples its column {each.column}{place} is `{each.label}` to the bit, "
+            "so that it need only be copied.",
+            fix=f"Leave it out of `{each.key}`, or take the number after it as `{each.label}`, "
+            "unless to copy it is the task.",
+            site="<data>",
+            phase="data",
+            where={"feature": each.column},
+            evidence=(Evidence("samples whose label it is", each.samples, 0),),
+        )
+        return _as_declared(experiment, finding, each.label, ", kind='value'")
 
     def _overlap(self, experiment: Experiment, each: Overlap) -> Finding:
         width = experiment.tensors[each.label].shape[1]
@@ -114,9 +136,14 @@ class LabelAmongInputs:
             where={"time": 0},
             evidence=(Evidence("places that stand in the input", each.by, 0, f"of {width}"),),
         )
-        declared = any(one.key == each.label for one in experiment.declared.labels)
-        line = f"labels=(Labels({each.label!r}, output='output', kind='value'),)"
-        return resting_on(finding, [] if declared else [line])
+        return _as_declared(experiment, finding, each.label, ", kind='value'")
+
+
+def _as_declared(experiment: Experiment, finding: Finding, label: str, kind: str = "") -> Finding:
+    """It rests on a guess where the label is not declared."""
+    declared = any(each.key == label for each in experiment.declared.labels)
+    line = f"labels=(Labels({label!r}, output='output'{kind}),)"
+    return resting_on(finding, [] if declared else [line])
 
 
 def _joined(

@@ -148,6 +148,44 @@ def test_a_target_window_that_begins_within_its_input_is_told(start: int, codes:
     assert [each.code for each in found] == codes
 
 
+class Last(nn.Module):
+    """One number, of a row or of the last place along time."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        number: Tensor = self.head(x[:, -1] if x.ndim == 3 else x)[:, 0]
+        return number
+
+
+@pytest.mark.parametrize(
+    ("cut", "wanted", "codes"),
+    [
+        (lambda s: s[:, 1:], lambda s: s[:, -1], ["LBL004"]),
+        (lambda s: s[:, :-1], lambda s: s[:, -1], []),
+        (lambda s: s[:, 1:, None].expand(-1, -1, 2), lambda s: s[:, -1:], ["LBL004"]),
+        (lambda s: s[:, :, None].expand(-1, -1, 2), lambda s: s[:, 0], []),  # to be recalled
+        (lambda s: s[:, :1], lambda s: s[:, 0], []),  # asked for all it reads
+        (lambda s: s[:, 1:].round(), lambda s: s[:, -1].round(), []),  # of few values
+    ],
+)
+def test_a_number_to_be_given_that_stands_in_its_own_window_is_told(
+    cut: Callable[[Tensor], Tensor], wanted: Callable[[Tensor], Tensor], codes: list[str]
+) -> None:
+    seed_everything(0)
+    series = torch.randn(12, 9)
+    batch = {"window": cut(series), "target": wanted(series)}
+
+    def loss(model: nn.Module, b: Batch) -> Tensor:
+        return F.mse_loss(model(b["window"]), b["target"].flatten())
+
+    model = Last(batch["window"].shape[-1])
+    found = said("LBL004", model, batch, loss, "window")
+    assert [each.code for each in found] == codes
+
+
 class Coarse(nn.Module):
     """Half as many outputs as there are frames."""
 
