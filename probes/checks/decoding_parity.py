@@ -12,24 +12,30 @@ from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.reading.causal import Causal, causal
 from probes.scoring.wanted import causal_or_ahead
-from probes.states.decoding import Parted, from_generated, from_prefix, from_state
+from probes.states.decoding import from_generated, from_prefix, from_state
+from probes.states.in_steps import from_predict
+from probes.states.parted import Parted
 
 WAYS: tuple[Callable[[Experiment, Causal, int], Parted | None], ...] = (
     from_prefix,
+    from_predict,
     from_state,
     from_generated,
 )
+OF_ANY = WAYS[:2]  # the others are told of whole keys
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingParity:
     """What a causal model gives under the gold prefix is not what it gives in decoding.
 
-    Three ways to decode are held against the pass over all places: the batch cut after half of
-    them, whose last output must be the same; the state or cache that the model returned with the
-    first half, given with the second; and what `model.generate` writes greedily, which must be the
-    likeliest at every place of the pass over what was written. A difference is a leak from the
-    future, or a wrong state or position in decoding.
+    Four ways to decode are held against the pass over all places: the batch cut after half of
+    them, whose last output must be the same; scores that `predict` has step by step from the ids
+    of the batch, and that are those of the loss at the first place, so must be at the others; the
+    state or cache that the model returned with the first half, given with the second; and what
+    `model.generate` writes greedily, which must be the likeliest at every place of the pass over
+    what was written. A difference is a leak from the future, or a wrong state or position in
+    decoding.
 
     Sick: positions that start at zero again when a cache is given.
     Healthy: `position = torch.arange(past, past + steps)`.
@@ -57,7 +63,7 @@ class DecodingParity:
         for each in known or causal_or_ahead(experiment):
             half = experiment.tensors[each.key].shape[each.shared - 1] // 2
             whole = each in known and not each.short
-            ways = WAYS if whole else WAYS[:1]  # states are told of whole keys
+            ways = WAYS if whole else OF_ANY
             for i, way in enumerate(ways if half else ()):
                 try:
                     found = way(experiment, each, half)
@@ -84,7 +90,7 @@ class DecodingParity:
             f"{found.how}, it is off by {100 * found.relative:.2g}%.",
             fix="Look for a position, mask or state that does not go on where the kept ones end, "
             "or for an output that reads how long the batch is.",
-            site="model",
+            site=found.site,
             phase="forward",
             samples=(found.sample,),
             where={"sample": found.sample, "token": found.place},

@@ -16,28 +16,13 @@ from probes.compare import NOISES, Baseline, gap, scale
 from probes.execution import Ran, named
 from probes.experiment import Experiment, attempted, with_leaf
 from probes.reading.causal import Causal
-from probes.scoring.wanted import looked_at
+from probes.states.parted import Parted, visible
 
 STATES: tuple[str, ...] = (
     *("past_key_values", "past_key_value", "past_kv", "past", "kv_cache", "cache"),
     *("state", "hidden", "hx", "memory", "mems"),
 )
 """Names under which a model's forward takes, or gives, what it kept of earlier places."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parted:
-    """How far an output had in another way is from that of the whole pass.
-
-    how: the other way, in words. place: from which place on. sample: the worst.
-    """
-
-    how: str
-    place: int
-    sample: int
-    largest: float
-    relative: float
-    limit: float
 
 
 def from_prefix(experiment: Experiment, each: Causal, length: int) -> Parted | None:
@@ -56,7 +41,7 @@ def from_prefix(experiment: Experiment, each: Causal, length: int) -> Parted | N
     if after is None or after.shape != before.narrow(axis, 0, length - each.short).shape:
         return None
     at = length - each.short - 1
-    seen = _visible(experiment, each, before).narrow(axis, at, 1)
+    seen = visible(experiment, each, before).narrow(axis, at, 1)
     for outer in range(1, axis):  # later turns may read all of the ones before, which are cut
         seen.narrow(outer, 1, seen.shape[outer] - 1).fill_(False)
     how = f"the batch is cut after {length} places"
@@ -118,7 +103,7 @@ def from_state(experiment: Experiment, each: Causal, length: int) -> Parted | No
     after, rest = ran.outputs.get("rest"), before[:, length:]
     if after is None or after.shape != rest.shape:
         return None
-    seen = _visible(experiment, each, before)[:, length:]
+    seen = visible(experiment, each, before)[:, length:]
     how = f"`{name}`, kept of the first {length} places, is given with the rest"
     return _parted(experiment, how, length, rest, after, ran, seen)
 
@@ -205,17 +190,6 @@ def _state(out: Any, name: str) -> Any:
     if hasattr(out, name):
         return getattr(out, name)
     return out[1] if isinstance(out, tuple) and len(out) == 2 else None
-
-
-def _visible(experiment: Experiment, each: Causal, before: Tensor) -> Tensor:
-    seen = torch.ones(before.shape, dtype=torch.bool, device=before.device)
-    for mask in experiment.masks:
-        own = mask.over(tuple(before.shape), experiment.layout.axes.get(each.output))
-        seen = seen if own is None else seen & own
-    scored = None if each.guessed is None else looked_at(experiment, each)
-    if scored is not None:
-        seen = seen & scored.reshape(*scored.shape, *[1] * (before.ndim - scored.ndim))
-    return seen
 
 
 def _parted(
