@@ -15,8 +15,8 @@ from overfit.process import Process
 class Place:
     """Where the jobs run.
 
-    cores: of all its machines. a_machine: that one job may take, at
-    most those of the smallest of them. start: a job is on its way.
+    cores: of all its machines. a_machine: what one job may take, at most those of the smallest of
+    them. start: a job is on its way.
     """
 
     cores: int

@@ -7,6 +7,7 @@ import pytest
 
 from overfit.asked import Asked
 from overfit.child import Job
+from overfit.engine import most_threads
 from overfit.plan import Plan, check_sizes, parse_sizes
 from probes.errors import RequestError
 
@@ -38,6 +39,18 @@ def test_a_job_crosses_to_another_process_as_one_line() -> None:
     tried = Job("a:b", None, 1, Path("runs/a"), Plan(5, (5,), kind="try", changed=("a", "b")))
     assert Job.read(json.loads(tried.line())) == tried
     assert tried.plan.name == "overfit-5-seed0-why-a-and-b"
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"), [(None, 8), ("1", 1), ("2,1", 2), ("16", 8), ("0", 8), ("all", 8)]
+)
+def test_a_job_takes_no_more_threads_than_openmp_is_told(
+    said: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert most_threads(8) == threads
 
 
 def test_quick_looks_less_often_and_the_largest_suite_starts_first() -> None:
