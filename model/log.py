@@ -44,8 +44,9 @@ LAST: Mapping[str, str] = {
     "padded_rows_averaged": "Oct30_19-26-11",
     "misaligned": "weighted-loss",
     "wrong_state": "weighted-loss",
+    "state_mask": "Oct30_19-26-11",
 }
-"""The last run that has each bug of the log."""
+"""The last run that has each bug of the log; one of them is a setting, which is off till then."""
 
 WHAT: Mapping[str, str] = {
     "softmax_then_log": "the log is taken of the softmax: a probability that underflows, or a "
@@ -55,6 +56,7 @@ WHAT: Mapping[str, str] = {
     "its padding, not zeros",
     "misaligned": "every unit reads the word pieces one further on",
     "wrong_state": "every step of the SQL RNN starts from the initial state of its turn",
+    "state_mask": "the initial state of the SQL RNN is taken over the utterance's padding as well",
 }
 
 CODES: Mapping[str, tuple[str, ...]] = {
@@ -63,6 +65,7 @@ CODES: Mapping[str, tuple[str, ...]] = {
     "padded_rows_averaged": ("MSK005",),
     "misaligned": ("IDX001",),
     "wrong_state": ("STA002",),
+    "state_mask": ("MSK001",),
 }
 """The codes that name each bug."""
 
@@ -219,6 +222,8 @@ def _set(experiment: Experiment, before: Experiment | None) -> dict[str, Value]:
 def _notes(experiment: Experiment, without_data: bool) -> Iterator[str]:
     planted = ", ".join(f"`{name}`" for name in experiment.faults.planted)
     yield f"Planted: {planted}." if planted else "No bug is planted."
+    if not experiment.config.state_mask:
+        yield f"Its own setting: {WHAT['state_mask']}."
     if without_data:
         yield (
             "Not reproduced here: it ran on the full data; `make log DATA=FOLDER` runs a second "
