@@ -26,7 +26,7 @@ def judgement_html(judgement: Judgement) -> str:
 def _whole(judgement: Judgement) -> Iterator[str]:
     yield f"<div><p>{_word(judgement.verdict)}"
     if not judgement.findings:
-        yield " No rule found anything."
+        yield " No rule found anything." if judgement.passed else " No rule could be judged."
     yield "</p>"
     for place, finding in enumerate(judgement.findings):
         yield _one(finding, place == 0)

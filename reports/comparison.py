@@ -15,7 +15,7 @@ from probes.finding import Judgement
 from probes.run import Matrix, Run
 from reports.figures.curves import Course, Curve
 from reports.figures.figure import number
-from reports.page import Fact, flat
+from reports.page import Fact, flat, is_judged
 from reports.reading.courses import read_course
 from reports.reading.stretches import UNREADABLE, settings, stretches
 
@@ -139,7 +139,7 @@ def _told(run: Run) -> Iterator[tuple[str, str]]:
 
 def _judgement(run: Run) -> Judgement | None:
     try:
-        return run.judgement if (run.folder / "findings.json").is_file() else None
+        return run.judgement if is_judged(run, run.judgement) else None
     except UNREADABLE:
         return None
 

@@ -17,7 +17,8 @@ def junit(page: Page) -> str:
 
     A run that was cut off, or whose findings are not there, is an error: no green is owed to it.
     """
-    torn = page.whole and not (page.complete and page.verdict is not None)
+    lacking = page.verdict is None and not page.not_judged
+    torn = page.whole and (lacking or not page.complete)
     failed = [card for card in page.cards if card.finding.verdict in (Verdict.WARN, Verdict.FAIL)]
     broken = [card for card in page.cards if card.finding.verdict is Verdict.BROKEN]
     count = len(page.cards) + len(page.passed) + len(page.not_judged) + torn

@@ -134,6 +134,12 @@ def command_of(run: Run) -> str:
     return shlex.join(map(str, found)) if isinstance(found, list) else ""
 
 
+def is_judged(run: Run, found: Judgement) -> bool:
+    """Whether any rule could say anything: where none had what it needs, nothing is known."""
+    there = (run.folder / "findings.json").is_file()
+    return there and bool(found.findings or found.passed)
+
+
 def only_attention(run: Run) -> bool:
     """Whether attention maps are all that the run was made for."""
     return settings(run).get("part") == "attention"
@@ -157,12 +163,17 @@ def _headline(run: Run, judgement: Judgement, judged: bool) -> str:
         return "No rule found anything in this run."
     if only_attention(run):
         return f"What `{settings(run).get('subject')}` attends to"
+    lacking = len(judgement.not_judged)
+    if lacking:
+        needs = "it needs" if lacking == 1 else "they need"
+        return f"No rule could be judged: {lacking} lacked what {needs}."
     return "This run was not judged."
 
 
 def _judgement(run: Run, missing: list[str]) -> tuple[Judgement, bool]:
     try:
-        return run.judgement, (run.folder / "findings.json").is_file()
+        found = run.judgement
+        return found, is_judged(run, found)
     except UNREADABLE as error:
         missing.append(f"findings.json cannot be read ({error})")
         return Judgement(), False

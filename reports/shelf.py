@@ -15,7 +15,7 @@ from probes.finding import Verdict
 from probes.run import Run
 from reports.figures.figure import number
 from reports.notebook_page import is_notebook, read_notebook
-from reports.page import UNJUDGED, WORDS
+from reports.page import UNJUDGED, WORDS, is_judged
 from reports.reading.courses import read_course
 from reports.reading.stretches import UNREADABLE, settings, stretches
 
@@ -76,8 +76,8 @@ def _row(path: Path, folder: Path) -> Row:
 
 
 def _read(run: Run, name: str, link: str | None) -> Row:
-    judged = (run.folder / "findings.json").is_file()
     judgement = run.judgement
+    judged = is_judged(run, judgement)
     asked = settings(run)
     losses = _losses(run)
     return Row(

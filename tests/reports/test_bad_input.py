@@ -135,7 +135,7 @@ def test_what_a_record_has_lost_is_said_by_every_mouth(
     recorder = Recorder(tmp_path / "run")
     recorder.values(0, "loss", "value", {"<loss>": 1.0})
     recorder.array("index-x", np.ones((2, 2)), ("a", "b"))
-    recorder.close(Judgement())
+    recorder.close(Judgement(passed=("NAN000",)))
     path = recorder.folder / file
     path.unlink() if content is None else path.write_text(content)
     run = Run(recorder.folder)

@@ -90,4 +90,5 @@ def test_a_notebook_shows_findings_as_text(folder: Path) -> None:
     hostile = Finding("A", "<b>", Verdict.FAIL, "<script>", "<i>", source="<u>.py:1")
     assert "&lt;script&gt;" in hostile._repr_html_()
     assert not any(tag in hostile._repr_html_() for tag in ("<script", "<i>", "<u>"))
-    assert "No rule found anything." in Judgement()._repr_html_()
+    assert "No rule found anything." in Judgement(passed=("NAN000",))._repr_html_()
+    assert "No rule could be judged." in Judgement()._repr_html_()

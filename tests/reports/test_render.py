@@ -56,12 +56,22 @@ def test_a_figure_writes_no_date_and_no_library(main_job: Path) -> None:
 
 def test_an_empty_run_is_a_small_page_that_says_so(tmp_path: Path, check: Check) -> None:
     recorder = Recorder(tmp_path / "run")
-    recorder.close(Judgement())
+    recorder.close(Judgement(passed=("NAN000",)))
     seen = check(render(tmp_path / "run"), limit=40 * 1024)
-    assert "No rule found anything in this run." in seen.text
+    assert "Nothing found run No rule found anything in this run." in seen.text
     assert "No gradient norm was recorded." in seen.text
     assert "No attention map was recorded." in seen.text
     assert seen.tags["figure"] == 0
+
+
+def test_a_run_whose_rules_lacked_what_they_need_is_not_called_well(
+    tmp_path: Path, check: Check
+) -> None:
+    recorder = Recorder(tmp_path / "run")
+    recorder.close(Judgement(not_judged=(NotJudged("MSK001", "no mask"),)))
+    seen = check(render(tmp_path / "run"))
+    assert "Not judged run No rule could be judged: 1 lacked what it needs." in seen.text
+    assert "Nothing found" not in seen.text
 
 
 def test_an_incomplete_run_without_findings_is_not_called_well(
