@@ -96,6 +96,7 @@ def test_the_page_tells_each_bug_and_each_experiment(tmp_path: Path) -> None:
     assert "<b>2</b>" not in text
     assert not re.search(r"(?:src|href)=\"(?!#)", text)  # it needs no other file
     assert "prefers-color-scheme: dark" in text
+    assert text.count('class="scroll wide"') == text.count('class="scroll wide" tabindex="0"') > 3
     assert text == render(tmp_path / "run").read_text(encoding="utf-8")
 
 
