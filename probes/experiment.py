@@ -214,6 +214,15 @@ class Experiment:
             return {}
 
     @cached_property
+    def trained(self) -> Baseline:
+        """The batch in the subject's own mode: what the model gives, and the loss as `<loss>`."""
+        return Baseline(self._loss, self.batch, self.subject.model, own=True, repeats=self.repeats)
+
+    def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        with attempted("`Subject.loss`, on a changed batch in training mode,"):
+            return {LOSS: self.subject.loss(self.subject.model, copied(batch))}
+
+    @cached_property
     def order(self) -> Order:
         """In which order a few calls of the step run backward and the optimizer."""
         return order_of_step(self.subject, self.batch)

@@ -12,6 +12,7 @@ from probes.compare import Comparison, Difference
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
 from probes.masking.hidden import Hidden
+from probes.masking.in_training import normed_leaks
 from probes.masking.share import own_leaks, true_leaks
 from probes.place import place
 from probes.vary import vary
@@ -25,7 +26,10 @@ class PadLeak:
     shapes, in evaluation mode; every site is compared at its visible positions, and the first one
     that differs is named: attention without its mask, a pooling over the padded length, a
     normalisation over padding, a final state read after the padding, a loss that counts it. What
-    comes of attention rows that see nothing alone is left to MSK005.
+    comes of attention rows that see nothing alone is left to MSK005. Where nothing leaks so, the
+    same is done in training mode, from the same random state, if the model keeps running
+    statistics: what leaks there, and no more once those are used, is a norm that takes its
+    statistics over padding.
 
     Sick: `encoder(ids).mean(1)`, where `lengths` says that the rows are padded.
     Healthy: `(encoder(ids) * mask).sum(1) / mask.sum(1)`.
@@ -51,22 +55,32 @@ class PadLeak:
         self._keep(experiment)
         for each, found in own_leaks(experiment):
             yield from self._of(experiment, each, found)
+        for each, found in normed_leaks(experiment):
+            yield from self._of(experiment, each, found, in_training=True)
 
     def _keep(self, experiment: Experiment) -> None:
         """By mask and key, the largest relative change of an output; 0 where none is told."""
         effects = {f"{each.mask.key} of {each.key}": 0.0 for each in experiment.masks}
-        for each, found in true_leaks(experiment):
+        for each, found in [*true_leaks(experiment), *normed_leaks(experiment)]:
             effects[f"{each.mask.key} of {each.key}"] = max(o.relative for o in found.outputs)
         values = torch.tensor(list(effects.values()))
         what = "How much other content under a mask changes an output, over the output's own size"
         labels = {"mask": list(effects)}
         experiment.keep("pad-leak-effect", values, ("mask",), labels, what=what)
 
-    def _of(self, experiment: Experiment, each: Hidden, found: Comparison) -> Iterator[Finding]:
+    def _of(
+        self,
+        experiment: Experiment,
+        each: Hidden,
+        found: Comparison,
+        in_training: bool = False,
+    ) -> Iterator[Finding]:
         if not found.outputs or (each.guessed and _is_target(experiment, each.key, found)):
             return
         worst = max(found.outputs, key=lambda one: one.relative)
         finding = self._finding(experiment, each, found, worst)
+        if in_training:
+            finding = _only_in_training(finding, each.mask.key)
         if each.guessed and _is_start(experiment, each, found):
             finding = replace(finding, verdict=Verdict.NOTE)
         yield resting_on(finding, [each.guessed] if each.guessed else [])
@@ -95,6 +109,16 @@ class PadLeak:
                 Evidence("hidden positions", int((~each.keep).sum()), None, each.mask.key),
             ),
         )
+
+
+def _only_in_training(finding: Finding, mask: str) -> Finding:
+    """The same, said of the statistics of training mode."""
+    return replace(
+        finding,
+        message=finding.message.replace(": other", ", in training mode alone: other")
+        + " With running statistics it does not.",
+        fix=f"Take the statistics over what `{mask}` lets see alone: `h[keep] = norm(h[keep])`.",
+    )
 
 
 def _is_start(experiment: Experiment, each: Hidden, found: Comparison) -> bool:

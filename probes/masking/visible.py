@@ -23,7 +23,7 @@ def leaks(experiment: Experiment) -> list[tuple[Hidden, Comparison]]:
     if "leaks" not in experiment.memo:
         found = []
         if not _is_tight(experiment):
-            for each in _masked(experiment):
+            for each in masked(experiment):
                 batch = changed(experiment, [each])
                 if batch is not None:
                     ran = experiment.evaluate(batch)
@@ -51,15 +51,15 @@ def changed(experiment: Experiment, masks: list[Hidden]) -> Batch | None:
     return batch if keys else None
 
 
-def _masked(experiment: Experiment) -> list[Hidden]:
-    """But for those under which the content is the mask, or is not read."""
+def masked(experiment: Experiment) -> list[Hidden]:
+    """All masks and keys, but for those under which the content is the mask, or is not read."""
     labels = {each.key for each in experiment.layout.labels}
     return [each for each in experiment.masks if each.mask.means != "id" and each.key not in labels]
 
 
 def _is_tight(experiment: Experiment) -> bool:
     """Whether nothing visible moves with all that is hidden."""
-    masks = _masked(experiment)
+    masks = masked(experiment)
     batch = changed(experiment, masks)
     if batch is None:
         return True

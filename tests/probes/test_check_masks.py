@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,6 +135,53 @@ def test_what_every_change_came_to_is_an_array_beside_its_noise(tmp_path: Path) 
 )
 def test_a_pooling_is_placed_where_it_is(pool: Apply, codes: set[str]) -> None:
     assert said(obeyed, pool) == dict.fromkeys(codes, "model")
+
+
+class Normed(nn.Module):
+    """Batch norm between two layers by place, and a mean over what is visible."""
+
+    def __init__(self, normed: Callable[[Any, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.into, self.norm = nn.Linear(4, 8), nn.BatchNorm1d(8)
+        self.drop, self.head = nn.Dropout(0.3), nn.Linear(8, 3)
+        self.normed = normed
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.drop(mean(self.normed(self, self.into(x), mask), mask)))
+        return logits
+
+
+def kept(model: Normed, hidden: Tensor, mask: Tensor) -> Tensor:
+    keep = mask == 1
+    return torch.zeros_like(hidden).masked_scatter(keep[..., None], model.norm(hidden[keep]))
+
+
+@pytest.mark.parametrize(
+    ("normed", "verdict"),
+    [
+        (lambda own, h, m: own.norm(h.flatten(0, 1)).view_as(h), Verdict.WARN),
+        (lambda own, h, m: own.norm((h * m[..., None]).mT).mT, None),
+        (kept, None),
+        (lambda own, h, m: kept(own, h, m) + (h.roll(1, 0) if own.training else 0), None),
+    ],
+    ids=["padding", "zeroed", "kept", "mixed"],
+)
+def test_statistics_over_padding_are_told_where_they_are_taken(
+    normed: Callable[[Any, Tensor, Tensor], Tensor], verdict: Verdict | None
+) -> None:
+    seed_everything(0)
+    batch = {**tokens(), "x": torch.randn(6, 9, 4)}
+    subject = Subject(
+        Normed(normed),
+        [batch],
+        lambda model, b: F.cross_entropy(model(b["x"], b["mask"]), b["labels"]),
+        lambda model: torch.optim.Adam(model.parameters()),
+    )
+    before = {name: value.clone() for name, value in subject.model.state_dict().items()}
+    found = check(subject, chosen(["MSK001"], known=RULES)).findings
+    assert [(f.verdict, f.site) for f in found] == ([(verdict, "norm")] if verdict else [])
+    after = subject.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_a_mask_that_nobody_reads_is_told_where_it_is_missed() -> None:
