@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -17,6 +17,7 @@ from probes.execution import Ran
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.masking.hidden import Hidden
+from probes.masking.owners import Owners, owners
 from probes.place import Place, place
 
 
@@ -28,7 +29,9 @@ class BatchDependence:
     the batch, where the recurrence runs over the wrong axis. One sample keeps its place while
     all others become copies of it; then the batch is turned by one, and the outputs must turn
     with it. Batch norm without running statistics does it by design, and is a note. An output
-    that has no sample axis, or two (similarities within the batch), is not judged.
+    that has no sample axis, or two (similarities within the batch), is not judged. Where keys
+    differ in length, as in a batch of graphs, and one says which rows are whose, as `batch` does,
+    or a table of (graph, source, target), what the others hold is exchanged among them instead.
 
     Sick: `nn.LSTM(8, 16)` fed with (sample, time, feature).
     Healthy: `nn.LSTM(8, 16, batch_first=True)`.
@@ -43,18 +46,26 @@ class BatchDependence:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Two samples, an output with their axis, and no graph over them."""
+        if owners(experiment) is not None:
+            return None
         if experiment.size < 2:
             return "the batch cannot be cut into two samples or more"
         declared = experiment.declared.axes.values()
         if declared and not any("sample" in axes for axes in declared):
             return "axes are declared, and none of them is the sample's"
         size = experiment.size
-        if any(list(t.shape).count(size) > 1 for t in experiment.tensors.values()):
+        told = {key for key, axes in experiment.declared.axes.items() if "sample" in axes}
+        unclear = [t for key, t in experiment.tensors.items() if key not in told]
+        if any(list(t.shape).count(size) > 1 for t in unclear):
             return f"a key of the batch has two axes of {size}: which is the sample's is unclear"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding."""
+        owned = owners(experiment)
+        if owned is not None:
+            yield from self._exchanged(experiment, owned)
+            return
         if not experiment.sample_axis:
             raise ExperimentError(
                 "no output has an axis that grows with the batch: give `Subject.predict`"
@@ -73,7 +84,7 @@ class BatchDependence:
             found = experiment.parted(f"neighbours of sample {i}", ran, look)
             differ = [each for each in found.outputs if each.site in experiment.sample_axis]
             if differ:
-                yield self._dependent(experiment, i, found)
+                yield self._dependent(experiment, i, found, experiment.samples_guessed)
                 return
             if done == self.enough:
                 break
@@ -83,10 +94,42 @@ class BatchDependence:
         if not done:
             raise ExperimentError("copies of one sample give outputs of other shapes, or an error")
 
-    def _dependent(self, experiment: Experiment, i: int, found: Comparison) -> Finding:
+    def _exchanged(self, experiment: Experiment, owned: Owners) -> Iterator[Finding]:
+        """Of a batch that cannot be cut: what others hold is exchanged among them."""
+        looked = False
+        for i in range(min(self.tried, owned.size)):
+            batch = owned.exchanged(experiment, owned.of != i)
+            if batch is None:
+                continue
+            ran = experiment.evaluate(batch)
+            look = _Owned(owned, i)
+            found = experiment.parted(f"neighbours of sample {i}", ran, look)
+            looked = looked or bool(found.measured)
+            if found.outputs:
+                yield self._crossing(experiment, owned, i, found)
+                return
+        if not looked:
+            raise ExperimentError(f"no output has the rows or the samples of `{owned.told}`")
+
+    def _crossing(
+        self, experiment: Experiment, owned: Owners, i: int, found: Comparison
+    ) -> Finding:
+        finding = self._dependent(experiment, i, found, ())
+        if finding.verdict is Verdict.NOTE:
+            return finding
+        return replace(
+            finding,
+            verdict=Verdict.WARN,
+            fix="Look there for an index whose offset is not the number of rows before its sample. "
+            f"That `{owned.told}` says which sample a row is of is a guess.",
+        )
+
+    def _dependent(
+        self, experiment: Experiment, i: int, found: Comparison, guessed: Sequence[str]
+    ) -> Finding:
         where = place(found, experiment.subject.model)
         worst = max(found.outputs, key=lambda each: each.relative)
-        norm, guessed = _is_batch_norm(experiment, where), experiment.samples_guessed
+        norm = _is_batch_norm(experiment, where)
         meant = norm or (bool(guessed) and _runs_over_first(experiment, where))
         finding = Finding(
             code=self.code,
@@ -178,6 +221,17 @@ def _visible(
         seen = turned.over(tuple(value.shape), experiment.layout.axes.get(name))
         look = look if seen is None else look & seen
     return look
+
+
+class _Owned:
+    """Looks at what is one sample's own, of outputs and of sites, by their first axis."""
+
+    def __init__(self, owned: Owners, sample: int) -> None:
+        self._owned = owned
+        self._sample = sample
+
+    def __call__(self, _: str, value: Tensor) -> Tensor | None:
+        return self._owned.row(self._sample, value)
 
 
 class _Row:
