@@ -10,6 +10,7 @@ from probes.checks.broadcast import Broadcast
 from probes.checks.carried_graph import CarriedGraph
 from probes.checks.contradicting import Contradicting
 from probes.checks.copied_input import CopiedInput
+from probes.checks.crowded_row import CrowdedRow
 from probes.checks.cut_state import CutState
 from probes.checks.decoding_parity import DecodingParity
 from probes.checks.drowned_part import DrownedPart
@@ -119,5 +120,6 @@ RULES: tuple[Check[Experiment], ...] = (
     IgnoredStart(),
     PaddingPick(),
     PaddingRow(),
+    CrowdedRow(),
     ViewForTranspose(),
 )

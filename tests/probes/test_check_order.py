@@ -264,6 +264,45 @@ def test_places_counted_from_the_end_are_told_where_the_last_word_is_cut_off(
     assert len(said("MSK009", Cut(late), batch, loss, "words")) == count
 
 
+class Looked(nn.Module):
+    """A class of what a table gives for ids, made into rows in some way."""
+
+    def __init__(self, rows: int, into: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.table, self.head, self.into = nn.Embedding(rows, 8), nn.Linear(8, 3), into
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.table(self.into(ids)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("rows", "into", "verdicts"),
+    [
+        (13, lambda ids: ids.clamp(max=12), [Verdict.WARN]),
+        (13, lambda ids: torch.where(ids < 13, ids, 0), [Verdict.WARN]),  # of the unknown
+        (40, lambda ids: ids.clamp(max=39), [Verdict.NOTE]),  # as of what is counted
+        (190, lambda ids: torch.where(ids < 190, ids, 1), []),  # the rare ones alone
+        (12, lambda ids: ids % 12, []),
+        (12, lambda ids: torch.bucketize(ids, torch.arange(0, 220, 20)), []),
+        (2, lambda ids: torch.zeros_like(ids), []),
+    ],
+)
+def test_ids_that_crowd_on_one_row_of_a_table_are_told(
+    rows: int, into: Callable[[Tensor], Tensor], verdicts: list[Verdict]
+) -> None:
+    seed_everything(0)
+    ids = 17 * torch.randint(13, (60,))
+    subject = Subject(
+        Looked(rows, into),
+        [{"ids": each, "labels": each % 3} for each in ids.split(20)],
+        lambda model, b: F.cross_entropy(model(b["ids"]), b["labels"]),
+        lambda model: torch.optim.Adam(model.parameters()),
+    )
+    found = check(subject, chosen(only=["IDX007"])).findings
+    assert [(each.verdict, each.site) for each in found] == [(each, "table") for each in verdicts]
+
+
 class Stepper(nn.Module):
     """Words with their places, read one after the other."""
 
