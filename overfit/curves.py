@@ -144,7 +144,13 @@ class Curves:
 
     @property
     def gone(self) -> bool:
-        """Whether next to nothing is left of the loss, of what there was to learn."""
+        """Whether next to nothing is left of the loss, of what there was to learn.
+
+        Of where it began, where the labels leave nothing to be learned from the input, as those
+        of one class do.
+        """
+        if self.start > 0 and self.unread <= self.least < self.start:
+            return self.end - self.least <= self.GONE * (self.start - self.least)
         return self.start > 0 and self.left <= self.GONE
 
     @property

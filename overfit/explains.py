@@ -48,13 +48,30 @@ What makes samples easier to memorise, such as a label among the inputs, is the 
 is what shows in other data alone, such as more padding.
 """
 
+REFINED: Mapping[str, tuple[str, ...]] = {"MSK001": ("MSK006",)}
+"""A check to those that say why what it found is so, of the same mask."""
+
 PLACED = ("FIT007", "FIT012", "FIT014")
 """Verdicts whose site was measured: what stands elsewhere in the model did not do it."""
 
 
+def is_placed(verdict: Finding) -> bool:
+    """Whether the verdict names a place of its own, and not where to begin looking."""
+    if verdict.code == "FIT007" and verdict.site == "<data>":  # blind, and it is not known where
+        return False
+    return verdict.source is not None or verdict.site not in (None, "<loss>")
+
+
 def cause_of(verdict: Finding, warnings: Iterable[Finding]) -> Finding | None:
-    """The first of the warnings that can be the cause of the verdict; None where none can."""
-    return next((each for each in warnings if _can_be(verdict, each)), None)
+    """The first of the warnings that can be the cause of the verdict; None where none can.
+
+    Where another warning says why that one is so, it is the cause.
+    """
+    able = [each for each in warnings if _can_be(verdict, each)]
+    if not able:
+        return None
+    better = REFINED.get(able[0].code, ())
+    return next((each for each in able if each.code in better), able[0])
 
 
 def _can_be(verdict: Finding, warning: Finding) -> bool:

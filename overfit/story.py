@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nan_watch.causes import RULES as CAUSES
 from nan_watch.rules import RULES as HEALTH
-from overfit.explains import cause_of
+from overfit.explains import cause_of, is_placed
 from overfit.outcome import outcome
 from overfit.rules import RULES
 from overfit.suites import OwnParts, note_floors, read_suites
@@ -77,7 +77,7 @@ def _caused(finding: Finding, cause: Finding) -> Finding:
     if cause.message.rstrip(".") in finding.message:  # it was told of by the verdict itself
         return finding
     message = f"{finding.message} The likely cause ({cause.code}): {cause.message}"
-    if finding.source is not None or finding.site not in (None, "<loss>"):
+    if is_placed(finding):
         return replace(finding, message=message)
     return replace(
         finding,

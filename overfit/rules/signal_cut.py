@@ -23,7 +23,8 @@ class SignalCut:
     A call gives numbers that have no way back (`detach`, `no_grad`, `argmax`, `.item()`), and
     trained parameters stand behind it that nothing else reaches; or the watch or a check found,
     worse than a note, that a gradient is absent or exactly zero, that units are dead or saturated,
-    or that clipping takes it away.
+    or that clipping takes it away. Of a loss that is all but gone nothing was missing but what a
+    call cut off.
 
     Sick: `head(encoder(x).detach())`, with a head that is too small to do without.
     Healthy: the same without `detach`.
@@ -47,6 +48,8 @@ class SignalCut:
 
     def _sign(self, curves: Curves) -> Finding | None:
         """The first of what the watch and the checks found that says so."""
+        if curves.gone:
+            return None
         bad = {each.code: each for each in reversed(curves.watched) if each.verdict.rank > 1}
         return next((bad[code] for code in SIGNS if code in bad), None)
 

@@ -48,6 +48,8 @@ BLOWN = [1.6, 80.0, 900.0, *[1.58] * 97]
 SINKING = [-1.0 * 1.1**i for i in range(100)]
 GONE = [1.6] * 50 + [math.nan]
 
+ZERO = Finding("GRD003", "exact-zero", Verdict.WARN, "`a` gets none.", "Look.", site="a")
+
 COURSES = [
     ("FIT001", curves(FALLING)),
     ("FIT001", curves(STUCK, [0, 10])),
@@ -68,6 +70,9 @@ COURSES = [
     ("FIT014", curves(FALLING, [0, 2], look=Look(parting=Parting("model", 1.0, "a.py:3", True)))),
     ("FIT014", curves(FALLING, [9, 0], look=Look(reading=0.0, moved=1.0))),  # a swapped hinge
     ("FIT002", curves(FALLING, [0, 2], look=Look(frozen=("body.weight",), training_share=0.1))),
+    ("FIT002", curves(FALLING, [0, 2], look=Look(), watched=(ZERO,))),  # nothing was missing
+    ("FIT012", curves(STUCK, [0, 2], look=Look(), watched=(ZERO,))),
+    ("FIT002", curves(FALLING, [0, 2], floors=(Floor("label prior", "token", 1.0, 0.0, True),))),
     ("FIT005", curves(FALLING, ended="died", said="ValueError: no", source="train.py:3")),
 ]
 

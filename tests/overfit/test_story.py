@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from overfit.asked import Asked
 from overfit.diagnose import examine
-from overfit.explains import cause_of
+from overfit.explains import cause_of, is_placed
 from overfit.story import story
 from probes import Finding, Ratio, Subject, Verdict
 from probes.finding import Judgement
@@ -90,6 +90,19 @@ def test_kind_and_place_say_what_a_warning_can_explain(
     found = Finding(verdict, "v", Verdict.FAIL, "it failed.", "Mend it.", site=site)
     warning = replace(WARNED, code=code, site=where)
     assert cause_of(found, [warning]) == (warning if can else None)
+
+
+def test_the_cause_is_the_warning_that_says_why_and_its_place_that_of_a_blind_model() -> None:
+    leak, turned = (replace(WARNED, code=code) for code in ("MSK001", "MSK006"))
+    failed = Finding("FIT002", "v", Verdict.FAIL, "it failed.", "Mend it.")
+    assert cause_of(failed, [leak, turned]) == turned
+    assert cause_of(failed, [leak]) == leak
+    blind = replace(failed, code="FIT007", site="<data>")
+    assert [is_placed(each) for each in (failed, blind, replace(blind, code="FIT006"))] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_what_a_check_found_leads_the_suite_that_it_explains(tmp_path: Path) -> None:
