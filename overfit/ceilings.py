@@ -239,7 +239,8 @@ def _cannot(piece: Piece) -> Tensor:
     at = piece.labels.clamp(0, classes - 1).long()[..., None]
     score = piece.scores.gather(-1, at)[..., 0]
     best = piece.scores.max(-1).values
-    return ~inside | (score <= HIDDEN) & (best > HIDDEN / 2)
+    hidden = (score <= HIDDEN) & (best > HIDDEN / 2)
+    return ~inside | (hidden if piece.hidden is None else hidden | piece.hidden)
 
 
 def _uncounted(target: Target, unknown: Mapping[str, float]) -> Iterator[Ceiling]:

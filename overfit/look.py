@@ -17,6 +17,7 @@ from overfit.cuts import Cut, cuts
 from overfit.exchange import input_keys, prefix_keys, rolled
 from overfit.floors import Floor, floors
 from overfit.heads import Heads
+from overfit.hidden import with_hidden
 from overfit.lost import Lost, where_lost
 from overfit.near import Near, near_conflicts, wrong_samples
 from overfit.parting import Parting, where_parted
@@ -137,7 +138,7 @@ class Looker:
         """Floors and ceilings of the samples."""
         if self.targets.why is not None:
             return Facts(unjudged=(f"floors are not judged: {self.targets.why}",))
-        found = self.targets.found
+        found = with_hidden(self.subject, self.batches, self.targets.found)
         look = Heads(self.subject, self.batches).evaluate()
         units = units_of(found, self.batches, self.layout)
         known, unknown = slots(found, units, look.hits, look.counts)

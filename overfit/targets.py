@@ -32,6 +32,7 @@ class Piece:
 
     counted: as the labels, true where a label is scored. masked: true where the mask shows a
     place, whatever its label; None without a mask. scores: the labels' shape and (class,).
+    hidden: true where the label's score is a mask's, so that another is always ahead of it.
     """
 
     labels: Tensor
@@ -39,6 +40,7 @@ class Piece:
     scores: Tensor | None = None
     masked: Tensor | None = None
     by_sample: bool = True
+    hidden: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

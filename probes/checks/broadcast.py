@@ -1,4 +1,4 @@
-"""WIR009: `(N, 1)` meets `(N,)`, and every sample meets every other."""
+"""WIR009: `(N, 1)` meets `(N,)`, or `(N,)` meets N features: samples meet one another."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from probes.experiment import Experiment, attempted, copied
 from probes.finding import Evidence, Finding, Verdict
 from probes.raised import source_here
 from probes.replay import Snapshot, replay
+from probes.scoring.across import Met, across
 
 LOSSES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss")
 PAIRS = ("sub", "__sub__", "__rsub__", "rsub", "mul", "__mul__", "__rmul__", "add", "__add__")
+QUOTIENTS = ("__radd__", "div", "__truediv__", "__rtruediv__", "true_divide")
 
 
 @dataclass(slots=True)
@@ -67,7 +69,10 @@ class Broadcast:
 
     Each prediction is then scored against every target, and the best that can be learned is
     their mean. It is looked for in the subject's own code around the model, where one of the two
-    has a gradient and the other has none.
+    has a gradient and the other has none. One number a sample, `(N,)`, that meets samples of N
+    features is told as well, wherever it stands: there the n-th feature of all samples gets the
+    n-th sample's number, and with any other size of batch the code would raise. It is known by
+    its values, which follow the order of the samples, as those of the last axis do not.
 
     Sick: `F.mse_loss(model(x), y)` with `(N, 1)` and `(N,)`.
     Healthy: `F.mse_loss(model(x).squeeze(-1), y)`.
@@ -84,7 +89,9 @@ class Broadcast:
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
-        """At most one finding, at the first such place."""
+        """At most one finding of each kind, at the first such place."""
+        if (met := across(experiment, PAIRS + QUOTIENTS)) is not None:
+            yield self._across(met, experiment.size)
         subject, inside = experiment.subject, _Inside()
         mode, n = _Pairs(inside, experiment.size), experiment.size
 
@@ -109,3 +116,19 @@ class Broadcast:
                 source=source,
                 evidence=(Evidence("pairs of samples", n * n, n),),
             )
+
+    def _across(self, met: Met, n: int) -> Finding:
+        shape = tuple(met.other.shape)
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"`{met.op}` is given ({n},), one number a sample, and {shape}, whose last "
+            "axis is one of features: each feature meets another sample's number.",
+            fix="Give it the axes that are missing, for example by `[:, None]`.",
+            site="<loss>",
+            op=met.op,
+            phase="forward",
+            source=met.source,
+            evidence=(Evidence("features that meet another sample's number", n - 1, 0, f"of {n}"),),
+        )

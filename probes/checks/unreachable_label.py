@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from probes.experiment import LOSS, Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Labels
 from probes.scoring.answers import keys, lines_of
+from probes.scoring.tied import filled, kept, redraw
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class UnreachableLabel:
     because what stands there has no output (it is only told where `Labels(mask=...)` declares the
     mask); a class beyond the last output, which the loss silently leaves out, unless it is one id
     far beyond, such as 255, which is ignored on purpose; a label whose score is masked away, so
-    that the loss is huge and never falls.
+    that the loss is huge and never falls, or so that no weights move it and it is the same as
+    that of others in its row.
 
     Sick: `labels = vocabulary.get(token, -100)` for tokens that the decoder cannot say.
     Healthy: every token is among the outputs, or stands for `_UNK`, which is.
@@ -94,7 +96,10 @@ class UnreachableLabel:
                 count,
             )
             return
-        if labels.shift or not self._is_huge(experiment):
+        if labels.shift:
+            return
+        if not self._is_huge(experiment):
+            yield from self._filled(experiment, labels, values, name, rows, valid, lines)
             return
         gold = rows.gather(-1, values.clamp(0, classes - 1).long()[..., None])[..., 0].double()
         best = rows.double().amax(-1)
@@ -109,6 +114,33 @@ class UnreachableLabel:
                 "best",
                 lines,
                 count,
+            )
+
+    def _filled(
+        self,
+        experiment: Experiment,
+        labels: Labels,
+        values: Tensor,
+        name: str,
+        rows: Tensor,
+        valid: Tensor,
+        lines: list[str],
+    ) -> Iterator[Finding]:
+        """Of labels whose score is what a mask writes, be it ever so small."""
+        others = filled(rows, values, lambda draw: _redrawn(experiment, labels, name, draw))
+        hidden = valid & others.any(-1)
+        if bool(hidden.any()):
+            first = tuple(hidden.nonzero()[0].tolist())
+            score = float(rows[first][int(values[first])])
+            yield self._finding(
+                experiment,
+                labels,
+                hidden,
+                f"{int(hidden.sum())} of {int(valid.sum())} labels in `{labels.key}` name an "
+                f"output of `{name}` that is masked away: no weights move its score, {score:.4g}, "
+                "and others of its row have the same",
+                lines,
+                int(valid.sum()),
             )
 
     def _is_huge(self, experiment: Experiment) -> bool:
@@ -144,6 +176,18 @@ class UnreachableLabel:
             ),
         )
         return resting_on(finding, lines)
+
+
+def _redrawn(experiment: Experiment, labels: Labels, name: str, draw: int) -> Tensor | None:
+    """The output under other weights, its classes last."""
+    model, shape = experiment.subject.model, tuple(experiment.tensors[labels.key].shape)
+    try:
+        with kept(model):
+            baseline = experiment.evaluated
+            ran = baseline.run(experiment.batch, before=lambda: redraw(model, draw))
+    except ExperimentError:
+        return None
+    return None if name not in ran.outputs else lines_of(ran.outputs[name], shape)
 
 
 def _valid(labels: Labels, values: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Mask
 from probes.modules import every_module
 from probes.reading.alive import alive, site_of
+from probes.reading.handed import Handed, handed_instead
 from probes.reading.indexing import Pick
 from probes.reading.passed_over import forgotten, read_twice, starts_from_zero
 from probes.reading.read_apart import seen_apart
@@ -38,7 +39,8 @@ class UnusedInput:
     output is declared to read, have none is a warning, and so is a key that a module of weights
     does read, whose output nobody uses, or that one call of a recurrent module reads, which
     its next call begins without; or an index whose twin, of the same kind of name, is looked up
-    twice in one place. Any other unread key is a note, a mask as well, since batches carry what
+    twice in one place; or a parameter of the model's `forward` that is given what another of its
+    parameters is called. Any other unread key is a note, a mask as well, since batches carry what
     no model reads; whether a mask is missed, MSK001 says. Of ids that an embedding reads, places
     that nobody reads in any sample are told as well: a note, and a warning where an output is
     declared to read the key by `all` or `same`. A key that holds one value only is left out.
@@ -96,6 +98,8 @@ class UnusedInput:
             return self._forgotten(key, calls)
         if (twin := read_twice(experiment, key)) is not None:
             return self._twin(experiment, key, *twin)
+        if (handed := handed_instead(experiment, key)) is not None:
+            return self._instead(experiment, key, handed)
         return None
 
     def _nothing(self, keys: list[str], reached: str | None, resting: bool) -> Finding:
@@ -154,6 +158,20 @@ class UnusedInput:
             op=pick.op,
             phase="forward",
             source=pick.line,
+            evidence=(Evidence(f"largest effect of changing `{key}`", 0.0),),
+        )
+
+    def _instead(self, experiment: Experiment, key: str, handed: Handed) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"nobody reads `{key}`: the model is given `{handed.key}` as its `{key}`; with "
+            f"other values in `{key}`, loss and outputs are the same.",
+            fix=f"Hand `{key}` to it there.",
+            site=next(every_module(experiment.subject.model))[0],
+            phase="forward",
+            source=handed.source,
             evidence=(Evidence(f"largest effect of changing `{key}`", 0.0),),
         )
 

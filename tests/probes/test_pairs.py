@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from probes import Subject
 from probes.checking import check, chosen
+from probes.finding import Verdict
 from probes.seeding import seed_everything
 
 Batch = dict[str, Tensor]
@@ -82,3 +83,78 @@ def test_what_does_not_belong_together_is_told(code: str, loss: Loss, words: str
     subject = Subject(Heads(), [batch], loss, lambda m: torch.optim.Adam(m.parameters()))
     found = [f.message.partition(":")[0] for f in check(subject, chosen([code])).findings]
     assert found == ([words] if words else [])
+
+
+def weighed(line: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """Of as many samples as features; `line` takes what is of samples, and a number of each."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        shares = torch.linspace(0.1, 1.0, 9)[batch["t"]]
+        return F.cross_entropy(model(line(batch["x"], shares))["noun"], batch["noun_label"])
+
+    return loss
+
+
+def distances(x: Tensor, share: Tensor) -> Tensor:
+    square = x.square().sum(1)
+    return (square[:, None] - 2 * x @ x.T + square).sqrt() * share[:, None]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (lambda x, share: x * share, True),
+        (lambda x, share: x * share[:, None], False),
+        (lambda x, share: x * share.sort().values, False),  # of features, not of samples
+        (distances, False),  # whose last axis is of samples as well
+    ],
+)
+def test_a_number_a_sample_that_meets_features_is_told(
+    line: Callable[[Tensor, Tensor], Tensor], told: bool
+) -> None:
+    seed_everything(0)
+    t = torch.tensor([2, 0, 1, 3, 5, 4])
+    batch = {"x": torch.randn(6, 6), "t": t, "noun_label": t % 3}
+    subject = Subject(Heads(), [batch], weighed(line), lambda m: torch.optim.Adam(m.parameters()))
+    found = check(subject, chosen(["WIR009"])).findings
+    assert [(one.site, one.op) for one in found] == ([("<loss>", "mul")] if told else [])
+
+
+class Kinds(nn.Module):
+    """Reads two inputs; its first class is one of reference, or some classes are hidden."""
+
+    def __init__(self, reference: bool) -> None:
+        super().__init__()
+        self.body, self.reference = nn.Linear(6, 3 if reference else 4), reference
+
+    def forward(self, x: Tensor, extra: Tensor, shown: Tensor) -> Tensor:
+        scores: Tensor = self.body(x + 0.1 * extra)
+        if self.reference:
+            return torch.cat([torch.zeros(len(x), 1), scores], 1)
+        return scores.masked_fill(~shown, -20.0)
+
+
+@pytest.mark.parametrize(
+    ("reference", "given", "last", "told"),
+    [
+        (False, "x", 4, {"IDX003"}),  # the last samples' labels are hidden
+        (False, "x", 2, set()),
+        (True, "x", 4, set()),
+        (True, "extra", 4, {"WIR007"}),  # `extra` is handed over as `x`
+    ],
+)
+def test_what_no_weights_move_and_what_goes_by_another_name(
+    reference: bool, given: str, last: int, told: set[str]
+) -> None:
+    seed_everything(0)
+    labels = torch.arange(9) % 4
+    shown = (torch.arange(4) < 2) | (torch.arange(4) == labels[:, None]) & (last < 4)
+    batch = {"x": torch.randn(9, 6), "extra": torch.randn(9, 6), "shown": shown, "label": labels}
+    subject = Subject(
+        Kinds(reference),
+        [batch],
+        lambda model, b: F.cross_entropy(model(b[given], b["extra"], b["shown"]), b["label"]),
+        lambda model: torch.optim.Adam(model.parameters()),
+    )
+    found = check(subject, chosen(["IDX003", "WIR007"])).findings
+    assert {one.code for one in found if one.verdict is not Verdict.NOTE} == told
