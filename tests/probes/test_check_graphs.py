@@ -1,0 +1,103 @@
+"""Samples of a batch that cannot be cut, as graphs whose nodes are numbered through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from probes import Subject
+from probes.checking import check, chosen
+from probes.experiment import Experiment
+from probes.finding import Finding, Verdict
+from probes.masking.owners import owners
+from probes.seeding import seed_everything
+
+Batch = dict[str, Tensor]
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def said(code: str, model: nn.Module, batch: Batch, loss: Loss, keys: str) -> list[Finding]:
+    """What one check says above a note; keys: those that the model takes, in order."""
+    subject = Subject(
+        model,
+        [batch],
+        loss,
+        sgd,
+        predict=lambda each, b: each(*(b[key] for key in keys.split())),
+    )
+    judged = check(subject, chosen(only=[code]))
+    return [each for each in judged.findings if each.verdict.rank > Verdict.NOTE.rank]
+
+
+class Graphs(nn.Module):
+    """Messages along edges, and a mean over each graph's nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.message, self.head = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, nodes: Tensor, edges: Tensor, graph: Tensor) -> Tensor:
+        out = self.own(nodes).index_add(0, edges[1], self.message(nodes)[edges[0]]).relu()
+        pooled = torch.zeros(int(graph.max()) + 1, 8).index_add(0, graph, out)
+        scores: Tensor = self.head(pooled / graph.bincount()[:, None])
+        return scores
+
+
+class Stacked(Graphs):
+    """The same of graphs of as many nodes, their edges in a table of (graph, source, target)."""
+
+    step = 5
+
+    def forward(self, nodes: Tensor, table: Tensor) -> Tensor:
+        edges = (table[:, :1] * self.step + table[:, 1:]).T
+        return super().forward(nodes.flatten(0, 1), edges, torch.arange(4).repeat_interleave(5))
+
+
+class Miscounted(Stacked):
+    step = 4
+
+
+@pytest.mark.parametrize("sick", [False, True])
+def test_messages_between_graphs_are_told(sick: bool) -> None:
+    seed_everything(0)
+    kind = torch.tensor([0, 1, 2, 0])
+    table = (torch.rand(4, 5, 5) < 0.6).nonzero()
+    of, step = torch.arange(4).repeat_interleave(5), 4 if sick else 5
+    flat = {"x": torch.randn(20, 4), "edges": (table[:, :1] * step + table[:, 1:]).T, "batch": of}
+    stacked = {"nodes": torch.randn(4, 5, 4), "edges": table}
+
+    def loss(keys: str) -> Loss:
+        return lambda model, b: F.cross_entropy(model(*(b[k] for k in keys.split())), b["kind"])
+
+    for model, batch, keys in (
+        (Graphs(), flat, "x edges batch"),
+        (Miscounted() if sick else Stacked(), stacked, "nodes edges"),
+    ):
+        found = said("MSK002", model, batch | {"kind": kind}, loss(keys), keys)
+        assert [(f.verdict, f.site) for f in found] == ([(Verdict.WARN, "model")] if sick else [])
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"x": torch.randn(8, 12, 2), "edges": torch.randint(8, (2, 30)), "y": torch.arange(8)},
+        {"x": torch.randn(8, 12, 2), "typed": torch.randint(8, (30, 3))},
+        {
+            "x": torch.randn(9, 2),
+            "segment": torch.arange(9) // 3,
+            "edges": torch.zeros(2, 4).long(),
+        },
+    ],
+    ids=["time", "typed", "segments"],
+)
+def test_nodes_of_one_graph_are_no_samples(batch: Batch) -> None:
+    subject = Subject(nn.Linear(2, 2), [batch], lambda model, b: model(b["x"]).sum(), sgd)
+    assert owners(Experiment.of(subject)) is None
