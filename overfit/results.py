@@ -122,17 +122,20 @@ def read_results(notebook: Notebook, folder: Path) -> tuple[Result, ...]:
     """The result of every entry, in order, each compared with the one before that was run."""
     results: dict[str, Result] = {}
     before: Result | None = None
+    ran: dict[str, str] = {}  # by entry, the one whose run tells of it
     for entry in notebook.entries:
         result = _read(entry, folder / "parts" / entry.name)
         words = []
         first = results.get(entry.same_as or "")
+        ran[entry.name] = entry.name
         if result.state == "not run" and first is not None and first.state != "not run":
             result = replace(first, entry=entry)
+            ran[entry.name] = ran[first.entry.name]
             words = [
                 f"Nothing that runs here differs from `{entry.same_as}`: it was not run again."
             ]
         if result.state != "not run":
-            if before is not None and entry.same_as != before.entry.name:
+            if before is not None and ran[entry.name] != ran[before.entry.name]:
                 words += compared(before.entry.name, before.reached, result.reached)
             before = result
         results[entry.name] = replace(result, compared=" ".join(words) or None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 from typing import ClassVar, Literal
 
 from overfit.ceilings import CONFLICT
@@ -21,9 +22,10 @@ class LargerNotMemorised:
 
     The same loop learns the smaller samples, which are among the larger, so nothing is cut. Either
     the model has no room for more (its narrowest layer is named), or samples contradict each other
-    in what the model sees of them, although no two are equal, or training needs more time. It is
-    a conflict where `explained` of the samples that stay wrong, or more, have an input within 2 %
-    of the usual distance of another's that has a different label.
+    in what the model sees of them, although no two are equal, or training needs more time: so it is
+    where each sample was seen fewer times than the smaller ones took. It is a conflict where
+    `explained` of the samples that stay wrong, or more, have an input within 2 % of the usual
+    distance of another's that has a different label.
 
     Sick: a layer of one unit between the input and five classes.
     Healthy: the same with sixty-four.
@@ -96,8 +98,15 @@ class LargerNotMemorised:
         near = self._near(curves)
         conflict = near is not None or any(each.name == CONFLICT for each in curves.ceilings)
         cause = "conflict: equal inputs have different labels" if conflict else "capacity"
+        seen, needed = _rounds(curves), _rounds(fewer)
+        short = not conflict and seen < needed
         if near is not None:
             cause = near
+        elif short:
+            cause = (
+                f"too few steps: each was seen {seen:.3g} times, while it took {needed:.3g} times "
+                f"to memorise the {fewer.size}"
+            )
         elif not conflict and look is not None and look.narrow is not None:
             cause += f": its narrowest layer is `{look.narrow}` with {look.width} outputs"
         yield Finding(
@@ -111,9 +120,11 @@ class LargerNotMemorised:
             fix="Look at these samples: give nearly equal inputs one label, or the model what "
             "tells them apart."
             if conflict
+            else f"Give {curves.suite} {ceil(needed * curves.passes)} steps or more."
+            if short
             else "Give the model more room (width, layers, fewer frozen parts), or look whether "
             "what it sees of the samples tells them apart.",
-            site=look.narrow if look is not None and not conflict else None,
+            site=look.narrow if look is not None and not conflict and not short else None,
             samples=look.wrong or None if look is not None else None,
             step=curves.steps[-1],
             evidence=(
@@ -122,3 +133,8 @@ class LargerNotMemorised:
                 Evidence("loss at the end", curves.end, curves.start, anchor=curves.name),
             ),
         )
+
+
+def _rounds(curves: Curves) -> float:
+    """How many times each sample was trained on."""
+    return len(curves.losses) / curves.passes

@@ -55,7 +55,7 @@ def test_what_an_experiment_came_to_is_read_from_its_record(tmp_path: Path) -> N
         seeds=2,
         course=Course(build(0.05), 12, 3, "all"),
     )
-    again = Entry("again", build(0.05), same_as="learns")
+    again, more = (Entry(name, build(0.05), same_as="learns") for name in ("again", "more"))
     left = Entry("left", build(0.05))
     run(idle, tmp_path)
     run(learns, tmp_path)
@@ -64,10 +64,12 @@ def test_what_an_experiment_came_to_is_read_from_its_record(tmp_path: Path) -> N
         Bug("never there", "", "1 day", "learns", ("IDX001",)),
         Bug("not run", "", "1 day", "left", ("STA001",)),
     )
-    notebook = Notebook((idle, learns, again, left), bugs=bugs)
+    notebook = Notebook((idle, learns, again, more, left), bugs=bugs)
     results = read_results(notebook, tmp_path)
     assert [(each.state, each.verdict) for each in results] == [
-        *(("complete", "fail"), ("complete", "note"), ("complete", "note"), ("not run", None))
+        ("complete", "fail"),
+        *[("complete", "note")] * 3,
+        ("not run", None),
     ]
     lead = results[0].said[0]
     assert (lead.finding.code, lead.by) == ("WIR008", "check")
@@ -82,8 +84,8 @@ def test_what_an_experiment_came_to_is_read_from_its_record(tmp_path: Path) -> N
     assert went.heads["class"].last[1] == 8
     assert results[1].compared is not None
     assert results[1].compared.startswith("Differs from `idle` by more than the spread of 2 seeds")
-    assert results[2].compared is not None
-    assert "Nothing that runs here differs from `learns`" in results[2].compared
+    same = "Nothing that runs here differs from `learns`: it was not run again."
+    assert [each.compared for each in results[2:]] == [same, same, None]
     found = read_found(notebook, results)
     assert [each.why for each in found] == [None, "not named", "not run"]
     assert found[0].said == lead

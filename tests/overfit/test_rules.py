@@ -176,6 +176,22 @@ def test_fewer_memorised_say_capacity_only_where_no_floor_memorises_them(
     assert (lead.code, lead.verdict) == (code, Verdict.FAIL)
 
 
+@pytest.mark.parametrize(
+    ("passes", "words", "site"),
+    [(1, "to capacity: its narrowest layer is `squeeze`", "squeeze"),
+     (20, "too few steps: each was seen 5 times, while it took 20 times to memorise the 5", None)],
+)  # fmt: skip
+def test_fewer_memorised_in_more_passes_say_too_few_steps(
+    passes: int, words: str, site: str | None
+) -> None:
+    floor = Floor("label prior", "token", 0.6, 0.5, exact=True)
+    fewer = curves(FALLING, [5, 10], floors=(floor,), passes=max(1, passes // 4))
+    lead = outcome(replace(FLOORED, size=20, passes=passes, smaller=(fewer,))).findings[0]
+    assert (lead.code, lead.site) == ("FIT013", site)
+    assert words in lead.message
+    assert (lead.fix == "Give 20 samples 400 steps or more.") == (site is None)
+
+
 def test_limits_are_the_rules_own_fields() -> None:
     half = curves([1.6] * 50 + [0.8] * 50)
     assert not Memorised().holds(half)
