@@ -299,3 +299,163 @@ def test_ids_that_crowd_on_one_row_of_a_table_are_told(
     )
     found = check(subject, chosen(only=["IDX007"])).findings
     assert [(each.verdict, each.site) for each in found] == [(each, "table") for each in verdicts]
+
+
+class Stepper(nn.Module):
+    """Words with their places, read one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(20, 12), nn.Embedding(12, 12)
+        self.read, self.head = nn.GRU(12, 12, batch_first=True), nn.Linear(12, 20)
+
+    def forward(
+        self, words: Tensor, start: int = 0, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        steps = torch.arange(start, start + words.shape[1])
+        read, kept = self.read(self.words(words) + 2 * self.places(steps), kept)
+        return 5 * self.head(read), kept
+
+
+def in_steps(model: nn.Module, words: Tensor, at: Callable[[int], int]) -> Tensor:
+    given, kept = [], None
+    for i, word in enumerate(words.split(1, 1)):
+        scores, kept = model(word, at(i), kept)
+        given.append(scores)
+    return torch.cat(given, 1)
+
+
+def at_its_place(model: nn.Module, words: Tensor) -> Tensor:
+    return in_steps(model, words, lambda i: i)
+
+
+def always_first(model: nn.Module, words: Tensor) -> Tensor:
+    return in_steps(model, words, lambda i: 0).log_softmax(-1)
+
+
+def forgetful(model: nn.Module, words: Tensor) -> Tensor:
+    """What stood before the last word is lost."""
+    return torch.cat([model(word, i)[0] for i, word in enumerate(words.split(1, 1))], 1)
+
+
+def of_its_own(model: nn.Module, words: Tensor) -> Tensor:
+    """Reads what it wrote after the first word."""
+    written = words[:, :1]
+    for _ in range(words.shape[1] - 1):
+        written = torch.cat([written, model(written)[0][:, -1:].argmax(-1)], 1)
+    scores: Tensor = model(written)[0]
+    return scores
+
+
+def penalised(model: nn.Module, words: Tensor) -> Tensor:
+    """What stands there already is unlikely to be written again."""
+    scores: Tensor = model(words)[0].clone()
+    for i in range(words.shape[1]):
+        scores[:, i].scatter_add_(1, words[:, :i], torch.full((len(words), i), -3.0))
+    return scores
+
+
+def looking_back(model: nn.Module, words: Tensor) -> Tensor:
+    """Reads the last four words alone."""
+    starts = [max(0, i - 3) for i in range(words.shape[1])]
+    given = [model(words[:, start : i + 1], start)[0][:, -1:] for i, start in enumerate(starts)]
+    return torch.cat(given, 1)
+
+
+def sharpened(model: nn.Module, words: Tensor) -> Tensor:
+    scores: Tensor = model(words)[0] * 2
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("way", "sites"),
+    [
+        (always_first, ["places"]),
+        (forgetful, ["read"]),
+        *[(each, []) for each in (at_its_place, of_its_own, penalised, looking_back, sharpened)],
+    ],
+)
+def test_scores_that_predict_has_step_by_step_are_held_against_those_of_the_loss(
+    way: Callable[[nn.Module, Tensor], Tensor], sites: list[str]
+) -> None:
+    def loss(model: nn.Module, b: Batch) -> Tensor:
+        scores, _ = model(b["words"][:, :-1])
+        return F.cross_entropy(scores.flatten(0, 1), b["words"][:, 1:].flatten())
+
+    seed_everything(0)
+    subject = Subject(
+        Stepper(),
+        [{"words": torch.randint(20, (6, 9))}],
+        loss,
+        lambda each: torch.optim.SGD(each.parameters(), lr=0.1),
+        predict=lambda model, b: way(model, b["words"][:, :-1]),
+    )
+    judged = check(subject, chosen(only=["MSK009"]))
+    assert judged.not_judged == ()
+    assert [each.site for each in judged.findings] == sites
+
+
+class Graphs(nn.Module):
+    """Messages along edges, and a mean over each graph's nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.message, self.head = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, nodes: Tensor, edges: Tensor, graph: Tensor) -> Tensor:
+        out = self.own(nodes).index_add(0, edges[1], self.message(nodes)[edges[0]]).relu()
+        pooled = torch.zeros(int(graph.max()) + 1, 8).index_add(0, graph, out)
+        scores: Tensor = self.head(pooled / graph.bincount()[:, None])
+        return scores
+
+
+class Stacked(Graphs):
+    """The same of graphs of as many nodes, their edges in a table of (graph, source, target)."""
+
+    step = 5
+
+    def forward(self, nodes: Tensor, table: Tensor) -> Tensor:
+        edges = (table[:, :1] * self.step + table[:, 1:]).T
+        return super().forward(nodes.flatten(0, 1), edges, torch.arange(4).repeat_interleave(5))
+
+
+class Miscounted(Stacked):
+    step = 4
+
+
+@pytest.mark.parametrize("sick", [False, True])
+def test_messages_between_graphs_are_told(sick: bool) -> None:
+    seed_everything(0)
+    kind = torch.tensor([0, 1, 2, 0])
+    table = (torch.rand(4, 5, 5) < 0.6).nonzero()
+    of, step = torch.arange(4).repeat_interleave(5), 4 if sick else 5
+    flat = {"x": torch.randn(20, 4), "edges": (table[:, :1] * step + table[:, 1:]).T, "batch": of}
+    stacked = {"nodes": torch.randn(4, 5, 4), "edges": table}
+
+    def loss(keys: str) -> Loss:
+        return lambda model, b: F.cross_entropy(model(*(b[k] for k in keys.split())), b["kind"])
+
+    for model, batch, keys in (
+        (Graphs(), flat, "x edges batch"),
+        (Miscounted() if sick else Stacked(), stacked, "nodes edges"),
+    ):
+        found = said("MSK002", model, batch | {"kind": kind}, loss(keys), keys)
+        assert [(f.verdict, f.site) for f in found] == ([(Verdict.WARN, "model")] if sick else [])
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"x": torch.randn(8, 12, 2), "edges": torch.randint(8, (2, 30)), "y": torch.arange(8)},
+        {"x": torch.randn(8, 12, 2), "typed": torch.randint(8, (30, 3))},
+        {
+            "x": torch.randn(9, 2),
+            "segment": torch.arange(9) // 3,
+            "edges": torch.zeros(2, 4).long(),
+        },
+    ],
+    ids=["time", "typed", "segments"],
+)
+def test_nodes_of_one_graph_are_no_samples(batch: Batch) -> None:
+    subject = Subject(nn.Linear(2, 2), [batch], lambda model, b: model(b["x"]).sum(), sgd)
+    assert owners(Experiment.of(subject)) is None
