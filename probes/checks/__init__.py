@@ -22,6 +22,7 @@ from probes.checks.gradient import Gradient
 from probes.checks.held import Held
 from probes.checks.idle_mask import IdleMask
 from probes.checks.idle_rate import IdleRate
+from probes.checks.idle_table import IdleTable
 from probes.checks.ignored_class import IgnoredClass
 from probes.checks.ignored_start import IgnoredStart
 from probes.checks.index_alignment import IndexAlignment
@@ -77,6 +78,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Thawed(),
     Modes(),
     UnusedInput(),
+    IdleTable(),
     InputScale(),
     IdleRate(),
     Broadcast(),
