@@ -14,6 +14,7 @@ from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Labels
 from probes.scoring.answers import Answer, Place, keys, scores
+from probes.scoring.by_columns import Cells, by_columns
 from probes.scoring.crosswise import Crossed, crossed
 from probes.scoring.cut_labels import Cut, cut_labels
 from probes.scoring.meeting import meetings
@@ -30,11 +31,12 @@ class LabelPlace:
     sample's, or another step's; given another shape where axes were to be exchanged, against
     numbers of several places at once. Within a sample, as of a label map that is turned against
     its image, it is wrong where an input moves the output most at its own place, which then answers
-    to another's label. Where a model gives fewer places than there are labels, and the loss cuts
-    the labels, the later ones are never scored, though outputs are spread over all. A shift along
-    time of a model that reads both ways, which has no next token to predict, is a fault too, and so
-    are two heads each of which is scored against the labels that the other is called by; shifts of
-    causal models are LBL001's.
+    to another's label; and where an image's cells are laid out by columns among the outputs, though
+    the labels, told by what cells look like, are by rows. Where a model gives fewer places than
+    there are labels, and the loss cuts the labels, the later ones are never scored, though outputs
+    are spread over all. A shift along time of a model that reads both ways, which has no next token
+    to predict, is a fault too, and so are two heads each of which is scored against the labels that
+    the other is called by; shifts of causal models are LBL001's.
 
     Sick: `cross_entropy(logits.transpose(0, 1).flatten(0, 1), labels.flatten())`.
     Healthy: `cross_entropy(logits.flatten(0, 1), labels.flatten())`.
@@ -75,6 +77,9 @@ class LabelPlace:
                 words = away  # else inputs were sorted as well
             if words is None:
                 words = turned(experiment, found, shape)
+            if words is None and (cells := by_columns(experiment, found, labels.key)):
+                yield self._mirrored(experiment, labels, cells)
+                continue
             if words is not None:
                 yield self._finding(experiment, labels, known, words, Verdict.FAIL)
                 continue
@@ -113,6 +118,24 @@ class LabelPlace:
             phase="forward",
             where={"sample": 0, "token": cut.outputs},
             evidence=(Evidence("labels that are never scored", cut.labels - cut.outputs, 0),),
+        )
+        declared = any(each.key == labels.key for each in experiment.declared.labels)
+        return resting_on(finding, [] if declared else [f"labels=({labels!r},)"])
+
+    def _mirrored(self, experiment: Experiment, labels: Labels, cells: Cells) -> Finding:
+        size = f"{cells.side} x {cells.side}"
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"outputs are scored against labels of other places: outputs are laid out by "
+            f"columns of the {size} cells of `{cells.key}`, and `{labels.key}` by rows, so that "
+            "each cell answers to the label of the one mirrored at the diagonal.",
+            fix="Permute the map of outputs to (sample, row, column, ...), before it is flattened.",
+            site="<loss>",
+            phase="forward",
+            where={"row": 0, "column": cells.side - 1},
+            evidence=(Evidence("cells along a side", cells.side),),
         )
         declared = any(each.key == labels.key for each in experiment.declared.labels)
         return resting_on(finding, [] if declared else [f"labels=({labels!r},)"])

@@ -104,6 +104,40 @@ def test_classes_that_are_cut_out_of_the_width_are_told(images: Batch) -> None:
     assert said("IDX005", Anchors(False), batch, loss, "image") == []
 
 
+@pytest.mark.parametrize(
+    ("model_by", "labels_by", "seen", "count"),
+    [
+        ("columns", "rows", 3.0, 1),
+        ("rows", "rows", 3.0, 0),
+        ("columns", "columns", 3.0, 0),
+        ("columns", "rows", 0.0, 0),  # what a cell looks like tells nothing of its label
+    ],
+)
+def test_cells_that_are_flattened_by_columns_are_told_where_labels_are_by_rows(
+    model_by: str, labels_by: str, seen: float, count: int
+) -> None:
+    seed_everything(0)
+    cells = torch.randint(3, (12, 4, 4))
+    looks = seen * F.one_hot(cells, 3).permute(0, 3, 1, 2)
+    image = looks.repeat_interleave(2, 2).repeat_interleave(2, 3) + torch.randn(12, 3, 8, 8)
+    cells = cells.transpose(1, 2) if labels_by == "columns" else cells
+    batch = {"image": image, "cells": torch.stack([cells, cells * (cells > 1)], -1).flatten(1)}
+    order = (0, 3, 2, 1) if model_by == "columns" else (0, 2, 3, 1)
+
+    class Detector(nn.Conv2d):
+        def forward(self, image: Tensor) -> Tensor:
+            return super().forward(image).permute(order).reshape(len(image), -1, 3)
+
+    found = said(
+        "LBL002",
+        Detector(3, 6, 2, 2),
+        batch,
+        lambda m, b: F.cross_entropy(m(b["image"]).flatten(0, 1), b["cells"].flatten()),
+        "image",
+    )
+    assert len(found) == count
+
+
 class Cells(nn.Module):
     """Attends over the cells of an image, but for those that are padding."""
 
