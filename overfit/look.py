@@ -16,9 +16,12 @@ from overfit.ceilings import Ceiling, Read, ceilings
 from overfit.cuts import Cut, cuts
 from overfit.exchange import input_keys, prefix_keys, rolled
 from overfit.floors import Floor, floors
+from overfit.frozen import Frozen, frozen_of
 from overfit.heads import Heads
 from overfit.hidden import with_hidden
 from overfit.lost import Lost, where_lost
+from overfit.miscounted import Miscounted, miscounted
+from overfit.mode_site import ModeSite, mode_site
 from overfit.near import Near, near_conflicts, wrong_samples
 from overfit.parting import Parting, where_parted
 from overfit.rests import Rests
@@ -28,7 +31,6 @@ from overfit.undisturbed import undisturbed
 from probes.layout import Layout
 from probes.subject import Batch, Subject
 
-SAME_LOSS = 1e-3  # of itself
 DRAWS = 8  # losses of the same weights in training mode
 LITTLE = 0.1  # of the loss at the start
 UNREAD_KEY = 1e-6  # of the loss: what exchanging a key may do that nobody reads
@@ -68,11 +70,11 @@ class Look:
     trained weights went, of their size; size: their size now, of what it was. lost: where the
     input is lost. cuts: where the way back is cut. parts: part of the loss to the gradient norm
     that it gives each module. mode_site: the module whose mode alone moves the loss most, where
-    the modes disagree. narrow, width: the layer with the fewest outputs that is not the last, and
-    how many it has. rests: what its decisions rest on, where that was asked for. wrong: the samples
-    that stay wrong. near: pairs of samples with other labels whose inputs are nearly the same.
-    parting: where what is evaluated parts from what the loss runs. frozen: parameters that do not
-    train, and were not declared to be frozen. training_share: the share of all numbers that train.
+    the modes disagree, and the line. narrow, width: the layer with the fewest outputs that is not
+    the last, and how many it has. rests: what its decisions rest on, where that was asked for.
+    wrong: the samples that stay wrong. near: pairs of samples with other labels whose inputs are
+    nearly the same. parting: where what is evaluated parts from what the loss runs. miscounted:
+    what counts as wrong what the loss has right. frozen: what does not train.
     """
 
     began_reading: float | None = None
@@ -87,15 +89,15 @@ class Look:
     cuts: tuple[Cut, ...] = ()
     parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     size: float | None = None
-    mode_site: str | None = None
+    mode_site: ModeSite | None = None
     narrow: str | None = None
     width: int | None = None
     rests: Rests | None = None
     wrong: tuple[int, ...] = ()
     near: tuple[Near, ...] = ()
     parting: Parting | None = None
-    frozen: tuple[str, ...] = ()
-    training_share: float | None = None
+    miscounted: tuple[Miscounted, ...] = ()
+    frozen: Frozen | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As a suite's settings hold it."""
@@ -111,11 +113,15 @@ class Look:
             known["rests"] = Rests.from_json(known["rests"])
         if "parting" in known:
             known["parting"] = Parting(**known["parting"])
-        known["frozen"] = tuple(row.get("frozen", ()))
+        if "mode_site" in known:
+            known["mode_site"] = ModeSite(**known["mode_site"])
+        if "frozen" in known:
+            known["frozen"] = Frozen(**{**row["frozen"], "names": tuple(row["frozen"]["names"])})
         known["cuts"] = tuple(
             Cut(**{**each, "parameters": tuple(each["parameters"])}) for each in row.get("cuts", ())
         )
         known["wrong"] = tuple(row.get("wrong", ()))
+        known["miscounted"] = tuple(Miscounted(**each) for each in row.get("miscounted", ()))
         known["near"] = tuple(Near(**each) for each in row.get("near", ()))
         return cls(**known)
 
@@ -192,12 +198,13 @@ class Looker:
             lost=lost,
             cuts=_tried(lambda: cuts(self.subject, self.batches[0])) or (),
             parts=_tried(self._parts) or {},
-            mode_site=_tried(lambda: self._mode_site(evaluated, drawn)),
+            mode_site=self._mode_site(evaluated, drawn),
             wrong=wrong_samples(found),
             near=_tried(lambda: near_conflicts(self.batches, self.keys, found)) or (),
             parting=_tried(lambda: self._parting(began[0], drawn)),
+            miscounted=_tried(lambda: miscounted(self.subject, self.batches, found)) or (),
             **_narrowest(self.model),
-            **_frozen(self.model, self.layout.frozen),
+            frozen=frozen_of(self.model, self.layout.frozen),
         )
 
     def _loss(self, batches: Sequence[Batch], training: bool = False) -> float:
@@ -219,23 +226,10 @@ class Looker:
                 found.append(statistics.fmean(losses))
         return found
 
-    def _mode_site(self, evaluated: float | None, trained: float | None) -> str | None:
-        """The module that alone, put into evaluation mode, moves the loss most.
-
-        None where the loss is the same in both modes.
-        """
-        if None not in (evaluated, trained) and _same_loss(evaluated or 0.0, trained or 0.0):
+    def _mode_site(self, evaluated: float | None, trained: float | None) -> ModeSite | None:
+        if evaluated is None or trained is None:
             return None
-        with undisturbed(self.model, training=True):
-            base = self._loss(self.batches, training=True)
-            effects = {}
-            for name, module in self.model.named_modules():
-                if module.training and not list(module.children()) and _has_modes(module):
-                    module.eval()
-                    effects[name] = abs(self._loss(self.batches, training=True) - base)
-                    module.train()
-        best = max(effects, key=lambda name: effects[name], default=None)
-        return best if best is not None and effects[best] > 1e-6 * abs(base) else None
+        return _tried(lambda: mode_site(self.subject, self.batches, evaluated, trained))
 
     def _reading(
         self, keys: Sequence[str] | None = None, before: float | None = None
@@ -316,16 +310,6 @@ class Looker:
         return found
 
 
-def _same_loss(a: float, b: float) -> bool:
-    return abs(a - b) <= SAME_LOSS * abs(b)
-
-
-def _has_modes(module: nn.Module) -> bool:
-    """Whether it has numbers of its own kind that training mode writes, or drops some."""
-    drops = "drop" in type(module).__name__.lower()
-    return drops or bool(list(module.buffers(recurse=False)))
-
-
 def _narrowest(model: nn.Module) -> dict[str, Any]:
     """The layer with the fewest outputs, the last one left out."""
     layers = [
@@ -338,19 +322,6 @@ def _narrowest(model: nn.Module) -> dict[str, Any]:
         return {}
     name, width = min(layers[:-1], key=lambda each: each[1])
     return {"narrow": name, "width": width}
-
-
-def _frozen(model: nn.Module, declared: tuple[str, ...]) -> dict[str, Any]:
-    """The parameters that do not train, and the share of all numbers that do."""
-    known = list(model.named_parameters())
-    frozen = [name for name, each in known if not each.requires_grad]
-    total = sum(each.numel() for _, each in known)
-    if not total:
-        return {}
-    return {
-        "frozen": tuple(name for name in frozen if not name.startswith(declared)),
-        "training_share": sum(p.numel() for _, p in known if p.requires_grad) / total,
-    }
 
 
 def _norms(model: nn.Module) -> dict[str, float]:

@@ -55,13 +55,15 @@ def _confirmed(finding: Finding, curves: Curves) -> Finding:
 def _with_frozen(finding: Finding, curves: Curves) -> Finding:
     """With what is frozen, where that may be why no more was learned."""
     look = curves.look
-    if look is None or not look.frozen or finding.code not in UNEXPLAINED:
+    frozen = None if look is None else look.frozen
+    if frozen is None or not frozen.names or finding.code not in UNEXPLAINED:
         return finding
-    share, more = look.training_share or 0.0, len(look.frozen) - 1
-    first = f"`{look.frozen[0]}`" + (f" and {more} more" if more else "")
+    share, more = frozen.share, len(frozen.names) - 1
+    first = f"`{frozen.names[0]}`" + (f" and {more} more" if more else "")
     said = f"{first} {'are' if more else 'is'} frozen, and {share:.2g} of all numbers train"
     return replace(
         finding,
+        site=finding.site or frozen.partly,
         message=f"{finding.message.removesuffix('.')}; {said}.",
         fix=f"Look whether {first} {'are' if more else 'is'} to be frozen (`requires_grad` is "
         f"False). {finding.fix}",

@@ -158,7 +158,10 @@ class ModesDisagree:
         right = ", ".join(f"`{n}` {look.hits[n]:.10g} of {look.counts[n]:.10g}" for n in look.hits)
         trained = right or f"a loss of {look.trained:.4g}"
         told = curves.told or f"a loss of {look.evaluated:.4g}"
-        where = f"; the mode of `{look.mode_site}` alone makes most of it" if look.mode_site else ""
+        where, place = "", look.mode_site
+        if place is not None:
+            where = f"; the mode of `{place.site}` alone makes most of it"
+            where += f", from {place.source} on" if place.source else ""
         return Finding(
             code=self.code,
             rule=self.rule,
@@ -170,9 +173,10 @@ class ModesDisagree:
             fix="Look at what the mode changes: running statistics of BatchNorm that lag behind "
             "(its momentum, its batches), dropout that only evaluation switches off, code that "
             "asks for `self.training`.",
-            site=look.mode_site,
+            site=None if place is None else place.site,
             phase="forward",
             step=curves.steps[-1],
+            source=None if place is None else place.source,
             evidence=(
                 Evidence("loss in training mode", look.trained),
                 Evidence("loss in evaluation mode", look.evaluated, look.trained),

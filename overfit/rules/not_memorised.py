@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from overfit.curves import Curves
+from overfit.miscounted import Miscounted
 from overfit.rules.ceiling_reached import CeilingReached
 from overfit.rules.conflicting_labels import ConflictingLabels
 from overfit.rules.decay_holds import DecayHolds
@@ -52,6 +53,9 @@ REASONS: tuple[Outcome[Curves], ...] = (
 class NotMemorised:
     """The model learned something of the samples and then stopped, and no other verdict holds.
 
+    Where the loss is all but gone, and all labels have the largest score of those that it is
+    given, it is the accuracy that counts them as wrong: then its line is named.
+
     Sick: a head whose scores are held between -1 and 1, so that no loss near zero can be had.
 
         loss=lambda model, batch: F.cross_entropy(model(batch["x"]).tanh(), batch["y"])
@@ -83,6 +87,7 @@ class NotMemorised:
         """One finding where it did not memorise."""
         if not self.holds(curves):
             return
+        wrong = _miscounted(curves)
         how = f"right are {curves.told}" if curves.heads else f"the loss is at {curves.end:.4g}"
         tends = _tends(curves)
         yield Finding(
@@ -92,12 +97,27 @@ class NotMemorised:
             message=(
                 f"{curves.suite} not memorised after {len(curves.losses)} steps (seed "
                 f"{curves.seed}): {how}; the loss, {curves.start:.4g} at the start, is "
-                f"{curves.end:.4g} now{tends}."
+                f"{curves.end:.4g} now{tends}{'' if wrong is None else _words(wrong)}."
             ),
             fix=_fix(curves),
             step=curves.steps[-1],
+            source=None if wrong is None else wrong.source,
             evidence=tuple(_evidence(curves)),
         )
+
+
+def _miscounted(curves: Curves) -> Miscounted | None:
+    """The first accuracy that is wrong of what the loss has right, where that is all but gone."""
+    found = curves.look.miscounted if curves.look is not None and curves.gone else ()
+    return next(iter(found), None)
+
+
+def _words(wrong: Miscounted) -> str:
+    line = f" at {wrong.source}" if wrong.source else ""
+    return (
+        f"; all {wrong.count:.10g} labels of `{wrong.target}` have the largest of the scores that "
+        f"the loss is given, so it is `{wrong.head}`{line} that counts them wrongly"
+    )
 
 
 def _tends(curves: Curves) -> str:

@@ -60,7 +60,8 @@ class TooSlow:
         course = trend(curves.losses, curves.passes)
         if course is None or course.falls < self.falling or not course.is_sure:
             return None
-        if curves.gone and curves.heads and not _gains(curves):
+        wrong = curves.look is not None and bool(curves.look.miscounted)
+        if curves.gone and curves.heads and (wrong or not _gains(curves)):
             return None
         share = self.with_heads if curves.heads else self.target
         room = max(curves.unread - curves.least, 0.0)

@@ -199,7 +199,10 @@ def _is_its_own(experiment: Experiment, found: Scores, mask: Hidden, labels: Lab
     shape = tuple(mask.keep.shape)
     if len(after.shown) <= found.index:
         return False
-    lines = (lines_of(found.shown.tensor, shape), lines_of(after.shown[found.index].tensor, shape))
+    lines = (
+        lines_of(found.shown.tensor, shape, found.first),
+        lines_of(after.shown[found.index].tensor, shape, found.first),
+    )
     if lines[0] is None or lines[1] is None or lines[0].shape != lines[1].shape:
         return False
     apart = (lines[1] - lines[0]).detach().abs().nan_to_num().sum(-1)

@@ -14,6 +14,7 @@ from probes.layout import Labels
 from probes.reading.alive import Alive, Shown, alive
 from probes.scoring.targets import varied
 
+EVEN = 1e-3  # of a gradient's size: sums as small are nothing
 SMALL = 1e-5  # of the largest gradient: less does not count as moved
 Place = tuple[int, ...]
 
@@ -36,12 +37,14 @@ class Scores:
 
     shown: the output, the one of that index among all. grad: (label axes, class) of the unchanged
     loss, zero where it is not scored. answers: of the labels that were changed one by one.
+    first: whether the classes stand next to the samples, of which the shape alone tells nothing.
     """
 
     index: int
     shown: Shown
     grad: Tensor
     answers: tuple[Answer, ...]
+    first: bool = False
 
     @property
     def shift(self) -> int | None:
@@ -97,27 +100,45 @@ def _made(experiment: Experiment, labels: Labels, tries: int) -> Scores:
         raise ExperimentError(
             f"the loss depends on no output of the model with the axes of `{labels.key}`"
         )
-    index, grad = which
-    answers = tuple(_answers(experiment, labels, values, index, grad, tries))
-    return Scores(index, before.shown[index], grad, answers)
+    index, grad, first = which
+    answers = tuple(_answers(experiment, labels, index, grad, first, tries))
+    return Scores(index, before.shown[index], grad, answers, first)
 
 
-def _scored(seen: Alive, shape: tuple[int, ...]) -> tuple[int, Tensor] | None:
-    """The place of the output among what was shown, and its gradient by label."""
+def _scored(seen: Alive, shape: tuple[int, ...]) -> tuple[int, Tensor, bool] | None:
+    """The place of the output among what was shown, its gradient by label, and `Scores.first`."""
     fits = [i for i, each in enumerate(seen.shown) if lines_of(each.tensor, shape) is not None]
     own = {id(each) for each in seen.given}
     fits = sorted(fits, key=lambda i: id(seen.shown[i]) in own)
     for index in fits[::-1]:
         grad = seen.of_loss([seen.shown[index].tensor])[0]
-        lines = None if grad is None else lines_of(grad, shape)
+        first = grad is not None and has_classes_first(grad, shape)
+        lines = None if grad is None else lines_of(grad, shape, first)
         if lines is not None and bool(lines.any()) and bool(lines.isfinite().all()):
-            return index, lines
+            return index, lines, first
     return None
 
 
-def lines_of(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """The value as (label axes, class), where it has that form; else None."""
-    if tuple(value.shape[:-1]) == shape and value.shape[-1] > 1:
+def has_classes_first(grad: Tensor, shape: tuple[int, ...]) -> bool:
+    """Of as many classes as places: whether the gradient is that of classes next to the samples.
+
+    Where a softmax is scored, a place's gradient sums to nothing over its classes.
+    """
+    if grad.ndim != len(shape) + 1 or grad.ndim < 3 or grad.shape[1] != grad.shape[-1]:
+        return False
+    if tuple(grad.shape[:-1]) != shape:
+        return False
+    least = EVEN * float(grad.abs().sum())
+    first, last = (float(grad.sum(axis).abs().sum()) for axis in (1, -1))
+    return first <= least < last
+
+
+def lines_of(value: Tensor, shape: tuple[int, ...], first: bool = False) -> Tensor | None:
+    """The value as (label axes, class), where it has that form; else None.
+
+    first: the classes stand next to the samples, where they could stand last as well.
+    """
+    if tuple(value.shape[:-1]) == shape and value.shape[-1] > 1 and not first:
         return value
     inner = shape[0:1] + shape[1:]
     if value.ndim == len(shape) + 1 and (value.shape[0], *value.shape[2:]) == inner:
@@ -129,8 +150,9 @@ def lines_of(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def _answers(
-    experiment: Experiment, labels: Labels, values: Tensor, index: int, grad: Tensor, tries: int
+    experiment: Experiment, labels: Labels, index: int, grad: Tensor, first: bool, tries: int
 ) -> Iterator[Answer]:
+    values = experiment.tensors[labels.key]
     for place in _places(values, labels.ignore, tries):
         only = torch.zeros_like(values, dtype=torch.bool)
         only[place] = True
@@ -141,7 +163,7 @@ def _answers(
         if len(after.shown) <= index:
             continue
         found = after.of_loss([after.shown[index].tensor])[0]
-        lines = None if found is None else lines_of(found, tuple(values.shape))
+        lines = None if found is None else lines_of(found, tuple(values.shape), first)
         if lines is None:
             continue
         moved = (lines - grad).abs() > SMALL * grad.abs().max()

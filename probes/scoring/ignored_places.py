@@ -53,7 +53,7 @@ def counted(experiment: Experiment, labels: Labels) -> Counted | None:
     if len(after.shown) <= found.index:
         return None
     grad = after.of_loss([after.shown[found.index].tensor])[0]
-    lines = None if grad is None else lines_of(grad, tuple(values.shape))
+    lines = None if grad is None else lines_of(grad, tuple(values.shape), found.first)
     if lines is None or lines.shape != found.grad.shape:
         return None
     largest = float(found.grad[places].abs().max())

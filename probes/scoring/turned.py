@@ -62,7 +62,7 @@ def _is_at_home(
 
 def _moved(experiment: Experiment, found: Scores, place: Place, shape: Shape) -> Tensor | None:
     """(place, ...) how much each scored output of the sample moves with the input at this place."""
-    before = lines_of(found.shown.tensor, shape)
+    before = lines_of(found.shown.tensor, shape, found.first)
     for key, tensor in experiment.tensors.items():
         where = None if key in experiment.targets else _at(tensor, place, shape)
         other = None if where is None else vary(tensor, where)
@@ -72,7 +72,11 @@ def _moved(experiment: Experiment, found: Scores, place: Place, shape: Shape) ->
             after = alive(experiment, with_leaf(experiment.batch, key, other)).shown
         except ExperimentError:
             continue
-        lines = lines_of(after[found.index].tensor, shape) if len(after) > found.index else None
+        lines = (
+            lines_of(after[found.index].tensor, shape, found.first)
+            if len(after) > found.index
+            else None
+        )
         if lines is not None and lines.shape == before.shape:
             moved = (lines - before).detach().double().abs().nan_to_num()
             return moved.sum(-1)[place[0]].cpu()

@@ -12,7 +12,7 @@ from probes.experiment import Experiment
 from probes.layout import Reads
 from probes.reading.alive import alive
 from probes.reading.causal import Causal, causal, cut_off
-from probes.scoring.answers import SMALL, lines_of
+from probes.scoring.answers import SMALL, has_classes_first, lines_of
 
 SHARE = 0.99  # of the ids asked for that must agree
 REACH = 3  # places either way
@@ -75,7 +75,8 @@ def _asked(experiment: Experiment, shape: tuple[int, int], largest: int) -> Tens
     own = {id(each) for each in seen.given}
     for each in sorted(fits, key=lambda one: id(one) in own)[::-1]:
         grad = seen.of_loss([each.tensor])[0]
-        lines = None if grad is None else lines_of(grad, shape)
+        first = grad is not None and has_classes_first(grad, shape)
+        lines = None if grad is None else lines_of(grad, shape, first)
         if lines is None or lines.shape[-1] <= max(2, largest) or not bool(lines.any()):
             continue
         if _is_of_classes(lines):

@@ -5,10 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from overfit.curves import Accuracy, Curves
 from overfit.floors import Floor
+from overfit.frozen import Frozen, frozen_of
 from overfit.look import Look
+from overfit.miscounted import Miscounted
 from overfit.outcome import outcome
 from overfit.parting import Parting
 from overfit.rules import RULES
@@ -69,7 +72,7 @@ COURSES = [
     ("FIT004", curves([-3.0] * 30, [2, 3])),
     ("FIT014", curves(FALLING, [0, 2], look=Look(parting=Parting("model", 1.0, "a.py:3", True)))),
     ("FIT014", curves(FALLING, [9, 0], look=Look(reading=0.0, moved=1.0))),  # a swapped hinge
-    ("FIT002", curves(FALLING, [0, 2], look=Look(frozen=("body.weight",), training_share=0.1))),
+    ("FIT002", curves(FALLING, [0, 2], look=Look(frozen=Frozen(("body.weight",), 0.1)))),
     ("FIT002", curves(FALLING, [0, 2], look=Look(), watched=(ZERO,))),  # nothing was missing
     ("FIT012", curves(STUCK, [0, 2], look=Look(), watched=(ZERO,))),
     ("FIT002", curves(FALLING, [0, 2], floors=(Floor("label prior", "token", 1.0, 0.0, True),))),
@@ -152,10 +155,26 @@ def test_what_cannot_be_judged_says_why(course: Curves, why: str) -> None:
 
 
 def test_what_is_frozen_is_told_where_no_verdict_says_why() -> None:
-    look = Look(frozen=("body.weight", "head.weight"), training_share=0.097)
+    look = Look(frozen=Frozen(("body.weight", "head.weight"), 0.097, "body"))
     (lead, *_) = outcome(curves(FALLING, [0, 2], look=look)).findings
     assert "`body.weight` and 1 more are frozen, and 0.097 of all numbers train." in lead.message
     assert lead.fix.startswith("Look whether `body.weight` and 1 more are to be frozen")
+    assert lead.site == "body"
+
+
+@pytest.mark.parametrize(("trained", "partly"), [(["2.bias"], "2"), (["0.bias", "2.bias"], None)])
+def test_a_module_that_trains_in_part_is_named_where_it_is_not_the_rule(
+    trained: list[str], partly: str | None
+) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.Linear(2, 2))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+    found = frozen_of(model, ("3.",))
+    assert found is not None
+    assert found.partly == partly
+    assert found.names[0] == ("2.weight" if partly else "0.weight")
+    assert len(found.names) == 6 - len(trained) - 2
+    assert found.share == pytest.approx(2 * len(trained) / 18)
 
 
 FLOORED = curves(
@@ -190,6 +209,12 @@ def test_fewer_memorised_in_more_passes_say_too_few_steps(
     assert (lead.code, lead.site) == ("FIT013", site)
     assert words in lead.message
     assert (lead.fix == "Give 20 samples 400 steps or more.") == (site is None)
+def test_an_accuracy_that_counts_wrongly_what_the_loss_has_right_is_named() -> None:
+    wrong = Miscounted("token", "labels", 2.0, 10.0, "a.py:7")
+    found = finding(curves(FALLING, [0, 2], look=Look(miscounted=(wrong,))))
+    assert (found.code, found.source) == ("FIT002", "a.py:7")
+    assert "so it is `token` at a.py:7 that counts them wrongly." in found.message
+    assert finding(curves(STUCK, [0, 2], look=Look(miscounted=(wrong,)))).source is None
 
 
 def test_limits_are_the_rules_own_fields() -> None:

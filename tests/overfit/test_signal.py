@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 from overfit.cuts import cuts
 from overfit.look import Look, Looker, kept_start
 from overfit.lost import where_lost
+from overfit.miscounted import miscounted
+from overfit.mode_site import ModeSite
 from overfit.parting import where_parted
+from overfit.targets import read_targets
 from probes import Subject
 
 BATCH = (torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2]))
@@ -99,8 +103,43 @@ def test_a_module_whose_mode_moves_the_loss_is_named() -> None:
     own.model.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
     nn.init.constant_(own.model.body[1].running_mean, 3.0)
     look = Looker(own, [BATCH], kept_start(own.model)).look()
-    assert look.mode_site == "body.1"
+    assert look.mode_site == ModeSite("body.1", None)
     assert (look.narrow, look.width) == ("body.0", 8)
+
+
+class Noisy(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            x = 3 * x  # parts
+        return super().forward(x)
+
+
+def test_code_that_asks_for_its_mode_is_named_with_its_line() -> None:
+    own = replace(subject("none"), model=Noisy("none"))
+    place = Looker(own, [BATCH], kept_start(own.model)).look().mode_site
+    lines, first = inspect.getsourcelines(Noisy)
+    at = first + next(i for i, line in enumerate(lines) if "# parts" in line)
+    assert place is not None
+    assert place.site == "model"
+    assert (place.source or "").endswith(f"test_signal.py:{at}")
+
+
+@pytest.mark.parametrize(("axis", "wrong"), [(0, ["class"]), (-1, [])])
+def test_what_the_loss_has_right_and_an_accuracy_does_not(axis: int, wrong: list[str]) -> None:
+    def right(model: nn.Module, batch: Any) -> tuple[Tensor, int]:
+        best = model(batch[0])[:3].argmax(axis)  # as many samples as classes
+        return (best == batch[1][:3]).sum() + 3, len(batch[1])
+
+    own = replace(subject("none"), metrics={"class": right})
+    own.model.head = nn.Identity()
+    own.model.body = nn.Linear(4, 3)
+    batch = (torch.eye(4)[[0, 0, 1, 1, 2, 2]], torch.tensor([0, 0, 1, 1, 2, 2]))
+    with torch.no_grad():
+        own.model.body.weight.copy_(torch.eye(4)[:3])
+        own.model.body.bias.zero_()
+    found = miscounted(own, [batch], read_targets(own, [batch]).found)
+    assert [each.head for each in found] == wrong
+    assert all("test_signal.py" in (each.source or "") for each in found)
 
 
 def test_what_the_loss_alone_does_to_its_input_is_named_with_its_line() -> None:
