@@ -10,6 +10,7 @@ from nan_watch.causes import RULES as CAUSES
 from nan_watch.rules import RULES as HEALTH
 from overfit.explains import cause_of, is_placed
 from overfit.outcome import outcome
+from overfit.refuted import unless_learned
 from overfit.rules import RULES
 from overfit.suites import OwnParts, note_floors, read_suites
 from probes import strict_json
@@ -26,7 +27,8 @@ def story(folder: Path) -> Judgement:
     What is not finite stands first, since nothing trains until it is mended; then what the checks
     found by experiment, what the watch saw, and the verdicts that all of it explains. Whatever
     several suites ran into is told once. A step that is too large is itself the culprit of what was
-    not finite. A suite that failed names a warning of the checks that can be the cause.
+    not finite. A suite that failed names a warning of the checks that can be the cause; one that
+    says of a term that it is not learned is a note where all suites learned it.
     """
     seen, checked, outcomes = Judgement(), Judgement(), Judgement()
     for _, part in Run(folder).parts:
@@ -37,7 +39,8 @@ def story(folder: Path) -> Judgement:
                 checked += part.judgement
             case _:
                 seen += part.judgement
-    for suite in read_suites(Run(folder)):
+    suites = read_suites(Run(folder))
+    for suite in suites:
         watched, found = _of_watch(suite.part.judgement), outcome(suite.curves)
         whole, place = watched + found, suite.part.folder
         strict_json.write(place / "findings.json", whole.as_json(place.name))
@@ -45,6 +48,7 @@ def story(folder: Path) -> Judgement:
         if suite.leads:
             seen, outcomes = seen + watched, outcomes + found
     seen = _once(seen + judge(HEALTH, OwnParts(folder)))
+    checked = unless_learned(checked, [each.curves for each in suites if each.leads])
     outcomes = _explained(outcomes, checked)
     grown = any(
         each.site == "<optimizer>" and each.code in LARGE_STEPS for each in outcomes.findings

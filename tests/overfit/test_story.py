@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from overfit.asked import Asked
+from overfit.curves import Accuracy
 from overfit.diagnose import examine
 from overfit.explains import cause_of, is_placed
+from overfit.refuted import unless_learned
 from overfit.story import story
+from overfit.suites import read_suites
 from probes import Finding, Ratio, Subject, Verdict
 from probes.finding import Judgement
 from probes.record import Recorder
@@ -115,6 +118,29 @@ def test_of_mere_notes_the_verdict_leads(tmp_path: Path) -> None:
     note = Finding("MSK099", "odd-mask", Verdict.NOTE, "the mask is idle.", "Leave it.")
     recorder = parts(tmp_path, ended="memorised", losses=[1.0, 0.5, *[0.001] * 6], checked=note)
     assert [each.code for each in story(recorder.folder).findings] == ["FIT001", "MSK099"]
+
+
+@pytest.mark.parametrize(
+    ("code", "heads", "verdict"),
+    [
+        ("WIR015", {"kind": 5, "centre": 5}, Verdict.NOTE),
+        ("WIR015", {"kind": 4, "centre": 5}, Verdict.WARN),
+        ("WIR015", {"centre": 5}, Verdict.WARN),  # which need not be the term's that is drowned
+        ("WIR021", {"kind": 5, "centre": 5}, Verdict.WARN),
+    ],
+)
+def test_a_term_that_was_learned_is_not_drowned(
+    tmp_path: Path, code: str, heads: dict[str, float], verdict: Verdict
+) -> None:
+    known = {
+        name: Accuracy((0, 10), (0.0, float(hits)), (5.0, 5.0)) for name, hits in heads.items()
+    }
+    recorder = parts(tmp_path, ended="steps", losses=[1.0] * 8, checked=WARNED)
+    (suite,) = read_suites(Run(recorder.folder))
+    warned = Judgement((replace(WARNED, code=code),))
+    (found,) = unless_learned(warned, [replace(suite.curves, heads=known)]).findings
+    assert found.verdict is verdict
+    assert unless_learned(warned, []) == warned
 
 
 def parts(tmp_path: Path, *, ended: str, losses: list[float], checked: Finding) -> Recorder:

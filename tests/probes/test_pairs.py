@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from probes import Subject
 from probes.checking import check, chosen
+from probes.experiment import Experiment
 from probes.finding import Verdict
+from probes.scoring.answers import keys
+from probes.scoring.answers import scores as scores_of
 from probes.seeding import seed_everything
 
 Batch = dict[str, Tensor]
@@ -158,3 +161,20 @@ def test_what_no_weights_move_and_what_goes_by_another_name(
     )
     found = check(subject, chosen(["IDX003", "WIR007"])).findings
     assert {one.code for one in found if one.verdict is not Verdict.NOTE} == told
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_as_many_classes_as_places_the_gradient_tells_the_axis(turned: bool) -> None:
+    seed_everything(0)
+    body = nn.Sequential(nn.Conv1d(4, 12, 3, padding=1), nn.ReLU(), nn.Conv1d(12, 6, 1))
+    batch = {"x": torch.randn(9, 4, 6), "tags": torch.randint(6, (9, 6))}
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        scores = model(batch["x"])  # (sample, class, place)
+        return F.cross_entropy(scores.mT if turned else scores, batch["tags"])
+
+    subject = Subject(body, [batch], loss, lambda model: torch.optim.Adam(model.parameters()))
+    found = check(subject, chosen(["LBL002"])).findings
+    assert [one.code for one in found] == []
+    labels = next(keys(experiment := Experiment.of(subject)))
+    assert scores_of(experiment, labels).first is not turned
