@@ -209,6 +209,8 @@ def test_fewer_memorised_in_more_passes_say_too_few_steps(
     assert (lead.code, lead.site) == ("FIT013", site)
     assert words in lead.message
     assert (lead.fix == "Give 20 samples 400 steps or more.") == (site is None)
+
+
 def test_an_accuracy_that_counts_wrongly_what_the_loss_has_right_is_named() -> None:
     wrong = Miscounted("token", "labels", 2.0, 10.0, "a.py:7")
     found = finding(curves(FALLING, [0, 2], look=Look(miscounted=(wrong,))))

@@ -347,6 +347,8 @@ def test_a_warm_up_that_waits_is_told_with_its_steps(
     subject = Subject(Net(F.relu), [batch], entropy, adam, schedule=schedule)
     told = [one.evidence[0].value for one in check(subject, chosen(["WIR008"])).findings]
     assert told == ([zeros] if zeros else [])
+
+
 class Placed(nn.Module):
     """A tagger that holds a table by place, and does something with it."""
 
