@@ -349,57 +349,5 @@ def test_a_warm_up_that_waits_is_told_with_its_steps(
     assert told == ([zeros] if zeros else [])
 
 
-class Placed(nn.Module):
-    """A tagger that holds a table by place, and does something with it."""
-
-    def __init__(self, place: Callable[[Any, Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.embedding, self.head = nn.Embedding(20, 8), nn.Linear(8, 3)
-        self.mixing = nn.GRU(8, 8, batch_first=True)
-        self.register_buffer("table", torch.randn(7, 8))
-        self.frozen = nn.Parameter(torch.randn(1, 7, 8), requires_grad=False)
-        self.gate, self.side = nn.Parameter(torch.zeros(1)), nn.Linear(8, 8)
-        self.place = place
-
-    def forward(self, ids: Tensor) -> Tensor:
-        pad = (ids == 0)[..., None]
-        x = self.place(self, self.embedding(ids), pad)
-        logits: Tensor = self.head(self.mixing(x)[0])
-        return logits
-
-
-@pytest.mark.parametrize(
-    ("place", "told"),
-    [
-        (lambda own, x, pad: x + own.table * pad, "model.table"),
-        (lambda own, x, pad: x + own.table + own.frozen * pad, "model.frozen"),
-        (lambda own, x, pad: x + own.table * ~pad, None),
-        (lambda own, x, pad: x + own.gate * own.table, None),
-        (lambda own, x, pad: torch.where(x > 99, own.table, x), None),
-        (lambda own, x, pad: (x, own.side(own.table))[0], None),
-        (lambda own, x, pad: x + own.side(own.table) * pad, None),
-        (lambda own, x, pad: x + own.table * (pad if not own.training else ~pad), None),
-    ],
-    ids=["padding", "frozen", "added", "gated", "filled", "aside", "resting", "training"],
-)
-def test_a_table_that_reaches_padding_alone_is_told(
-    place: Callable[[Any, Tensor, Tensor], Tensor], told: str | None
-) -> None:
-    seed_everything(0)
-    ids = torch.randint(1, 20, (6, 7)) * (torch.arange(7) < torch.tensor([[7, 6, 5, 4, 3, 3]]).T)
-    model = Placed(place)
-    subject = Subject(
-        model,
-        [{"ids": ids, "tags": (ids % 3).masked_fill(ids == 0, -100)}],
-        lambda m, b: F.cross_entropy(m(b["ids"]).flatten(0, 1), b["tags"].flatten()),
-        adam,
-    )
-    table, frozen = model.table, model.frozen
-    said = check(subject, chosen(["WIR023"])).findings
-    assert [f.message.partition("`")[2].partition("`")[0] for f in said] == [told] * bool(told)
-    assert model.table is table
-    assert model.frozen is frozen
-
-
 def adam(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
