@@ -15,7 +15,7 @@ from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import State
 from probes.states.attributes import Attribute, Leaves, changed, same, written_at
 from probes.states.blame import blamed
-from probes.states.life import Life, Outputs, differs, noise_of, other_batches
+from probes.states.life import Life, Outputs, differs, later_goes_on, noise_of, other_batches
 from probes.states.recurrence import equal
 from probes.states.strayed import Rewritten, has_samples, rewritten, strayed
 from probes.states.stream import is_stream
@@ -259,8 +259,9 @@ class LeftOver:
 
     def _missing(self, experiment: Experiment) -> Iterator[Finding]:
         """A state that is declared to be carried over batches, of which nothing is seen."""
-        for each in experiment.declared.states:
-            if each.over == "batch" and each.carried:
+        carried = [s for s in experiment.declared.states if s.over == "batch" and s.carried]
+        if not any(carried and later_goes_on(experiment, act) for act in ACTS.values()):
+            for each in carried:
                 yield Finding(
                     code=self.code,
                     rule=self.rule,

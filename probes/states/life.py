@@ -194,3 +194,16 @@ def other_batches(experiment: Experiment) -> Iterator[Batch]:
             yield batch if whole else take(batch, range(size), experiment.layout)
     for row in {0, size - 1} if size > 1 else ():
         yield take(experiment.batch, [row] * size, experiment.layout)
+
+
+def later_goes_on(experiment: Experiment, act: Callable[[Life, Batch], Outputs]) -> bool:
+    """Whether a batch that comes later gives something else after this one than alone.
+
+    The first batch may say that its sequences begin with it, so that it alone starts afresh.
+    """
+    for other in other_batches(experiment):
+        past = Life(experiment)
+        act(past, experiment.batch)
+        if differs(act(Life(experiment), other), act(past, other)) is not None:
+            return True
+    return False

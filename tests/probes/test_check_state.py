@@ -59,8 +59,9 @@ class Reader(nn.Module):
         self.scale: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        out, h = self.gru(x, self.hidden)
-        if self.way == "detached":
+        begins = self.way == "begins" and float(x[0, 0, 0]) > 99
+        out, h = self.gru(x, None if begins else self.hidden)
+        if self.way in ("detached", "begins"):
             self.hidden = h.detach()
         elif self.way == "grown":
             self.hidden = h
@@ -88,11 +89,14 @@ def test_a_state_that_is_left_over_is_named_and_can_be_declared() -> None:
     assert [(f.code, f.site, f.verdict) for f in found] == [
         ("STA001", "model.hidden", Verdict.WARN)
     ]
-    assert "State(site='model.hidden', over='batch'" in found[0].fix
+    assert "State('model.hidden', over='batch')" in found[0].fix
     declared = Layout(states=(State("model.hidden", over="batch", detached=True),))
     assert said(of(Reader("detached"), declared)) == []
     lost = said(of(Reader("fresh"), Layout(states=(State("gru", over="batch"),))))
     assert [(f.code, f.site) for f in lost] == [("STA001", "gru")]
+    begins = of(Reader("begins"), declared)
+    begins.batches[0]["x"][0, 0, 0] = 100.0  # type: ignore[index]  # the first of its sequences
+    assert said(begins) == []
 
 
 def test_graphs_that_grow_and_memos_are_named() -> None:
