@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
+from probes.stepping.cancelled import NARROW, WIDE, cancelled
 from probes.stepping.matters import matters
 from probes.stepping.walk import STEPS
 
@@ -20,6 +21,8 @@ class Flat:
     rounding, a sign, an argmax, a weight of zero that gets no gradient itself. One step is not
     enough to tell, since what stands before a weight that starts from zero learns from the second
     on. A parameter that nothing hangs on is silence, such as an expert that no sample goes to.
+    A matrix whose gradient is rounding alone, and is gone in float64, is told as well: what comes
+    after cancels it, as where one share is divided by itself. Vectors are cancelled by design.
 
     Sick: `nn.init.constant_(layer.bias, -100)` before a ReLU; `head(x.round())`.
     Healthy: an adapter whose second matrix starts from zero; a residual branch that does.
@@ -50,6 +53,7 @@ class Flat:
         if not lost and zero and matters(experiment, *(live[name] for name in zero)):
             lost = zero  # each hangs on the others, as where all weights are zero
         if not lost:
+            yield from self._cancelled(experiment)
             return
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         yield Finding(
@@ -65,5 +69,30 @@ class Flat:
             evidence=(
                 Evidence("parameters with a gradient of zeros", len(lost), 0),
                 Evidence("parameters with a gradient", len(largest)),
+            ),
+        )
+
+    def _cancelled(self, experiment: Experiment) -> Iterator[Finding]:
+        frozen = experiment.declared.frozen or ("\0",)
+        found = [each for each in cancelled(experiment) if not each.name.startswith(frozen)]
+        if not found:
+            return
+        first, more = found[0], f" and {len(found) - 1} more" if len(found) > 1 else ""
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"the gradient of `{first.name}`{more} is rounding and nothing else, though "
+            "the loss depends on it: what comes after cancels it.",
+            fix="Look behind it for a share that is divided by itself, a softmax over one entry or "
+            "a normalisation of one number; of the experts that are chosen, weigh the outputs by "
+            "their own probabilities.",
+            site=first.name.rpartition(".")[0] or first.name,
+            phase="backward",
+            evidence=(
+                Evidence(
+                    f"gradient of `{first.name}`, of the largest, in float64", first.wide, WIDE
+                ),
+                Evidence("the same over the first steps in its own float", first.narrow, NARROW),
             ),
         )

@@ -8,14 +8,21 @@ from torch import nn
 from probes.compare import NOISES, gap, scale
 from probes.experiment import LOSS, Experiment
 
+GOLDEN = 0.6180339887498949  # whose multiples, of which the whole is left out, spread evenly
+
 
 def matters(experiment: Experiment, *parameters: nn.Parameter) -> bool:
-    """Whether the loss, or without one an output, moves when the parameters are changed."""
+    """Whether the loss, or without one an output, moves when the parameters are changed.
+
+    Each number by another amount, in no order along any axis: what is the same for all units, or
+    a ramp over them, a softmax or a normalisation may take no notice of.
+    """
     baseline = experiment.evaluated
 
     def change() -> None:
         for parameter in parameters:
-            noise = torch.linspace(0.5, 1.5, parameter.numel(), device=parameter.device)
+            places = torch.arange(parameter.numel(), dtype=torch.double)
+            noise = (0.5 + (places * GOLDEN) % 1).to(parameter)
             size = 1 + parameter.detach().abs().max()
             parameter.data.add_((noise.view_as(parameter) * size).to(parameter.dtype))
 

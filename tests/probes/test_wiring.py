@@ -183,6 +183,36 @@ def test_places_that_nobody_reads_are_told_key_by_key(places: int, verdicts: lis
         assert "nobody reads 3 of 9 places of `ids`" in told[0].message
 
 
+class Shares(nn.Module):
+    """Weighs two layers by shares that a router gives."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.router, self.how = nn.Linear(8, 2, bias=False), how
+        self.shift = nn.Parameter(torch.zeros(1, 4))
+        self.one, self.two = nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "shifted":
+            share = (self.router(x) + self.shift.sum()).softmax(-1)
+        else:
+            best, at = self.router(x).softmax(-1).max(-1, keepdim=True)
+            best = best / best if self.how == "by itself" else best
+            share = torch.zeros(len(x), 2).scatter(1, at, best)
+        out: Tensor = share[:, :1] * self.one(x) + share[:, 1:] * self.two(x)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("how", "sites"), [("by itself", ["router"]), ("as it is", []), ("shifted", [])]
+)
+def test_a_matrix_whose_gradient_is_rounding_is_told(how: str, sites: list[str]) -> None:
+    seed_everything(0)
+    batch = {"x": torch.randn(12, 8), "labels": torch.arange(12) % 3}
+    subject = Subject(Shares(how), [batch], entropy, adam)
+    assert [one.site for one in check(subject, chosen(["WIR018"])).findings] == sites
+
+
 def shown_instead(model: nn.Module, batch: Batch) -> Tensor:
     apart = (model(batch["x"]) - 1).abs()
     learned = apart.square().mean()
