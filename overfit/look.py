@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from overfit.ceilings import Ceiling, Read, ceilings
+from overfit.climbed import climbed
 from overfit.cuts import Cut, cuts
 from overfit.exchange import input_keys, prefix_keys, rolled
 from overfit.floors import Floor, floors
@@ -32,6 +33,7 @@ from probes.layout import Layout
 from probes.subject import Batch, Subject
 
 DRAWS = 8  # losses of the same weights in training mode
+FELL = 0.5  # of a loss's start: what it fell by, to have been learned at all
 LITTLE = 0.1  # of the loss at the start
 UNREAD_KEY = 1e-6  # of the loss: what exchanging a key may do that nobody reads
 
@@ -74,7 +76,8 @@ class Look:
     the last, and how many it has. rests: what its decisions rest on, where that was asked for.
     wrong: the samples that stay wrong. near: pairs of samples with other labels whose inputs are
     nearly the same. parting: where what is evaluated parts from what the loss runs. miscounted:
-    what counts as wrong what the loss has right. frozen: what does not train.
+    what counts as wrong what the loss has right. frozen: what does not train. climbed: the steps
+    with the loss turned round after which all is right, where it fell and nothing is.
     """
 
     began_reading: float | None = None
@@ -98,6 +101,7 @@ class Look:
     parting: Parting | None = None
     miscounted: tuple[Miscounted, ...] = ()
     frozen: Frozen | None = None
+    climbed: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As a suite's settings hold it."""
@@ -205,6 +209,7 @@ class Looker:
             miscounted=_tried(lambda: miscounted(self.subject, self.batches, found)) or (),
             **_narrowest(self.model),
             frozen=frozen_of(self.model, self.layout.frozen),
+            climbed=_tried(lambda: self._climbed(began[0], drawn)),
         )
 
     def _loss(self, batches: Sequence[Batch], training: bool = False) -> float:
@@ -261,6 +266,15 @@ class Looker:
         if began is None or now is None or now > LITTLE * began:
             return None
         return where_parted(self.subject, self.batches[0])
+
+    def _climbed(self, began: float | None, now: float | None) -> int | None:
+        """What `climbed` finds of a loss that fell by half its start while nothing is right."""
+        if began is None or now is None or now > began - FELL * abs(began):
+            return None
+        look = Heads(self.subject, self.batches).evaluate()
+        if not look.counts or any(look.hits.values()):
+            return None
+        return climbed(self.subject, self.batches, self.began)
 
     def _keys_read(self) -> tuple[str, ...]:
         """The input keys that the loss follows; all of them where it follows none."""

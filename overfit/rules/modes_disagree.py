@@ -25,7 +25,8 @@ class ModesDisagree:
     It is told, too, where next to nothing is left of the loss and what is counted stays wrong in
     either mode, if the loss gives a module other numbers than the accuracies do (augmentation or
     scaling that only one of them has), or if fewer are right than before the first step, by
-    `gained` of what is counted: then the loss rewards what is counted as wrong.
+    `gained` of what is counted: then the loss rewards what is counted as wrong. So it does where
+    it fell, nothing is right, and steps that make it larger memorise the samples: that was tried.
 
     Sick: `nn.BatchNorm1d(64, momentum=1e-4)`.
     Healthy: `nn.BatchNorm1d(64)`.
@@ -79,6 +80,8 @@ class ModesDisagree:
 
     def _counts_against(self, curves: Curves) -> bool:
         """Whether the loss is learned, and less is right for it."""
+        if curves.look is not None and curves.look.climbed is not None:
+            return True
         worse = any(head.first - head.last >= self.gained for head in curves.heads.values())
         return worse and self._unrewarded(curves)
 
@@ -128,24 +131,28 @@ class ModesDisagree:
         )
 
     def _of_reward(self, curves: Curves) -> Finding:
+        steps = curves.look.climbed if curves.look is not None else None
         began = ", ".join(
             f"`{name}` {head.hits[0]:.10g} of {head.counts[0]:.10g}"
             for name, head in curves.heads.items()
         )
+        why = f"where {began} were right before the first step"
+        if steps is not None:
+            why = f"and with the loss turned round all of it is right within {steps} steps"
         return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=(
-                f"training and evaluation disagree on {curves.suite}: {_learned(curves)}, where "
-                f"{began} were right before the first step: the loss rewards what is counted as "
-                "wrong."
+                f"training and evaluation disagree on {curves.suite}: {_learned(curves)}, {why}: "
+                "the loss rewards what is counted as wrong."
             ),
             fix="Look at the loss for two arguments in each other's place (positive and negative, "
             "input and target), a sign, or labels that are the other way round in what is counted.",
             site="<loss>",
             phase="forward",
             step=curves.steps[-1],
+            confirmed=None if steps is None else True,
             evidence=(
                 Evidence("loss at the end", curves.end, curves.start, anchor=curves.name),
                 *_counted(curves),

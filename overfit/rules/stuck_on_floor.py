@@ -70,6 +70,8 @@ class StuckOnFloor:
         """Whether it is stuck on a floor."""
         if curves.look is None or self.unless.holds(curves):
             return False
+        if curves.look.climbed is not None:  # what it ends on is the end of another way
+            return False
         return self.blind(curves) or self.floor(curves) is not None
 
     def floor(self, curves: Curves) -> Floor | None:

@@ -51,6 +51,7 @@ BLOWN = [1.6, 80.0, 900.0, *[1.58] * 97]
 SINKING = [-1.0 * 1.1**i for i in range(100)]
 GONE = [1.6] * 50 + [math.nan]
 
+SUNK = [-1.6 * 1.1 ** min(i, 26) for i in range(100)]
 ZERO = Finding("GRD003", "exact-zero", Verdict.WARN, "`a` gets none.", "Look.", site="a")
 
 COURSES = [
@@ -72,6 +73,7 @@ COURSES = [
     ("FIT004", curves([-3.0] * 30, [2, 3])),
     ("FIT014", curves(FALLING, [0, 2], look=Look(parting=Parting("model", 1.0, "a.py:3", True)))),
     ("FIT014", curves(FALLING, [9, 0], look=Look(reading=0.0, moved=1.0))),  # a swapped hinge
+    ("FIT014", curves(SUNK, [2, 0], look=Look(reading=0.0, moved=1.0, climbed=40))),
     ("FIT002", curves(FALLING, [0, 2], look=Look(frozen=Frozen(("body.weight",), 0.1)))),
     ("FIT002", curves(FALLING, [0, 2], look=Look(), watched=(ZERO,))),  # nothing was missing
     ("FIT012", curves(STUCK, [0, 2], look=Look(), watched=(ZERO,))),

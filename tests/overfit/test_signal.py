@@ -142,6 +142,30 @@ def test_what_the_loss_has_right_and_an_accuracy_does_not(axis: int, wrong: list
     assert all("test_signal.py" in (each.source or "") for each in found)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_loss_of_the_wrong_sign_is_tried_the_other_way(sign: int) -> None:
+    def gold(model: nn.Module, batch: Any) -> Tensor:
+        logs = model(batch[0]).log_softmax(-1).gather(1, batch[1][:, None])
+        return sign * logs.clamp(min=-20).mean()
+
+    def right(model: nn.Module, batch: Any) -> tuple[Tensor, int]:
+        return (model(batch[0]).argmax(-1) == batch[1]).sum(), len(batch[1])
+
+    adam = lambda model: torch.optim.Adam(model.parameters(), lr=0.1)  # noqa: E731
+    own = replace(subject("none"), loss=gold, optimizer=adam, metrics={"class": right})
+    began, ended = kept_start(own.model), subject("none").model
+    with torch.no_grad():
+        ended.head.bias.copy_(torch.tensor([0.0, 0.0, 99.0]))
+    own.model.load_state_dict(ended.state_dict())
+    random, batch = torch.get_rng_state(), (BATCH[0], torch.tensor([0, 1, 0, 1, 0, 1]))
+    looker = Looker(own, [batch], began)
+    found = looker.look()
+    assert (found.climbed is not None) == (sign > 0)
+    assert Look.from_json(found.as_json()) == found
+    assert torch.equal(own.model.state_dict()["head.bias"], ended.head.bias)
+    assert torch.equal(torch.get_rng_state(), random)
+
+
 def test_what_the_loss_alone_does_to_its_input_is_named_with_its_line() -> None:
     def right(model: nn.Module, batch: Any) -> tuple[Tensor, int]:
         return (model(batch[0]).argmax(-1) == batch[1]).sum(), len(batch[1])
