@@ -12,6 +12,8 @@ from nan_watch.course import Course, lacks_gradients, long_enough, once
 from probes.finding import Evidence, Finding, Verdict
 from probes.run import Run
 
+FOREIGN = "<optimizer>"  # before the place of a parameter that only the optimizer holds
+
 
 @dataclass(frozen=True, slots=True)
 class NotHeld:
@@ -21,7 +23,8 @@ class NotHeld:
     all of them stand before every held one in the model's order, only the end is trained, which
     is a custom of fine-tuning; and outside of a subject another optimizer may hold them, unless
     their gradients pile up because nobody sets them to zero (`growth` times, first to last
-    tenth): in these cases it is a note.
+    tenth): in these cases it is a note. It is none where the optimizer holds others instead, which
+    are not the model's and never get a gradient: a part was replaced after it was made.
 
     Sick: `Adam(model.encoder.parameters())` where the model has a decoder behind.
     Healthy: `Adam(model.parameters())`.
@@ -54,8 +57,11 @@ class NotHeld:
         held = [i for i, s in enumerate(course.grads.sites) if got[i] and s not in unheld]
         if not lost:
             return None
-        meant = (bool(held) and max(lost) < min(held)) or (alone and not self._piles(course, lost))
-        return course.said_of(self._finding(course, lost, meant))
+        sites = course.grads.sites
+        stale = sum(s.startswith(f"{FOREIGN}[") and not got[i] for i, s in enumerate(sites))
+        front = bool(held) and max(lost) < min(held)
+        meant = not stale and (front or (alone and not self._piles(course, lost)))
+        return course.said_of(self._finding(course, lost, meant, stale))
 
     def _piles(self, course: Course, lost: list[int]) -> bool:
         """Whether the gradients of these columns grow for want of being set to zero."""
@@ -63,18 +69,20 @@ class NotHeld:
         tenth = max(1, len(norms) // 10)
         return bool(not np.median(norms[-tenth:]) <= self.growth * np.median(norms[:tenth]))
 
-    def _finding(self, course: Course, lost: list[int], meant: bool) -> Finding:
+    def _finding(self, course: Course, lost: list[int], meant: bool, stale: int) -> Finding:
         site = course.grads.sites[lost[0]]
         more = f", and {len(lost) - 1} more parameters" if len(lost) > 1 else ""
+        them = "them: they never learn" if more else "it: it never learns"
+        others = f" It holds {stale} that the model does not have, in their place." if stale else ""
         return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.NOTE if meant else Verdict.WARN,
-            message=f"`{site}`{more} get gradients, but the optimizer does not hold them: they "
-            "never learn."
-            if more
-            else f"`{site}` gets gradients, but the optimizer does not hold it: it never learns.",
-            fix="Freeze it by `requires_grad_(False)` if that is meant, which saves its backward "
+            message=f"`{site}`{more} get{'' if more else 's'} gradients, but the optimizer does "
+            f"not hold {them}.{others}",
+            fix="Make the optimizer after the last part of the model was replaced."
+            if stale
+            else "Freeze it by `requires_grad_(False)` if that is meant, which saves its backward "
             "pass; else give it to the optimizer.",
             site=site,
             phase="update",

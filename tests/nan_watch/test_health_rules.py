@@ -237,6 +237,28 @@ def test_parts_are_judged_and_the_same_is_told_once(tmp_path: Path) -> None:
     assert finding.message.endswith("(in `hunt`).")
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_part_that_is_replaced_after_the_optimizer_was_made_is_told(
+    replaced: bool, tmp_path: Path
+) -> None:
+    """Of a loop's own watch, too, where another optimizer might hold what this one does not."""
+    model = mlp()
+    optimizer = SGD(model.parameters() if replaced else model[:4].parameters(), 0.1)
+    if replaced:
+        model[4] = nn.Linear(model[4].in_features, model[4].out_features)  # type: ignore[arg-type]
+    with NanWatch(model, optimizer, out=tmp_path / "run") as watch:
+        for _ in range(5):
+            model.zero_grad()
+            model(torch.randn(8, model[0].in_features)).square().mean().backward()  # type: ignore[arg-type]
+            optimizer.step()
+    (finding,) = [f for f in watch.findings if f.code == "GRD009"]
+    assert (finding.site, finding.verdict) == (
+        "4.weight",
+        Verdict.WARN if replaced else Verdict.NOTE,
+    )
+    assert ("holds 2 that the model does not have" in finding.message) == replaced
+
+
 def test_parameters_are_told_apart() -> None:
     model = mlp()
     model[0].requires_grad_(False)
