@@ -27,7 +27,8 @@ class StuckOnFloor:
     the most frequent label, and the loss has stopped falling (by `falling` from one quarter to
     the next, after the weights went `learned` of their size). An accuracy of a sequence that has
     stopped below what its own previous label gives is told of too. Where fewer of these samples
-    are memorised, and no floor does that, the input is read: then it is no floor of the labels.
+    are memorised, and no floor does that, the input is read: then it is no floor of the labels. It
+    is read as well where one of several accuracies is perfect, which its own floor is not.
 
     Sick: `model(batch["x"] * 0)`, or the first token in place of the last.
     Healthy: `model(batch["x"])`.
@@ -80,6 +81,8 @@ class StuckOnFloor:
         if course is None or course.falls > self.falling or self.slow.holds(curves):
             return None
         if look is not None and look.moved is not None and look.moved < self.learned:
+            return None
+        if _reads(curves):
             return None
         found = self._by_loss(curves) or self._by_accuracy(curves)
         of_labels = found is not None and found.name in (PRIOR, MEAN)
@@ -179,6 +182,15 @@ class StuckOnFloor:
                     yield Evidence(what, head.last, each.accuracy)
                 elif each.loss is not None and each.exact:
                     yield Evidence(f"loss, beside the floor `{each.name}`", curves.end, each.loss)
+
+
+def _reads(curves: Curves) -> bool:
+    """Whether an accuracy is perfect that cannot be so without the input; then a head is stuck."""
+    priors = {f.head: f.accuracy for f in curves.floors if f.name == PRIOR}
+    return any(
+        head.hits[-1] >= head.counts[-1] and (priors.get(name) or 1.0) < 1
+        for name, head in curves.heads.items()
+    )
 
 
 def _under(curves: Curves, floor: Floor) -> bool:

@@ -221,6 +221,14 @@ def test_an_accuracy_that_counts_wrongly_what_the_loss_has_right_is_named() -> N
     assert finding(curves(STUCK, [0, 2], look=Look(miscounted=(wrong,)))).source is None
 
 
+@pytest.mark.parametrize(("other", "code"), [(4, "FIT007"), (10, "FIT008")])
+def test_a_head_is_stuck_and_not_the_model_where_another_is_perfect(other: int, code: str) -> None:
+    heads = {**FLOORED.heads, "age": Accuracy((0, 10), (3.0, float(other)), (10.0, 10.0))}
+    floors = (*FLOORED.floors, Floor("label prior", "age", 0.4))
+    lead = outcome(replace(FLOORED, heads=heads, floors=floors)).findings[0]
+    assert (lead.code, lead.verdict) == (code, Verdict.FAIL)
+
+
 def test_limits_are_the_rules_own_fields() -> None:
     half = curves([1.6] * 50 + [0.8] * 50)
     assert not Memorised().holds(half)
