@@ -185,7 +185,9 @@ def test_bytes_in_words() -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["hunt", "diagnose --quick --sizes 5"])
+@pytest.mark.parametrize(
+    "command", ["hunt", pytest.param("diagnose --quick --sizes 5", marks=pytest.mark.slow)]
+)
 def test_a_command_finds_it_in_the_first_batch(command: str, whynan: Any, tmp_path: Path) -> None:
     text = Path(SICK.rpartition(":")[0]).read_text()
     (tmp_path / "train.py").write_text(text.replace("(64, 64, 2600)", "(2600, 64)"))
