@@ -329,9 +329,13 @@ class _Part:
         elif value is not None:
             self._show_parts(value)
 
-    def show_grad(self, grad: Tensor) -> None:
-        """The gradient has been seen, unless the bus is closed by now."""
-        if self.bus.listening and self.see_grad is not None:
+    def show_grad(self, grad: Tensor | None) -> None:
+        """The gradient has been seen, unless the bus is closed by now.
+
+        None comes of an output that the loss does not use, where the function that gave it, as
+        compiled code does, makes no zeros for it.
+        """
+        if self.bus.listening and self.see_grad is not None and grad is not None:
             if self.grad_number < 0:
                 self.grad_number = self.bus.number(Kind.OUTPUT_GRAD, self.name)
             self.see_grad(self.grad_number, grad)
@@ -357,7 +361,7 @@ class _Part:
         return part
 
 
-def hook_gradient(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
+def hook_gradient(tensor: Tensor, hook: Callable[[Tensor | None], None]) -> None:
     """The hook is called with the tensor's gradient, as by `tensor.register_hook(hook)`.
 
     Does what that does, at half its time, where the tensor has no hook yet: no handle is made.

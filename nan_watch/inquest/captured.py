@@ -181,8 +181,9 @@ def _parts(value: Any) -> Sequence[Any]:
     return ()
 
 
-def _keep(call: Call, place: int, grad: Tensor) -> None:
-    call.grads.setdefault(place, []).append(grad.detach())
+def _keep(call: Call, place: int, grad: Tensor | None) -> None:
+    if grad is not None:  # as of an output of compiled code that the loss does not use
+        call.grads.setdefault(place, []).append(grad.detach())
 
 
 def _version(tensor: Tensor) -> int:

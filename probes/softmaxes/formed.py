@@ -134,8 +134,8 @@ class _Formed(TorchFunctionMode):
         )
         self.uses.append(use)
 
-        def arrived(_: Tensor) -> None:
-            use.reaches = True
+        def arrived(grad: Tensor | None) -> None:
+            use.reaches = use.reaches or grad is not None
 
         hook_gradient(out, arrived)
 

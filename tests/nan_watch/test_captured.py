@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nan_watch import NanWatch
 from nan_watch.inquest.captured import KEPT, Captured
@@ -76,3 +78,38 @@ def test_of_a_list_of_modules_the_one_that_overflows_is_named_in_the_forward_pas
     [finding] = watch.findings
     assert (finding.site, finding.phase) == ("1[0]", "forward")
     assert finding.fix.endswith("`watch.step(fn)` replays the step and names the line.")
+
+
+class Twice(torch.autograd.Function):
+    """Two outputs; that which the loss does not use gets no zeros, as in compiled code."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        return x * 2, x * 3
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Tensor:
+        return sum(n * grad for n, grad in zip((2, 3), grads, strict=True) if grad is not None)  # type: ignore[return-value]
+
+
+class Both(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return Twice.apply(self.layer(x))  # type: ignore[no-any-return]
+
+
+def test_an_output_that_the_loss_does_not_use_has_no_gradient() -> None:
+    model = Both()
+    optimizer = sgd(model)
+    with NanWatch(model, optimizer) as watch:
+        kept: Captured = watch._replays.captured
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3))[0].sum().backward()
+            assert list(kept.calls[0].grads) == [0]
+            optimizer.step()
+    assert watch.findings == ()
