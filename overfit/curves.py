@@ -14,7 +14,7 @@ from overfit.interventions import UNCHANGED
 from overfit.look import Look
 from overfit.noise import interval
 from overfit.plan import Ending
-from probes.finding import Finding
+from probes.finding import Finding, out_of
 from probes.run import Run
 
 
@@ -42,7 +42,7 @@ class Accuracy:
         return interval(self.hits[-1], self.counts[-1])
 
     def __str__(self) -> str:
-        return f"{self.hits[-1]:.10g} of {self.counts[-1]:.10g}"
+        return out_of(self.hits[-1], self.counts[-1])
 
 
 @dataclass(frozen=True, slots=True)

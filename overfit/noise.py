@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from probes.finding import out_of
+
 SURE = 1.959964  # standard normal deviations: 95 %
 
 
@@ -27,7 +29,7 @@ def wilson(hits: float, count: float, deviations: float = SURE) -> tuple[float, 
 def interval(hits: float, count: float) -> str:
     """`3 of 5, 95 % interval 0.23 to 0.88`."""
     low, high = wilson(hits, count)
-    return f"{hits:.10g} of {count:.10g}, 95 % interval {low:.2f} to {high:.2f}"
+    return f"{out_of(hits, count)}, 95 % interval {low:.2f} to {high:.2f}"
 
 
 def counting(share: float, count: float) -> float:

@@ -6,6 +6,7 @@ prints. There are four families, by what they read; each is one Protocol below.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,12 @@ class Verdict(StrEnum):
     def rank(self) -> int:
         """0 for ok to 4 for broken."""
         return list(Verdict).index(self)
+
+
+def out_of(hits: float, count: float) -> str:
+    """`14 of 15`; `14.34 of 15`, cut off and not rounded, so that nearly all is not called all."""
+    cut = math.floor(100 * hits + 1e-6) / 100 if math.isfinite(hits) else hits
+    return f"{cut:.10g} of {count:.10g}"
 
 
 @dataclass(frozen=True, slots=True)

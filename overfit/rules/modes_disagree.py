@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from overfit.curves import Curves
 from overfit.rules.lacking import lacks_look
 from overfit.rules.memorised import Memorised
-from probes.finding import Evidence, Finding, Verdict
+from probes.finding import Evidence, Finding, Verdict, out_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class ModesDisagree:
     def _of_reward(self, curves: Curves) -> Finding:
         steps = curves.look.climbed if curves.look is not None else None
         began = ", ".join(
-            f"`{name}` {head.hits[0]:.10g} of {head.counts[0]:.10g}"
+            f"`{name}` {out_of(head.hits[0], head.counts[0])}"
             for name, head in curves.heads.items()
         )
         why = f"where {began} were right before the first step"
@@ -162,7 +162,7 @@ class ModesDisagree:
     def _of_modes(self, curves: Curves) -> Finding:
         look = curves.look
         assert look is not None
-        right = ", ".join(f"`{n}` {look.hits[n]:.10g} of {look.counts[n]:.10g}" for n in look.hits)
+        right = ", ".join(f"`{n}` {out_of(look.hits[n], look.counts[n])}" for n in look.hits)
         trained = right or f"a loss of {look.trained:.4g}"
         told = curves.told or f"a loss of {look.evaluated:.4g}"
         where, place = "", look.mode_site

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
 
+from probes.finding import out_of
 from reports.figures.figure import Figure, identifier, number, thinned
 from reports.figures.svg import (
     ACROSS,
@@ -53,7 +54,7 @@ class Curve:
     def words(self) -> str:
         """The last value, with its count where it has one."""
         if self.counts:
-            return f"{self.hits[-1]:.10g} of {self.counts[-1]:.10g}"
+            return out_of(self.hits[-1], self.counts[-1])
         return number(self.values[-1])
 
 
@@ -332,7 +333,7 @@ def _cells(curve: Curve) -> list[str]:
     if not curve.counts:
         return [number(value) for value in curve.values]
     pairs = zip(curve.hits, curve.counts, strict=True)
-    return [f"{hits:.10g} of {count:.10g}" for hits, count in pairs]
+    return [out_of(hits, count) for hits, count in pairs]
 
 
 def _finite(value: float) -> bool:

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from overfit.noise import counting, interval, spread, swing, wilson
+from probes.finding import out_of
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,11 @@ def test_the_spread_of_seeds_is_how_far_apart_they_end() -> None:
     seeds = [0.60, 0.72, 0.66]
     assert spread(seeds) == pytest.approx(0.12)
     assert math.isclose(spread([0.5]), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("hits", "words"),
+    [(15.0, "15 of 15"), (14.999, "14.99 of 15"), (6.400576, "6.4 of 15"), (math.nan, "nan of 15")],
+)
+def test_hits_are_told_without_rounding_up(hits: float, words: str) -> None:
+    assert out_of(hits, 15.0) == words
