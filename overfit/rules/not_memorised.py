@@ -53,8 +53,8 @@ REASONS: tuple[Outcome[Curves], ...] = (
 class NotMemorised:
     """The model learned something of the samples and then stopped, and no other verdict holds.
 
-    Where the loss is all but gone, and all labels have the largest score of those that it is
-    given, it is the accuracy that counts them as wrong: then its line is named.
+    Where the loss is all but gone, and all labels that it is given have the largest score, the
+    accuracy counts by others, wrongly, or the loss is given the wrong ones: its line is named.
 
     Sick: a head whose scores are held between -1 and 1, so that no loss near zero can be had.
 
@@ -115,8 +115,8 @@ def _miscounted(curves: Curves) -> Miscounted | None:
 def _words(wrong: Miscounted) -> str:
     line = f" at {wrong.source}" if wrong.source else ""
     return (
-        f"; all {wrong.count:.10g} labels of `{wrong.target}` have the largest of the scores that "
-        f"the loss is given, so it is `{wrong.head}`{line} that counts them wrongly"
+        f"; all {wrong.count:.10g} labels that `{wrong.target}` is given have the largest score, "
+        f"so `{wrong.head}`{line} counts by other labels or scores than the loss"
     )
 
 
@@ -135,7 +135,8 @@ def _fix(curves: Curves) -> str:
     if curves.gone:
         return (
             "Look at what is counted, since the loss is all but gone: whether it reads the same "
-            "labels and outputs as the loss, and how near is near enough."
+            "labels and outputs as the loss, which of the two is right, and how near is near "
+            "enough."
         )
     return (
         "Look for what keeps the output from being sure of itself (bounded scores, a penalty in "

@@ -217,7 +217,7 @@ def test_an_accuracy_that_counts_wrongly_what_the_loss_has_right_is_named() -> N
     wrong = Miscounted("token", "labels", 2.0, 10.0, "a.py:7")
     found = finding(curves(FALLING, [0, 2], look=Look(miscounted=(wrong,))))
     assert (found.code, found.source) == ("FIT002", "a.py:7")
-    assert "so it is `token` at a.py:7 that counts them wrongly." in found.message
+    assert "so `token` at a.py:7 counts by other labels or scores than the loss." in found.message
     assert finding(curves(STUCK, [0, 2], look=Look(miscounted=(wrong,)))).source is None
 
 
