@@ -67,6 +67,8 @@ def _loop(wrap: Callable[[nn.Module], nn.Module], watched: bool) -> Iterator[Ste
     with ExitStack() as opened:
         if watched:
             folder = opened.enter_context(TemporaryDirectory())
+            if dist.is_initialized():  # ranks write into one folder
+                opened.callback(dist.barrier)
             opened.enter_context(NanWatch(called, optimizer, out=Path(folder) / "run"))
         yield step
 
