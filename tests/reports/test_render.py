@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 import numpy as np
@@ -37,9 +36,8 @@ def test_the_main_jobs_report(main_job: Path, check: Check) -> None:
 
 
 def test_the_same_record_gives_the_same_bytes(main_job: Path) -> None:
-    first, began = (main_job / "report.html").read_bytes(), process_time()
+    first = (main_job / "report.html").read_bytes()
     assert render(main_job) == main_job / "report.html"
-    assert process_time() - began <= 5  # seconds
     assert (main_job / "report.html").read_bytes() == first
 
 
