@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
+import numpy as np
+
+from nan_watch.course import read_course
 from overfit.ceilings import PREFIX, SOFT, Ceiling
 from overfit.drive import Drive
 from overfit.floors import Floor
@@ -63,7 +66,8 @@ class Curves:
     the checks found. samples: how each is called. others: suites of the same size with another
     seed; smaller: those of the same seed with fewer samples. tries: the interventions, each by
     what was changed. parts: part of the loss to its values at the evaluations. drive: what the
-    optimizer did, where the suite ended by itself. untried: why no intervention could be tried.
+    optimizer did, where the suite ended by itself. clipped: what clipping left of the gradient in
+    the median step; None where nothing was clipped. untried: why no intervention could be tried.
     """
 
     name: str
@@ -91,6 +95,7 @@ class Curves:
     tries: Mapping[tuple[str, ...], Curves] = field(default_factory=dict)
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     drive: Drive | None = None
+    clipped: float | None = None
     untried: str | None = None
 
     WINDOW = 5
@@ -201,6 +206,7 @@ def read_curves(run: Run) -> Curves:
         look=Look.from_json(asked["look"]) if asked.get("look") else None,
         samples=tuple(asked.get("samples", ())),
         drive=Drive.from_json(asked["drive"]) if asked.get("drive") else None,
+        clipped=_clipped(run),
         parts={
             name: _series(run, "loss", "evaluated", name)[1]
             for name in run.matrix("loss", "evaluated").sites
@@ -222,6 +228,13 @@ def _heads(run: Run) -> dict[str, Accuracy]:
         whole = len(counts)  # hits are written first, and a kill may come between the two
         found[name] = Accuracy(steps[:whole], hits[:whole], counts)
     return counted(found)
+
+
+def _clipped(run: Run) -> float | None:
+    factors = read_course(run.folder.name, run).factor
+    if not np.isfinite(factors).any():
+        return None
+    return float(np.median(np.where(np.isfinite(factors), factors, 1.0)))
 
 
 def _series(run: Run, kind: str, stat: str, site: str) -> tuple[tuple[int, ...], tuple[float, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +24,9 @@ class Drive:
     them that a GradScaler skipped; overflowed: the first parameter whose gradient was not finite
     in the newest of these; scale: the loss's there.
     rate: the largest learning rate, or what the optimizer was given where a schedule kept it under
-    that. last: of the last step. gone: the first step from which on no rate was above 1 % of it.
+    that. last: of the last step. usual: the median of all steps. gone: the first step from which on
+    no rate was above 1 % of it.
+    proportional: whether a step is as large as the gradient, and not divided by its size.
     forgets: the share that decay takes of the weights in a step. decayed: the norm of what decay
     adds to the gradient, where it does; gradient: the norm of that; energy: what the decay adds
     to the loss, half the decay times the squared norm of the weights.
@@ -36,6 +39,8 @@ class Drive:
     scale: float | None = None
     rate: float | None = None
     last: float | None = None
+    usual: float | None = None
+    proportional: bool = False
     gone: int | None = None
     decay: float = 0.0
     forgets: float = 0.0
@@ -74,9 +79,17 @@ def drive_of(
         scale=newest.scale if newest else None,
         rate=given,
         last=rates[-1] if rates else None,
+        usual=median(rates) if rates else None,
+        proportional=_is_proportional(optimizer),
         gone=gone if gone < len(rates) else None,
         **_decay(optimizer, max(rates, default=0.0)),
     )
+
+
+def _is_proportional(optimizer: Optimizer) -> bool:
+    """Whether it keeps nothing of the gradients but a momentum."""
+    kept = {key for state in optimizer.state.values() for key in state}
+    return "lr" in optimizer.defaults and kept <= {"momentum_buffer"}
 
 
 def _decay(optimizer: Optimizer, rate: float) -> dict[str, Any]:

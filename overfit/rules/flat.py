@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from overfit.brake import brake
 from overfit.curves import Curves
 from overfit.interventions import LARGER, NO_SCHEDULE
 from overfit.rules.diverged import Diverged
@@ -72,6 +73,9 @@ class Flat:
             heads += f"; the weights went {moved:.2g} of their size"
         if small and curves.drive is not None:
             heads += f" at a learning rate of {curves.drive.rate:.3g}, so the steps are too small"
+        held = brake(curves)
+        if held is not None:
+            heads += f"; {held.words}"
         yield Finding(
             code=self.code,
             rule=self.rule,
@@ -80,7 +84,9 @@ class Flat:
                 f"nothing was learned from {curves.suite} in {len(curves.losses)} steps (seed "
                 f"{curves.seed}): the loss went from {curves.start:.4g} to {curves.end:.4g}{heads}."
             ),
-            fix="Raise the learning rate by a hundred or more, or find out what keeps the "
+            fix=held.fix
+            if held
+            else "Raise the learning rate by a hundred or more, or find out what keeps the "
             "gradients small."
             if small
             else "Look whether the input reaches the output and every parameter the optimizer, "
@@ -99,5 +105,6 @@ class Flat:
                     Evidence(f"`{name}` gained", head.last - head.first, self.gain)
                     for name, head in curves.heads.items()
                 ),
+                *(held.evidence if held else ()),
             ),
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from overfit.brake import brake
 from overfit.curves import Curves
 from overfit.interventions import LARGER, NO_SCHEDULE
 from overfit.rules.diverged import Diverged
@@ -22,7 +23,8 @@ class TooSlow:
     It fell by `falling` or more from the third quarter to the last, and, each quarter's fall over
     the one before staying as it is, comes to `target` of what there was to learn within `most`
     times the steps that it had. How many that would be is extrapolated, and said to be so: along
-    a line, towards a limit, or as a power of the steps. A fall that shrinks towards a limit above
+    a line, towards a limit, or as a power of the steps. Where a schedule or clipping left a tenth
+    of the steps or less, that is said. A fall that shrinks towards a limit above
     the target is no matter of steps, unless it is `fast` and no fewer samples were memorised.
 
     Sick: `Adam(model.parameters(), lr=1e-5)`.
@@ -88,17 +90,20 @@ class TooSlow:
         assert course is not None
         whole = _round_up(len(curves.losses) + more)
         told = f", right are {curves.told}" if curves.heads else ""
+        held = brake(curves)
+        since = f", since {held.words}" if held else ""
         yield Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=(
-                f"training on {curves.suite} is too slow: after {len(curves.losses)} steps the "
-                f"loss is {curves.end:.4g} of {curves.start:.4g} and still falls{told}; "
+                f"training on {curves.suite} is too slow{since}: after {len(curves.losses)} steps "
+                f"the loss is {curves.end:.4g} of {curves.start:.4g} and still falls{told}; "
                 f"extrapolated, it would need about {whole} steps in all."
             ),
-            fix=f"Try a learning rate ten times higher, or look what holds it back (a schedule, "
-            f"clipping); or give it time: `--steps {whole}`.",
+            fix=held.fix
+            if held
+            else f"Try a learning rate ten times higher; or give it time: `--steps {whole}`.",
             site="<optimizer>",
             step=curves.steps[-1],
             evidence=(
@@ -106,6 +111,7 @@ class TooSlow:
                 Evidence("loss in the last quarter", course.last, anchor=curves.name),
                 Evidence("fall from one to the other", course.falls, self.falling),
                 Evidence("steps it would need, extrapolated", whole, curves.budget),
+                *(held.evidence if held else ()),
             ),
         )
 

@@ -8,6 +8,7 @@ import pytest
 from torch import nn
 
 from overfit.curves import Accuracy, Curves
+from overfit.drive import Drive
 from overfit.floors import Floor
 from overfit.frozen import Frozen, frozen_of
 from overfit.look import Look
@@ -119,6 +120,23 @@ def test_too_slow_says_how_many_steps_it_would_take() -> None:
     found = finding(curves(SLOW))  # a line, which comes to a twentieth of its start at step 190
     assert found.message.endswith("extrapolated, it would need about 210 steps in all.")
     assert "`--steps 210`" in found.fix
+
+
+@pytest.mark.parametrize("course", [curves(SLOW), curves(FLAT)])
+def test_what_held_the_steps_back_is_said_where_something_did(course: Curves) -> None:
+    warming = Drive(100, 100, rate=1e-3, last=1e-5, usual=5e-6)
+    found = finding(replace(course, drive=warming))
+    assert "the schedule leaves 0.005 of the learning rate of 0.001 in the median" in found.message
+    assert "warm-up" in found.fix
+    clipped = Drive(100, 100, rate=0.1, last=0.1, usual=0.1, proportional=True)
+    assert (
+        "clipping leaves 0.003 of" in finding(replace(course, drive=clipped, clipped=3e-3)).message
+    )
+    adam = replace(clipped, proportional=False)  # its steps are as large whatever clipping leaves
+    for drive, left in ((adam, 3e-3), (clipped, 0.5), (replace(warming, usual=5e-4), None)):
+        said = finding(replace(course, drive=drive, clipped=left)).message
+        assert "clipping" not in said
+        assert "schedule" not in said
 
 
 def test_a_refusal_after_growth_blames_the_step_and_one_without_does_not() -> None:
