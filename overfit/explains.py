@@ -19,7 +19,7 @@ READ = (
 """What of its input the model reads."""
 
 SCORED = (
-    *("WIR009", "WIR010", "WIR012", "WIR013", "IDX002", "IDX003"),
+    *("WIR009", "WIR010", "WIR012", "WIR013", "IDX002", "IDX003", "IDX010"),
     *("LBL001", "LBL002", "LBL003", "LBL006", "LBL008"),
 )
 """What its output is scored against, and how."""
@@ -32,7 +32,7 @@ CAUSES: Mapping[str, tuple[str, ...]] = {
     "FIT003": (*SIZES, "WIR010", "WIR012", "WIR013"),
     "FIT004": (*GRADIENTS, *SIZES, *READ, *SCORED),
     "FIT006": SCORED,
-    "FIT007": (*GRADIENTS, *READ, *SCORED),
+    "FIT007": (*GRADIENTS, *READ, *SCORED, "STA001"),
     "FIT008": (*GRADIENTS, *READ, *SCORED, "WIR015"),
     "FIT009": (*GRADIENTS, *SIZES),
     "FIT010": (*SIZES, "WIR010", "WIR012", "WIR013"),
@@ -53,6 +53,9 @@ REFINED: Mapping[str, tuple[str, ...]] = {"MSK001": ("MSK006",)}
 
 PLACED = ("FIT007", "FIT012", "FIT014")
 """Verdicts whose site was measured: what stands elsewhere in the model did not do it."""
+
+ANYWHERE = ("STA001",)
+"""What of the calls before is left in the model can drown its input wherever it stands."""
 
 
 def is_placed(verdict: Finding) -> bool:
@@ -78,7 +81,8 @@ def _can_be(verdict: Finding, warning: Finding) -> bool:
     if warning.verdict is not Verdict.WARN or warning.code not in CAUSES.get(verdict.code, ()):
         return False
     sites = verdict.site, warning.site
-    if verdict.code not in PLACED or not all(map(_is_module, sites)):
+    placed = verdict.code in PLACED and warning.code not in ANYWHERE
+    if not placed or not all(map(_is_module, sites)):
         return True
     return _near(verdict.site or "", warning.site or "")
 

@@ -46,6 +46,7 @@ from probes.checks.pad_leak import PadLeak
 from probes.checks.padding_pick import PaddingPick
 from probes.checks.padding_row import PaddingRow
 from probes.checks.pairing import Pairing
+from probes.checks.parted_in_training import PartedInTraining
 from probes.checks.repeats import Repeats
 from probes.checks.scored_padding import ScoredPadding
 from probes.checks.shared import Shared
@@ -106,6 +107,7 @@ RULES: tuple[Check[Experiment], ...] = (
     StillState(),
     CutState(),
     Pairing(),
+    PartedInTraining(),
     CopiedInput(),
     StepParity(),
     FullLengths(),

@@ -15,7 +15,7 @@ from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
 from probes.place import CODE, Place, came_about, place
 from probes.reading.alive import alive
-from probes.reading.indexing import Pick
+from probes.reading.indexing import reordering
 from probes.scoring.meeting import Meeting, Meetings, meetings
 from probes.scoring.mixtures import Mixed, mixed_apart
 from probes.scoring.positives import Strangers, strangers
@@ -120,7 +120,7 @@ class Pairing:
     ) -> Finding:
         first = next(iter(partners))
         where = _place(experiment, meeting, first)
-        pick = _reordered(experiment) if where.site != CODE else None
+        pick = reordering(alive(experiment).picks, experiment.size) if where.site != CODE else None
         key, label = next(iter(meeting.inputs)), next(iter(meeting.labels))
         against = partners[first]
         other = "other samples" if against is None else f"sample {against}"
@@ -217,13 +217,3 @@ def _place(experiment: Experiment, meeting: Meeting, row: int) -> Place:
 
 def _name(first: Difference) -> str:
     return "" if first.module in ("model", "<model>") else first.module
-
-
-def _reordered(experiment: Experiment) -> Pick | None:
-    """The first pick of all samples in another order."""
-    for pick in alive(experiment).picks:
-        order = pick.index.flatten().tolist()
-        samples = pick.axis == 0 and not pick.rows and len(order) == experiment.size
-        if samples and sorted(order) == list(range(len(order))) != order:
-            return pick
-    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,3 +123,13 @@ def _subscripts(index: Any, source: Tensor) -> Found | None:
 
 def _is_boolean(part: Any) -> bool:
     return isinstance(part, bool) or (isinstance(part, Tensor) and part.dtype is torch.bool)
+
+
+def reordering(picks: Iterable[Pick], size: int) -> Pick | None:
+    """The first pick of all of so many samples in another order; None where there is none."""
+    for pick in picks:
+        order = pick.index.flatten().tolist()
+        samples = pick.axis == 0 and not pick.rows and len(order) == size
+        if samples and sorted(order) == list(range(size)) != order:
+            return pick
+    return None

@@ -14,6 +14,7 @@ from probes.experiment import LOSS, Experiment, attempted, copied
 from probes.finding import ExperimentError
 from probes.replay import Snapshot, replay
 from probes.scoring.targets import varied
+from probes.seeding import seed_everything
 from probes.subject import Batch
 from probes.vary import vary
 
@@ -52,13 +53,15 @@ class Meetings:
 
 
 class Meeting:
-    """Measures them: the loss in evaluation mode, from one and the same state.
+    """Measures them: the loss, from one and the same state.
 
-    Raises ExperimentError where no label or no input can be changed, or where the loss raises.
+    drawn: in the subject's own modes and from this seed, and not in evaluation mode. Raises
+    ExperimentError where no label or no input can be changed, or where the loss raises.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, drawn: int | None = None) -> None:
         self.experiment = experiment
+        self._drawn = drawn
         self.labels = self._labels()
         self.inputs = self._inputs()
         self._snapshot = Snapshot.take(experiment.subject.model, parameters=True)
@@ -112,8 +115,12 @@ class Meeting:
         model, found = self.experiment.subject.model, []
 
         def step() -> Tensor:
+            if self._drawn is None:
+                model.eval()
+            else:
+                seed_everything(self._drawn)
             with attempted("`Subject.loss`, with inputs and labels exchanged,"), torch.no_grad():
-                value = self.experiment.subject.loss(model.eval(), copied(batch))
+                value = self.experiment.subject.loss(model, copied(batch))
             found.append(float(value.detach()))
             return value.detach()
 
