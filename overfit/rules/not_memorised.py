@@ -54,7 +54,8 @@ class NotMemorised:
     """The model learned something of the samples and then stopped, and no other verdict holds.
 
     Where the loss is all but gone, and all labels that it is given have the largest score, the
-    accuracy counts by others, wrongly, or the loss is given the wrong ones: its line is named.
+    accuracy counts by others, wrongly, or the loss is given the wrong ones: its line is named. So
+    is that of an accuracy that counts more labels than the loss scores.
 
     Sick: a head whose scores are held between -1 and 1, so that no loss near zero can be had.
 
@@ -99,7 +100,7 @@ class NotMemorised:
                 f"{curves.seed}): {how}; the loss, {curves.start:.4g} at the start, is "
                 f"{curves.end:.4g} now{tends}{'' if wrong is None else _words(wrong)}."
             ),
-            fix=_fix(curves),
+            fix=_fix(curves, wrong),
             step=curves.steps[-1],
             source=None if wrong is None else wrong.source,
             evidence=tuple(_evidence(curves)),
@@ -114,6 +115,12 @@ def _miscounted(curves: Curves) -> Miscounted | None:
 
 def _words(wrong: Miscounted) -> str:
     line = f" at {wrong.source}" if wrong.source else ""
+    if wrong.count > wrong.scored:
+        return (
+            f"; all {wrong.scored:.10g} labels that the loss scores have the largest score, and "
+            f"`{wrong.head}`{line} counts {wrong.count:.10g}, so it counts what the loss does not "
+            "score"
+        )
     return (
         f"; all {wrong.count:.10g} labels that `{wrong.target}` is given have the largest score, "
         f"so `{wrong.head}`{line} counts by other labels or scores than the loss"
@@ -131,7 +138,9 @@ def _tends(curves: Curves) -> str:
     return f", and {course.last:.4g} on average over the last quarter"
 
 
-def _fix(curves: Curves) -> str:
+def _fix(curves: Curves, wrong: Miscounted | None) -> str:
+    if wrong is not None and wrong.count > wrong.scored:
+        return "Look which labels are ignored, or masked out of the loss, that are to be learned."
     if curves.gone:
         return (
             "Look at what is counted, since the loss is all but gone: whether it reads the same "

@@ -19,6 +19,7 @@ from probes.checks.flat import Flat
 from probes.checks.full_lengths import FullLengths
 from probes.checks.future import Future
 from probes.checks.gradient import Gradient
+from probes.checks.heavy_dropout import HeavyDropout
 from probes.checks.held import Held
 from probes.checks.idle_mask import IdleMask
 from probes.checks.idle_rate import IdleRate
@@ -40,6 +41,7 @@ from probes.checks.mixed_states import MixedStates
 from probes.checks.modes import Modes
 from probes.checks.more_padding import MorePadding
 from probes.checks.one_class import OneClass
+from probes.checks.out_of_reach import OutOfReach
 from probes.checks.over_samples import OverSamples
 from probes.checks.own_label import OwnLabel
 from probes.checks.pad_leak import PadLeak
@@ -78,6 +80,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Accumulation(),
     Thawed(),
     Modes(),
+    HeavyDropout(),
     UnusedInput(),
     IdleTable(),
     InputScale(),
@@ -113,6 +116,7 @@ RULES: tuple[Check[Experiment], ...] = (
     FullLengths(),
     IgnoredClass(),
     UnreachableLabel(),
+    OutOfReach(),
     Contradicting(),
     OneClass(),
     LabelAmongInputs(),

@@ -33,8 +33,10 @@ class LossFormula:
     classes is a fault; a mean that divides by padding, or by the classes as well, a warning. A sum
     over places is a note; a warning where one step of the subject's makes its loss on the same
     batch rise, and would not if it were divided by the places. A start far above the entropy of
-    guessing evenly (`high` times) is a note; from `absurd` times on, scores of a wrong scale are a
-    warning, at the first of three layers or more that each make what they are given larger.
+    guessing evenly (`high` times), in evaluation and in training, where batch norm that has not
+    learned its statistics yet has the batch's, is a note; from `absurd` times on, scores of a
+    wrong scale are a warning, at the first of three layers or more that each make what they are
+    given larger.
 
     Sick: `F.cross_entropy(model(x).softmax(-1), y)`; `F.nll_loss(model(x).softmax(-1), y)`.
     Healthy: `F.cross_entropy(model(x), y)`; `F.nll_loss(model(x).log_softmax(-1), y)`.
@@ -62,7 +64,7 @@ class LossFormula:
         for each in scored(experiment):
             right = each.picked(each.scores.log_softmax(1))
             if self._is(loss, right) and not each.are_probabilities:
-                if loss > self.high * math.log(each.classes):
+                if _starts(experiment, loss) > self.high * math.log(each.classes):
                     yield self._high(loss, each, growing(experiment))
                 return
             for words, value in _wrong(each):
@@ -187,6 +189,12 @@ def _over_all(each: Scored, visible: Tensor) -> tuple[float]:
     among = visible[each.keep]
     picked = -each.scores.log_softmax(1).gather(1, each.labels[:, None])[among, 0]
     return (float(picked.sum()) / len(each.keep),)
+
+
+def _starts(experiment: Experiment, evaluated: float) -> float:
+    """The loss at the start, in the mode in which it is smaller."""
+    trained = experiment.trained.ran.outputs.get(LOSS)
+    return evaluated if trained is None else min(evaluated, float(trained))
 
 
 def _wrong(each: Scored) -> Iterator[tuple[str, float]]:

@@ -232,11 +232,19 @@ def test_fewer_memorised_in_more_passes_say_too_few_steps(
 
 
 def test_an_accuracy_that_counts_wrongly_what_the_loss_has_right_is_named() -> None:
-    wrong = Miscounted("token", "labels", 2.0, 10.0, "a.py:7")
+    wrong = Miscounted("token", "labels", 2.0, 10.0, "a.py:7", 10.0)
     found = finding(curves(FALLING, [0, 2], look=Look(miscounted=(wrong,))))
     assert (found.code, found.source) == ("FIT002", "a.py:7")
     assert "so `token` at a.py:7 counts by other labels or scores than the loss." in found.message
     assert finding(curves(STUCK, [0, 2], look=Look(miscounted=(wrong,)))).source is None
+
+
+def test_an_accuracy_that_counts_more_than_the_loss_scores_says_both_numbers() -> None:
+    wrong = Miscounted("token", "labels", 2.0, 10.0, "a.py:7", 3.0)
+    found = finding(curves(FALLING, [0, 2], look=Look(miscounted=(wrong,))))
+    assert "all 3 labels that the loss scores have the largest score, and `token`" in found.message
+    assert "at a.py:7 counts 10" in found.message
+    assert "ignored, or masked out" in found.fix
 
 
 @pytest.mark.parametrize(("other", "code"), [(4, "FIT007"), (10, "FIT008")])
