@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from overfit.heads import Heads
-from overfit.undisturbed import undisturbed
 from probes.loop import Loop
 from probes.subject import Batch, Subject
+from probes.undisturbed import undisturbed
 
 STEPS, EVERY = 100, 10
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from overfit.lost import Follow
-from overfit.undisturbed import undisturbed
 from probes.raised import source_here
 from probes.subject import Batch, Subject
+from probes.undisturbed import undisturbed
 
 MOST = 200  # calls that are kept
 HARMLESS = ("__get__", "size", "dim", "numel", "requires_grad_", "register_hook", "__format__")

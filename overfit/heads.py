@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from overfit.from_layout import accuracy_of
 from overfit.once import computed_once
 from overfit.targets import read_targets
-from overfit.undisturbed import undisturbed as undisturbed
 from probes.errors import RequestError
 from probes.subject import Batch, Pair, Subject
+from probes.undisturbed import undisturbed as undisturbed
 
 Head = Callable[[nn.Module, Batch], Pair]
 

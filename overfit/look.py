@@ -28,9 +28,9 @@ from overfit.parting import Parting, where_parted
 from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
-from overfit.undisturbed import undisturbed
 from probes.layout import Layout
 from probes.subject import Batch, Subject
+from probes.undisturbed import undisturbed
 
 DRAWS = 8  # losses of the same weights in training mode
 FELL = 0.5  # of a loss's start: what it fell by, to have been learned at all

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from overfit.exchange import rolled
-from overfit.scoring import LOSSES
-from overfit.undisturbed import undisturbed
 from probes.batch import leaves
 from probes.layout import Layout
 from probes.raised import source_here
+from probes.scoring.calls import LOSSES
 from probes.subject import Batch, Subject
+from probes.undisturbed import undisturbed
 
 MOST = 20_000  # operators that are followed
 KEPT = 2**29  # bytes that are held on to

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from overfit.scoring import Call
 from probes.batch import leaves, sample_axes
 from probes.guess import LABELS
 from probes.layout import Layout
+from probes.scoring.calls import Call
 from probes.subject import Batch
 
 

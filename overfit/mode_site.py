@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from overfit.undisturbed import undisturbed
 from probes.modules import every_module
 from probes.raised import source_here
 from probes.subject import Batch, Subject
+from probes.undisturbed import undisturbed
 
 SAME_LOSS = 1e-3  # of itself
 LEAST = 1e-6  # of the loss: what a mode must move it by

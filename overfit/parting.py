@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from overfit.heads import Heads
-from overfit.undisturbed import undisturbed
 from probes.bus import Bus, Kind, See
 from probes.modules import every_module
 from probes.raised import source_here
 from probes.subject import Batch, Subject
+from probes.undisturbed import undisturbed
 
 APART = 1e-3  # of the size of what the loss gives it
 KEPT = 2**28  # bytes that are held on to

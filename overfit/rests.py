@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-from overfit.undisturbed import undisturbed
 from probes.attribution import Attributed
 from probes.attribution_record import Place, write_attributions
 from probes.batch import sample_count, take
@@ -19,6 +18,7 @@ from probes.finding import Evidence
 from probes.guess import complete
 from probes.record import Recorder
 from probes.subject import Batch, Subject
+from probes.undisturbed import undisturbed
 
 TOGETHER, SAMPLES = 4, 2  # of a batch: side by side, and whose decisions are looked at
 TOLD, NOTHING = 6, 1e-4  # shares that are told one by one, and what counts as none

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from overfit.from_layout import counted_labels, leaf_of
 from overfit.matching import Place, place_of
-from overfit.scoring import Call, Kind, Scoring
-from overfit.undisturbed import undisturbed
 from probes.batch import leaves
 from probes.errors import RequestError
 from probes.guess import complete
 from probes.layout import Labels, Layout
 from probes.raised import said
+from probes.scoring.calls import Call, Kind, Scoring
 from probes.subject import Batch, Subject
+from probes.undisturbed import undisturbed
 
 UNREAD = (
     "the labels cannot be read from the batch: declare `Layout.labels`, or score by a loss of "
