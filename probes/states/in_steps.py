@@ -38,18 +38,18 @@ def from_predict(experiment: Experiment, each: Causal, length: int) -> Parted | 
     if given is None or scored is None or given.shape != scored.shape:
         return None
     seen = _told(experiment, each, given, lead)
-    whole = next((form for form in _forms(scored) if _agree(given[:, :1], form[:, :1], seen)), None)
+    whole = next((form for form in forms(scored) if agree(given[:, :1], form[:, :1], seen)), None)
     if whole is None:
         return None
-    apart = _apart(given, whole, seen)
-    if not bool(apart.any()) or experiment.is_random:
+    off = apart(given, whole, seen)
+    if not bool(off.any()) or experiment.is_random:
         return None
-    first = int(apart.any(0).nonzero()[0])
+    first = int(off.any(0).nonzero()[0])
     if not _reads(experiment, each, given, lead, -1):
         return None  # it reads what it wrote itself
     if first > 1 and not _reads(experiment, each, given, lead, 0):
         return None  # it looks back no further, on purpose
-    largest, at = gap(whole, given, seen & apart[:, :, None])
+    largest, at = gap(whole, given, seen & off[:, :, None])
     how = f"`predict` reads the same ids as the loss, from place {first} on"
     relative, limit = largest / scale(whole, seen), LEAST * scale(whole, seen)
     return Parted(how, first, at[0], largest, relative, limit, _site(experiment, lead[1]))
@@ -67,7 +67,7 @@ def _scored(experiment: Experiment, lead: tuple[int, ...]) -> Tensor | None:
     return None
 
 
-def _forms(scored: Tensor) -> Iterator[Tensor]:
+def forms(scored: Tensor) -> Iterator[Tensor]:
     """Scores, and what may be given in their place."""
     yield scored
     yield scored.log_softmax(-1)
@@ -82,12 +82,13 @@ def _told(experiment: Experiment, each: Causal, given: Tensor, lead: tuple[int, 
     return lines & given.isfinite() & (given > FILL)
 
 
-def _agree(one: Tensor, two: Tensor, seen: Tensor) -> bool:
+def agree(one: Tensor, two: Tensor, seen: Tensor) -> bool:
+    """Whether scores are the same at all places of the first, as far as they are to be seen."""
     look = seen[:, : one.shape[1]]
     return bool(look.any()) and not bool(_far(one, two, look).any())
 
 
-def _apart(given: Tensor, whole: Tensor, seen: Tensor) -> Tensor:
+def apart(given: Tensor, whole: Tensor, seen: Tensor) -> Tensor:
     """(sample, place) whether most of the scores there are others."""
     return _far(given, whole, seen).sum(-1) > SHARE * seen.sum(-1)
 
@@ -120,8 +121,8 @@ def _site(experiment: Experiment, places: int) -> str:
     """The first module that gives something else step by step, where it is called so."""
     subject, batch = experiment.subject, experiment.batch
     assert subject.predict is not None
-    whole = list(_given(experiment, subject.loss, batch))
-    steps = list(_given(experiment, subject.predict, batch))
+    whole = list(given_by(experiment, subject.loss, batch))
+    steps = list(given_by(experiment, subject.predict, batch))
     for event in whole:
         calls = sum(each.site == event.site for each in whole)
         pieces = [each.value for each in steps if each.site == event.site]
@@ -132,7 +133,7 @@ def _site(experiment: Experiment, places: int) -> str:
     return "model"
 
 
-def _given(
+def given_by(
     experiment: Experiment, call: Callable[[nn.Module, Batch], object], batch: Batch
 ) -> Iterator[Event]:
     """What the modules give in a call of the subject's, in order."""
