@@ -16,6 +16,7 @@ from probes.compare import Comparison
 from probes.execution import Ran
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.masking.in_training import normed_longer
 from probes.masking.longer import Longer, everywhere_longer, longer
 from probes.masking.share import takes_only_its_share, true_leaks
 from probes.masking.visible import Visible
@@ -35,7 +36,9 @@ class MorePadding:
     position counted from the padded end, a loss divided by all positions. A batch that the model
     cannot take any longer is not judged. Rows padded on the left move the positions of a model
     that counts them from the left end: a note, but a warning where a module takes `position_ids`
-    that would say otherwise.
+    that would say otherwise. Where nothing changes so, the modules that keep running statistics
+    are put into training mode: what changes then is a norm that takes its statistics over
+    padding, be it zeros, which is a warning.
 
     Sick: `(out * mask).sum(1) / out.shape[1]`.
     Healthy: `(out * mask).sum(1) / mask.sum(1)`.
@@ -57,10 +60,18 @@ class MorePadding:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding an axis that is padded."""
-        if self._all_at_once(experiment):
-            return
-        why, done = "", 0
         effects: dict[str, float] = {}
+        if not self._all_at_once(experiment):
+            yield from self._evaluated(experiment, effects)
+        told = [mask for mask, effect in effects.items() if effect]
+        for each, found in normed_longer(experiment, self.by, told):
+            mask, finding = each.each, self._finding(experiment, each, found)
+            finding = _only_in_training(finding, mask.mask.key)
+            yield resting_on(finding, [mask.guessed] if mask.guessed else [])
+
+    def _evaluated(self, experiment: Experiment, effects: dict[str, float]) -> Iterator[Finding]:
+        """What changes in evaluation mode; how much each mask's does is added to the effects."""
+        why, done = "", 0
         for each in longer(experiment, self.by):
             try:
                 found = _compared(experiment, each)
@@ -125,6 +136,17 @@ class MorePadding:
                 "position ids that start at the first visible token.",
             )
         return resting_on(finding, [mask.guessed] if mask.guessed else [])
+
+
+def _only_in_training(finding: Finding, mask: str) -> Finding:
+    """The same, said of the statistics of training mode: a warning, since training may bear it."""
+    return replace(
+        finding,
+        verdict=min(finding.verdict, Verdict.WARN, key=lambda verdict: verdict.rank),
+        message=finding.message.replace("more padding", "in training mode, more padding", 1)
+        + " With running statistics it does not.",
+        fix=f"Take the statistics over what `{mask}` lets see alone: `h[keep] = norm(h[keep])`.",
+    )
 
 
 def _compared(experiment: Experiment, each: Longer) -> Comparison:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
-from probes.compare import NOISES, Comparison
-from probes.experiment import Experiment
+from torch import Tensor, nn
+
+from probes.compare import NOISES, Baseline, Comparison
+from probes.experiment import LOSS, Experiment, attempted, copied
 from probes.finding import ExperimentError
 from probes.masking.hidden import Hidden
+from probes.masking.longer import Longer, everywhere_longer, longer
 from probes.masking.visible import Visible, changed, differ, leaks, masked
+from probes.subject import Batch
 
 
 def normed_leaks(experiment: Experiment) -> list[tuple[Hidden, Comparison]]:
@@ -61,6 +66,49 @@ def _is_still(experiment: Experiment, each: Hidden, norms: list[nn.Module]) -> b
 
     one, two = (experiment.trained.run(batch, before=rest) for batch in (experiment.batch, other))
     return not differ(one, two, Visible(experiment, each), NOISES * experiment.trained.noise)
+
+
+def normed_longer(
+    experiment: Experiment, by: int, told: Iterable[str]
+) -> Iterator[tuple[Longer, Comparison]]:
+    """The batches with more padding that move what is visible by statistics over padding alone.
+
+    Only the modules that keep running statistics are in training mode, so that nothing is drawn.
+    told: the masks of which it is known that more padding moves what is visible without that.
+    """
+    norms = _norms(experiment)
+    known = {*told, *(one.mask.key for one, _ in normed_leaks(experiment) if norms)}
+    if not norms or experiment.is_random:
+        return
+    every = everywhere_longer(experiment, by)
+    with suppress(ExperimentError):  # with a `train_step` of its own, the loss may be out of use
+        baseline = _with_norms(experiment, norms)
+        if every is not None and not _of_longer(experiment, baseline, every).outputs:
+            return
+        for each in longer(experiment, by):
+            if each.each.mask.key not in known:
+                found = _of_longer(experiment, baseline, each)
+                if found.outputs:
+                    yield each, found
+
+
+def _with_norms(experiment: Experiment, norms: list[nn.Module]) -> Baseline:
+    """The batch in evaluation mode, but for these modules."""
+    model = experiment.subject.model
+
+    def call(batch: Batch) -> Mapping[str, Tensor]:
+        model.eval()
+        for norm in norms:
+            norm.train()
+        with attempted("`Subject.loss`, on a longer batch with its norms in training mode,"):
+            return {LOSS: experiment.subject.loss(model, copied(batch))}
+
+    return Baseline(call, experiment.batch, model, own=True, repeats=experiment.repeats)
+
+
+def _of_longer(experiment: Experiment, baseline: Baseline, each: Longer) -> Comparison:
+    ran = each.aligned(baseline.run(each.batch), baseline.ran)
+    return baseline.against(ran, Visible(experiment, each.each), experiment.axes)
 
 
 def _norms(experiment: Experiment) -> list[nn.Module]:

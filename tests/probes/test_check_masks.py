@@ -157,17 +157,18 @@ def kept(model: Normed, hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("normed", "verdict"),
+    ("normed", "code"),
     [
-        (lambda own, h, m: own.norm(h.flatten(0, 1)).view_as(h), Verdict.WARN),
-        (lambda own, h, m: own.norm((h * m[..., None]).mT).mT, None),
+        (lambda own, h, m: own.norm(h.flatten(0, 1)).view_as(h), "MSK001"),
+        (lambda own, h, m: own.norm((h * m[..., None]).mT).mT, "MSK004"),
         (kept, None),
         (lambda own, h, m: kept(own, h, m) + (h.roll(1, 0) if own.training else 0), None),
+        (lambda own, h, m: own.norm(h[:, :1].mT).mT + h, None),
     ],
-    ids=["padding", "zeroed", "kept", "mixed"],
+    ids=["padding", "zeroed", "kept", "mixed", "first"],
 )
 def test_statistics_over_padding_are_told_where_they_are_taken(
-    normed: Callable[[Any, Tensor, Tensor], Tensor], verdict: Verdict | None
+    normed: Callable[[Any, Tensor, Tensor], Tensor], code: str | None
 ) -> None:
     seed_everything(0)
     batch = {**tokens(), "x": torch.randn(6, 9, 4)}
@@ -178,8 +179,10 @@ def test_statistics_over_padding_are_told_where_they_are_taken(
         lambda model: torch.optim.Adam(model.parameters()),
     )
     before = {name: value.clone() for name, value in subject.model.state_dict().items()}
-    found = check(subject, chosen(["MSK001"], known=RULES)).findings
-    assert [(f.verdict, f.site) for f in found] == ([(verdict, "norm")] if verdict else [])
+    found = check(subject, chosen(["MSK001", "MSK004"], known=RULES)).findings
+    told = [(code, Verdict.WARN, "norm")] if code else []
+    assert [(f.code, f.verdict, f.site) for f in found] == told
+    assert all("in training mode" in f.message for f in found)
     after = subject.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
