@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from probes.batch import leaves
-from probes.experiment import Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.compare import NOISES, gap
+from probes.experiment import Experiment, resting_on, with_leaf
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.guess import LABELS
 from probes.reading.rows import classes, is_read, looked, reader
+from probes.vary import vary
 
 Row = tuple[bytes, ...]
 
@@ -25,8 +28,10 @@ class Contradicting:
     Of such samples only those with the commonest label can be right. Compared are the keys that an
     output changes with, over the first batches. Labels that contradict now and then are noise, and
     a note; where much of what was looked at cannot be right, inputs were repeated, cut or cleared
-    while labels went on. What the layer that reads an input reads as well, such as a negative
-    sample, is no label.
+    while labels went on; or what tells the samples apart is left out: a key of the batch with which
+    they would hardly contradict each other, and that neither the loss nor an output changes with,
+    is named, unless it numbers the samples or answers by itself. What the layer that reads an
+    input reads as well, such as a negative sample, is no label.
 
     Sick: `rows.append(rows[0])` while `labels.append(label)`.
     Healthy: `rows.append(row)`.
@@ -34,6 +39,7 @@ class Contradicting:
 
     share: float = 0.8  # of all samples that can be right at most
     least: int = 4  # samples that cannot be
+    left: float = 0.1  # of these, at most, that a key that tells them apart leaves
 
     code: ClassVar[str] = "LBL006"
     rule: ClassVar[str] = "contradicting-labels"
@@ -61,9 +67,28 @@ class Contradicting:
             groups = _groups(experiment, keys, label)
             several = [group for group in groups.values() if len(group) > 1]
             count = sum(sum(group.values()) for group in groups.values())
-            wrong = sum(sum(group.values()) - max(group.values()) for group in several)
+            wrong = _wrong(groups)
             if wrong and not _is_input(experiment, label, keys):
-                yield self._finding(experiment, keys, label, several, count, wrong)
+                finding = self._finding(experiment, keys, label, several, count, wrong)
+                apart = self._apart(experiment, keys, label, wrong)
+                yield finding if apart is None else _with_key(finding, apart, wrong)
+
+    def _apart(
+        self, experiment: Experiment, keys: list[str], label: str, wrong: int
+    ) -> tuple[str, int] | None:
+        """The unread key that tells most of the samples apart, and how many it leaves."""
+        found = {
+            key: _wrong(_groups(experiment, [*keys, key], label))
+            for key, tensor in experiment.tensors.items()
+            if key not in (*keys, *experiment.targets)
+            and tensor.ndim
+            and len(tensor) == experiment.size
+            and not _numbers(experiment, key)
+            and not _answers(experiment, key, label)
+            and _is_unread(experiment, key)
+        }
+        best = min(found, key=found.__getitem__, default=None)
+        return None if best is None or found[best] > self.left * wrong else (best, found[best])
 
     def _finding(
         self,
@@ -96,6 +121,54 @@ class Contradicting:
         declared = any(each.key == label for each in experiment.declared.labels)
         line = f"labels=(Labels({label!r}, output='output'),)"
         return resting_on(finding, [] if declared else [line])
+
+
+def _with_key(finding: Finding, apart: tuple[str, int], wrong: int) -> Finding:
+    """The same, with the key that tells the samples apart."""
+    key, left = apart
+    return replace(
+        finding,
+        message=f"{finding.message[:-1]}; nobody reads `{key}`, with which only {left} would be "
+        f"left of the {wrong} that contradict."
+        if left
+        else f"{finding.message[:-1]}; nobody reads `{key}`, which tells all of them apart.",
+        fix=f"Let the model read `{key}`; or, where it is not meant to, l{finding.fix[1:]}",
+        evidence=(*finding.evidence, Evidence(f"contradicting samples with `{key}`", left)),
+    )
+
+
+def _wrong(groups: dict[Row, Counter[float]]) -> int:
+    """How many samples have another label than most with their inputs."""
+    return sum(sum(group.values()) - max(group.values()) for group in groups.values())
+
+
+def _numbers(experiment: Experiment, key: str) -> bool:
+    """Whether it only numbers the samples: one integer each, none of which comes twice."""
+    known = [batch[key] for batch in looked(experiment) if key in batch]
+    values = torch.cat([each.flatten() for each in known])
+    whole = not values.is_floating_point() and len(values) == sum(map(len, known))
+    return whole and len(values.unique()) == len(values)
+
+
+def _answers(experiment: Experiment, key: str, label: str) -> bool:
+    """Whether it is a label itself, by its name or since it tells this one without any input."""
+    groups = _groups(experiment, [key], label)
+    often = any(sum(group.values()) > 1 for group in groups.values())
+    return bool(LABELS.search(key.rpartition(".")[2])) or (often and not _wrong(groups))
+
+
+def _is_unread(experiment: Experiment, key: str) -> bool:
+    """Whether neither the loss nor an output moves with other values of the key."""
+    tensor = experiment.tensors[key]
+    other = vary(tensor, torch.ones_like(tensor, dtype=torch.bool))
+    if other is None:
+        return False
+    try:
+        ran = experiment.evaluate(with_leaf(experiment.batch, key, other)).outputs
+    except ExperimentError:
+        return False
+    before, limit = experiment.evaluated.ran.outputs, NOISES * experiment.evaluated.noise
+    return all(name in ran and gap(value, ran[name])[0] <= limit for name, value in before.items())
 
 
 def _is_input(experiment: Experiment, label: str, keys: list[str]) -> bool:
