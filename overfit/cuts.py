@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from overfit.lost import Follow
 from probes.raised import source_here
+from probes.reading.lost import Follow
 from probes.subject import Batch, Subject
 from probes.undisturbed import undisturbed
 

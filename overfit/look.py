@@ -20,7 +20,7 @@ from overfit.floors import Floor, floors
 from overfit.frozen import Frozen, frozen_of
 from overfit.heads import Heads
 from overfit.hidden import with_hidden
-from overfit.lost import Lost, where_lost
+from overfit.lost import where_lost
 from overfit.miscounted import Miscounted, miscounted
 from overfit.mode_site import ModeSite, mode_site
 from overfit.near import Near, near_conflicts, wrong_samples
@@ -29,6 +29,7 @@ from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
 from probes.layout import Layout
+from probes.reading.lost import Lost
 from probes.subject import Batch, Subject
 from probes.undisturbed import undisturbed
 

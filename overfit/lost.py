@@ -1,153 +1,29 @@
-"""Where the input gets lost on the way forward: an operator whose output no longer follows it."""
+"""Where the input gets lost on the way forward, when samples get the inputs of others."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from overfit.exchange import rolled
-from probes.batch import leaves
 from probes.layout import Layout
-from probes.raised import source_here
-from probes.scoring.calls import LOSSES
+from probes.reading.lost import Follow, Lost
+from probes.reading.lost import where_lost as between
 from probes.subject import Batch, Subject
 from probes.undisturbed import undisturbed
 
-MOST = 20_000  # operators that are followed
-KEPT = 2**29  # bytes that are held on to
-NOTHING = 1e-5  # of a tensor's size: a difference that rounding may make
-MAKERS = ("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like")
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """An operator by torch's name, the module that it runs in, and the user's line."""
-
-    op: str
-    site: str | None
-    source: str | None
-
 
 def where_lost(subject: Subject, batch: Batch, keys: Sequence[str]) -> Lost | None:
-    """The last operator that reads what follows the input and gives what does not.
+    """The last operator that reads what follows these keys and gives what does not.
 
     None where the loss follows the input, or where too much runs to tell. In evaluation mode;
     nothing of the subject changes.
     """
     other = rolled(batch, keys, subject.layout or Layout())
-    if other is None:
-        return None
-    first = Follow({}, subject.model, None)
-    second = Follow(_moved(batch, other), subject.model, first.marks)
-    for trace, fed in ((first, batch), (second, other)):
-        with undisturbed(subject.model), torch.no_grad(), trace:
+
+    def run(fed: Batch, follow: Follow) -> None:
+        with undisturbed(subject.model), torch.no_grad(), follow:
             subject.loss(subject.model, fed)
-    found = second.last if len(first.marks) < MOST and not second.parted else None
-    return None if found is not None and found.op in LOSSES.values() else found
 
-
-def _moved(before: Batch, after: Batch) -> dict[int, bool]:
-    """The tensors of the second batch that differ from those of the first."""
-    old = leaves(before)
-    return {
-        id(leaf): True
-        for key, leaf in leaves(after).items()
-        if isinstance(leaf, Tensor) and not torch.equal(leaf, old[key])
-    }
-
-
-class Follow(TorchFunctionMode):
-    """While it is entered, marks what every operator gives, or compares it with earlier marks.
-
-    moved: ids of tensors that differ from the earlier run. last: where the input was lost.
-    parted: whether the two runs took different ways.
-    """
-
-    def __init__(
-        self,
-        moved: dict[int, bool],
-        model: nn.Module,
-        earlier: Sequence[tuple[float, float]] | None,
-    ) -> None:
-        super().__init__()
-        self.moved = moved
-        self.sites = {id(module): name for name, module in model.named_modules()}
-        self.earlier = earlier
-        self.marks: list[tuple[float, float]] = []
-        self.last: Lost | None = None
-        self.parted = False
-        self._held: list[Tensor] = []  # so that no id is given twice
-        self._bytes = 0
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """The function has run; what it gave is marked."""
-        out = func(*args, **(kwargs or {}))
-        made = [each for each in _tensors(out) if each.numel()]
-        if not made or len(self.marks) >= MOST or self._bytes > KEPT:
-            return out
-        reads = _tensors([*args, *(kwargs or {}).values()])
-        for tensor in made:
-            self._see(func, tensor, reads)
-        return out
-
-    def _see(self, func: Callable[..., Any], made: Tensor, reads: Sequence[Tensor]) -> None:
-        place = len(self.marks)
-        self.marks.append(_mark(made))
-        self._held.append(made)
-        self._bytes += made.numel() * made.element_size()
-        if self.earlier is None:
-            return
-        if place >= len(self.earlier):
-            self.parted = True
-            return
-        differs = _differ(self.marks[place], self.earlier[place])
-        self.moved[id(made)] = differs
-        read = any(self.moved.get(id(each), False) for each in reads)
-        name = getattr(func, "__name__", "")
-        if read and not differs and name not in MAKERS and name != "__get__":
-            self.last = Lost(name.strip("_"), self.site(), source_here())
-
-    def site(self) -> str | None:
-        """The innermost module at work."""
-        frame: Any = sys._getframe(1)
-        while frame is not None:
-            owner = frame.f_locals.get("self")
-            if isinstance(owner, nn.Module):
-                name: str | None = self.sites.get(id(owner))
-                if name:
-                    return name
-            frame = frame.f_back
-        return None
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, (list, tuple)):
-        return [each for item in value for each in _tensors(item)]
-    return []
-
-
-def _mark(tensor: Tensor) -> tuple[float, float]:
-    """A number that moves with the values and with their order, and the size of them all."""
-    if tensor.layout is not torch.strided or tensor.is_complex():
-        return 0.0, 0.0
-    flat = torch.nan_to_num(tensor.detach().double().flatten(), 0.0, 0.0, 0.0)
-    weights = torch.cos(torch.arange(len(flat), dtype=torch.double, device=flat.device))
-    return float(flat @ weights), float(flat.abs().sum())
-
-
-def _differ(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return abs(one[0] - other[0]) > NOTHING * max(one[1], other[1], 1e-30)
+    return None if other is None else between(subject.model, run, batch, other)

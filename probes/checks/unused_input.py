@@ -6,27 +6,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from probes.batch import leaves
 from probes.bus import Kind
 from probes.compare import NOISES, Difference, gap
-from probes.experiment import Experiment, with_leaf
+from probes.experiment import LOSS, Experiment, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.layout import Mask
 from probes.modules import every_module
 from probes.reading.alive import alive, site_of
+from probes.reading.changed import all_changed, changed
 from probes.reading.handed import Handed, handed_instead
 from probes.reading.indexing import Pick
+from probes.reading.lost import Lost, lost_of
 from probes.reading.passed_over import forgotten, read_twice, starts_from_zero
 from probes.reading.read_apart import seen_apart
 from probes.reading.read_places import unread_places
 from probes.states.recurrence import Recurrent
 from probes.subject import Batch
-from probes.vary import vary
 
-FEW = 4  # places that are named
+FEW = 4  # places that are named, and keys that are followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,8 @@ class UnusedInput:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """One finding a key that is not read, or one for them all."""
-        changed = {key: _changed(experiment, key) for key in experiment.tensors}
-        batches = {key: batch for key, batch in changed.items() if batch is not None}
+        others = {key: changed(experiment, key) for key in experiment.tensors}
+        batches = {key: batch for key, batch in others.items() if batch is not None}
         effects = dict.fromkeys(seen_apart(experiment, batches), _Effect(True, True))
         labels = {each.key for each in experiment.layout.labels}
         for key in sorted(labels & batches.keys() - effects.keys()):  # which move the loss alone
@@ -69,16 +68,23 @@ class UnusedInput:
         unread = [key for key in batches if not effects[key].any]
         lost = [key for key in unread if key not in labels]
         alone = lost and not any(effect.outputs for effect in effects.values())
-        if alone and (_is_handed(experiment, lost) or not effects.keys() - labels - set(lost)):
+        handed = bool(alone) and _is_handed(experiment, lost)
+        if alone and (handed or not effects.keys() - labels - set(lost)):
             reached = _reaches(experiment, lost)
-            resting = reached is not None and starts_from_zero(experiment)
-            yield self._nothing(lost, reached, resting)
+            if reached is not None and starts_from_zero(experiment):
+                yield self._resting(lost, reached)
+            else:
+                at = lost_of(experiment, all_changed(experiment, lost))
+                yield self._nothing(experiment, lost, reached, handed, at)
             return
         told = {key: self._of(experiment, key) for key in unread}
         yield from (finding for finding in told.values() if finding is not None)
         declared = experiment.declared
         meant = {each.key for each in declared.labels} | {each.of for each in declared.reads}
         idle = [key for key, finding in told.items() if finding is None]
+        gone = _gone(experiment, {key: batches[key] for key in idle})
+        yield from (self._gone(experiment, k, x, k in meant) for k, x in gone.items())
+        idle = [key for key in idle if key not in gone]
         for keys, verdict in (
             ([key for key in idle if key in meant], Verdict.WARN),
             ([key for key in idle if key not in meant], Verdict.NOTE),
@@ -102,19 +108,42 @@ class UnusedInput:
             return self._instead(experiment, key, handed)
         return None
 
-    def _nothing(self, keys: list[str], reached: str | None, resting: bool) -> Finding:
+    def _nothing(
+        self,
+        experiment: Experiment,
+        keys: list[str],
+        reached: str | None,
+        handed: bool,
+        at: Lost | None,
+    ) -> Finding:
         until = "" if reached is None else f"; it can be seen up to `{reached}`"
+        site = "<data>" if reached is None else reached.partition("[")[0]
+        if at is not None:
+            until += f"; {_gives_the_same(at)}"
+            root = next(every_module(experiment.subject.model))[0]
+            site = at.site or (root if handed else LOSS)
         return Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.NOTE if resting else Verdict.FAIL,
-            message="no input has any effect: loss and outputs are the same whatever "
-            f"{', '.join(f'`{key}`' for key in keys)} hold{until}.",
-            fix="Nothing, if what comes next starts from zero weights on purpose."
-            if resting
-            else "Look where the input gets lost: a mask that hides everything, a constant in its "
+            verdict=Verdict.FAIL,
+            message=_without_effect(keys) + f"{until}.",
+            fix="Look where the input gets lost: a mask that hides everything, a constant in its "
             "place, a multiplication by zero, another batch that the code reads.",
-            site="<data>" if reached is None or resting else reached.partition("[")[0],
+            site=site,
+            op=None if at is None else at.op,
+            phase="forward",
+            source=None if at is None else at.source,
+            evidence=(Evidence("keys with an effect", 0, 1, f"of {len(keys)}"),),
+        )
+
+    def _resting(self, keys: list[str], reached: str) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.NOTE,
+            message=_without_effect(keys) + f"; it can be seen up to `{reached}`.",
+            fix="Nothing, if what comes next starts from zero weights on purpose.",
+            site="<data>",
             phase="forward",
             evidence=(Evidence("keys with an effect", 0, 1, f"of {len(keys)}"),),
         )
@@ -192,6 +221,22 @@ class UnusedInput:
             evidence=tuple(Evidence(f"largest effect of changing `{key}`", 0.0) for key in keys),
         )
 
+    def _gone(self, experiment: Experiment, key: str, at: Lost, meant: bool) -> Finding:
+        site = at.site or next(every_module(experiment.subject.model))[0]
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN if meant else Verdict.NOTE,
+            message=f"`{key}` is lost in `{site}`: {_gives_the_same(at)}, and with other values "
+            f"in `{key}`, loss and outputs are the same.",
+            fix=f"Look whether `{at.op}` is to lose `{key}` there.",
+            site=site,
+            op=at.op,
+            phase="forward",
+            source=at.source,
+            evidence=(Evidence(f"largest effect of changing `{key}`", 0.0),),
+        )
+
     def _passed_over(
         self, experiment: Experiment, key: str, places: list[int], meant: bool
     ) -> Finding:
@@ -211,42 +256,6 @@ class UnusedInput:
             where={"token": places[0]},
             evidence=(Evidence(f"places of `{key}` that are read by nobody", len(places), 0),),
         )
-
-
-def _changed(experiment: Experiment, key: str) -> Batch | None:
-    """The batch with other values under the key; None where there are no others."""
-    tensor = experiment.tensors[key]
-    mask = next((m for m in experiment.layout.masks if m.key == key and m.means != "id"), None)
-    if mask is not None:
-        other = _hides_more(mask, tensor)
-    else:
-        keeps = [each.keep for each in experiment.masks if each.key == key]
-        where = torch.ones((), dtype=torch.bool, device=tensor.device)
-        other = vary(tensor, _visible(keeps, where, tensor))
-    return None if other is None else with_leaf(experiment.batch, key, other)
-
-
-def _visible(keeps: list[Tensor], where: Tensor, tensor: Tensor) -> Tensor:
-    for keep in keeps:
-        seen = keep.reshape(*keep.shape, *[1] * (tensor.ndim - keep.ndim))
-        where = where & seen
-    return where.expand(tensor.shape)
-
-
-def _hides_more(mask: Mask, tensor: Tensor) -> Tensor | None:
-    """The mask with the outermost visible position of each row hidden; at least one stays."""
-    if mask.means == "length":
-        return torch.where(tensor > 1, tensor - 1, tensor) if bool((tensor > 1).any()) else None
-    keep = (tensor != 0) == (mask.means == "keep")
-    flat = keep.reshape(-1, keep.shape[-1])
-    order = torch.arange(1, flat.shape[1] + 1, device=flat.device)
-    at = (flat * (order if mask.side == "right" else order.flip(0))).argmax(1)
-    rows = flat.sum(1) > 1
-    if not bool(rows.any()):
-        return None
-    out = tensor.clone().reshape(-1, keep.shape[-1])
-    out[rows.nonzero().flatten(), at[rows]] = 0 if mask.means == "keep" else 1
-    return out.view(tensor.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,10 +302,30 @@ def _moves(before: Tensor, after: Tensor | None, limit: float) -> bool:
 
 def _sites(experiment: Experiment, keys: list[str]) -> list[Difference]:
     """The sites that move when all these keys are changed."""
-    changed = experiment.batch
-    for key in keys:
-        changed = with_leaf(changed, key, leaves(_changed(experiment, key))[key])
-    return list(experiment.evaluated.against(experiment.evaluate(changed)).sites)
+    ran = experiment.evaluate(all_changed(experiment, keys))
+    return list(experiment.evaluated.against(ran).sites)
+
+
+def _without_effect(keys: list[str]) -> str:
+    named = ", ".join(f"`{key}`" for key in keys)
+    return f"no input has any effect: loss and outputs are the same whatever {named} hold"
+
+
+def _gone(experiment: Experiment, batches: Mapping[str, Batch]) -> dict[str, Lost]:
+    """Where keys are lost that something reads, and that are no masks; of a few."""
+    layout = experiment.layout
+    known = {each.key for each in layout.masks} | {each.key for each in layout.labels}
+    keys = [key for key in batches if key not in known]
+    if not keys or lost_of(experiment, all_changed(experiment, keys)) is None:
+        return {}
+    found = {key: lost_of(experiment, batches[key]) for key in keys[:FEW]}
+    return {key: at for key, at in found.items() if at is not None}
+
+
+def _gives_the_same(at: Lost) -> str:
+    """Of the operator that loses the input."""
+    line = f" at {at.source}" if at.source else ""
+    return f"`{at.op}`{line} gives the same whatever it is given"
 
 
 def _dropped(experiment: Experiment, key: str) -> str | None:

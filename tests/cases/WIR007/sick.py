@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from probes import Subject
 
 CHECK = True
-PLANTED = {"site": "<data>", "phase": "forward"}
+PLANTED = {"site": "model", "phase": "forward", "op": "mul"}
 
 
 class Net(nn.Module):
