@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from probes.bus import Kind
-from probes.execution import Ran
-from probes.experiment import Experiment, with_leaf
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict
+from probes.reading.asked import Asked, ids_beyond, is_ids, tables
 from probes.reading.rows import looked
 
 
@@ -25,8 +24,7 @@ class _Crowd:
     """
 
     key: str
-    table: str
-    rows: int
+    table: Asked
     row: int
     share: float
     kinds: int
@@ -37,13 +35,14 @@ class _Crowd:
 class CrowdedRow:
     """Most ids of a batch lie beyond the embedding's table, and are all given one row of it.
 
-    The ids of the batch are compared with the indices that the table gets. Told where at least
-    `share` of the ids over the first batches, and `least` different ones, get the row that all
-    beyond the table get: clamped to the last, or sent to that of the unknown. Where the table has
-    about as many rows as there are different ids, it was sized by their number and not by the
-    largest, which is a warning; else it is a note, since what is counted, such as days, may end
-    there on purpose. Rare words that share the row of the unknown are fewer, and ids that are
-    hashed are spread over the rows.
+    The ids of the batch are compared with the indices that the table gets, be it an embedding's
+    or a parameter that the code looks up by itself (`weight[ids]`, `F.embedding`). Told where
+    at least `share` of the ids over the first batches, and `least` different ones, get the row
+    that all beyond the table get: clamped to the last, or sent to that of the unknown. Where
+    the table has about as many rows as there are different ids, it was sized by their number
+    and not by the largest, which is a warning; else it is a note, since what is counted, such
+    as days, may end there on purpose. Rare words that share the row of the unknown are fewer,
+    and ids that are hashed are spread over the rows.
 
     Sick: `nn.Embedding(items.nunique(), 16)`, read by `item.clamp(max=table.num_embeddings - 1)`.
     Healthy: `nn.Embedding(items.max() + 1, 16)`, or items numbered anew from 0.
@@ -66,30 +65,32 @@ class CrowdedRow:
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a key."""
         done = set[str]()
-        for name, rows, key in _pairs(experiment):
-            row = None if key in done else _given(experiment, name, rows, experiment.tensors[key])
+        for table, key in _pairs(experiment):
+            row = None if key in done else _given(experiment, table, experiment.tensors[key])
             if row is None:
                 continue
-            crowd = _counted(experiment, key, name, rows, row)
+            crowd = _counted(experiment, key, table, row)
             if crowd is None or crowd.share < self.share or crowd.beyond < self.least:
                 continue
-            if _is_read_by(experiment, name, rows, key):
+            if _is_read_by(experiment, table, key):
                 done.add(key)
                 yield self._finding(crowd)
 
     def _finding(self, crowd: _Crowd) -> Finding:
-        fits = crowd.kinds <= crowd.rows <= self.spare * crowd.kinds + 2
+        table = crowd.table
+        fits = crowd.kinds <= table.rows <= self.spare * crowd.kinds + 2
         return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.WARN if fits else Verdict.NOTE,
             message=f"{crowd.beyond} of {crowd.kinds} different ids of `{crowd.key}` have no row "
-            f"in `{crowd.table}`, which has {crowd.rows}, and all get row {crowd.row}: they are "
+            f"in `{table.name}`, which has {table.rows}, and all get row {crowd.row}: they are "
             f"{100 * crowd.share:.0f}% of all ids, and are told apart no more.",
-            fix=f"Size `{crowd.table}` by the largest id and one, or number the ids of "
+            fix=f"Size `{table.name}` by the largest id and one, or number the ids of "
             f"`{crowd.key}` anew from 0.",
-            site=crowd.table,
+            site=table.site,
             phase="forward",
+            source=table.line,
             where={"row": crowd.row},
             evidence=(
                 Evidence(f"share of ids that get row {crowd.row}", crowd.share, self.share),
@@ -98,60 +99,42 @@ class CrowdedRow:
         )
 
 
-def _pairs(experiment: Experiment) -> Iterator[tuple[str, int, str]]:
-    """A table, its rows, and a key that holds an id beyond them."""
-    for name, module in experiment.subject.model.named_modules():
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-            rows = module.num_embeddings
-            for key, tensor in experiment.tensors.items():
-                ids = tensor.ndim > 0 and tensor.dtype in (torch.int64, torch.int32)
-                if ids and bool(_beyond(tensor, rows).any()):
-                    yield name, rows, key
+def _pairs(experiment: Experiment) -> Iterator[tuple[Asked, str]]:
+    """A table, and a key that holds an id beyond its rows."""
+    keys = {key: tensor for key, tensor in experiment.tensors.items() if is_ids(tensor)}
+    for table in tables(experiment) if keys else ():
+        for key, tensor in keys.items():
+            if bool(ids_beyond(tensor, table.rows).any()):
+                yield table, key
 
 
-def _beyond(ids: Tensor, rows: int) -> Tensor:
-    return (ids < 0) | (ids >= rows)
-
-
-def _given(experiment: Experiment, name: str, rows: int, ids: Tensor) -> int | None:
+def _given(experiment: Experiment, table: Asked, ids: Tensor) -> int | None:
     """The one row that the table is asked for in place of ids beyond it; None if it is not so."""
-    beyond, known = _beyond(ids, rows).flatten(), ids.flatten()
-    for got in _asked(experiment.evaluated.ran, name, ids):
+    beyond, known = ids_beyond(ids, table.rows).flatten(), ids.flatten()
+    for got in table.given(experiment, ids):
         if torch.equal(got[~beyond], known[~beyond]) and len(got[beyond].unique()) == 1:
             return int(got[beyond][0])
     return None
 
 
-def _is_read_by(experiment: Experiment, name: str, rows: int, key: str) -> bool:
+def _is_read_by(experiment: Experiment, table: Asked, key: str) -> bool:
     """Whether the table is asked for the ids of the key as they are, where it has their rows."""
     ids = experiment.tensors[key]
-    others = (torch.arange(ids.numel(), device=ids.device) % rows).to(ids.dtype).view_as(ids)
-    try:
-        ran = experiment.evaluate(with_leaf(experiment.batch, key, others))
-    except ExperimentError:
-        return False
-    return any(torch.equal(got, others.flatten()) for got in _asked(ran, name, ids))
+    others = (torch.arange(ids.numel(), device=ids.device) % table.rows).to(ids.dtype).view_as(ids)
+    given = table.given_others(experiment, key, others)
+    return any(torch.equal(got, others.flatten()) for got in given)
 
 
-def _asked(ran: Ran, name: str, ids: Tensor) -> Iterator[Tensor]:
-    """(id,) what the table is asked for, where it is asked for as much as there are ids."""
-    for each in ran.events:
-        value = each.value if each.module == name and each.kind is Kind.INPUT else None
-        if value is not None and value.numel() == ids.numel() and not value.is_floating_point():
-            yield value.flatten().to(ids.dtype)
-
-
-def _counted(experiment: Experiment, key: str, name: str, rows: int, row: int) -> _Crowd | None:
+def _counted(experiment: Experiment, key: str, table: Asked, row: int) -> _Crowd | None:
     """Over the first batches, whole."""
     found = [batch[key].flatten() for batch in looked(experiment) if key in batch]
     if not found:
         return None
     ids = torch.cat(found)
-    beyond = _beyond(ids, rows)
+    beyond = ids_beyond(ids, table.rows)
     return _Crowd(
         key,
-        name,
-        rows,
+        table,
         row,
         float(beyond.float().mean()),
         len(ids.unique()),

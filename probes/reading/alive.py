@@ -41,6 +41,7 @@ class Alive:
 
     shown: floating tensors that have a gradient, in forward order. picks, views: what the
     subject's code took by index, and how it changed shapes. root: how the model itself is called.
+    looked_up: what was had of tables by `embedding`.
     """
 
     loss: Tensor
@@ -48,6 +49,7 @@ class Alive:
     picks: tuple[Pick, ...]
     views: tuple[Reshaped, ...]
     root: str
+    looked_up: tuple[Pick, ...] = ()
 
     @property
     def given(self) -> tuple[Shown, ...]:
@@ -128,7 +130,8 @@ def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Ali
         replay(step, model, Snapshot.take(model), under=under)
     modules = [name for name, _ in every_module(model)]
     shown = tuple(_shown(bus, keeps, set(modules)))
-    return Alive(losses[0], shown, tuple(indexing.picks), tuple(indexing.views), modules[0])
+    picked, looked_up = tuple(indexing.picks), tuple(indexing.looked_up)
+    return Alive(losses[0], shown, picked, tuple(indexing.views), modules[0], looked_up)
 
 
 def _shown(bus: Bus, keeps: _Keeps, modules: set[str]) -> Iterator[Shown]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -16,6 +17,10 @@ GATHERS = {
     "gather": "aten.gather",
     "take_along_dim": "aten.gather",
     "index_select": "aten.index_select",
+}
+EMBEDDINGS: Mapping[Any, tuple[str, str]] = {
+    F.embedding: ("input", "weight"),
+    torch.embedding: ("weight", "indices"),
 }
 VIEWS = ("view", "reshape", "_unsafe_view", "view_as", "reshape_as", "unflatten")
 
@@ -51,11 +56,15 @@ class Reshaped:
 
 
 class Indexing(TorchFunctionMode):
-    """While it is entered, every pick from floating numbers and every change of shape is noted."""
+    """While it is entered, every pick from floating numbers and every change of shape is noted.
+
+    looked_up: what embeddings give, whether of a module or of `F.embedding` alone.
+    """
 
     def __init__(self, clock: Iterator[int]) -> None:
         super().__init__()
         self.picks: list[Pick] = []
+        self.looked_up: list[Pick] = []
         self.views: list[Reshaped] = []
         self._clock = clock
 
@@ -64,7 +73,11 @@ class Indexing(TorchFunctionMode):
         given = kwargs or {}
         out = func(*args, **given)
         name = getattr(func, "__name__", "")
-        if not isinstance(out, Tensor) or not out.is_floating_point() or not args:
+        if not isinstance(out, Tensor) or not out.is_floating_point():
+            return out
+        if func in EMBEDDINGS:
+            self._look_up(EMBEDDINGS[func], args, given, out)
+        if not args:
             return out
         if name in GATHERS or name == "__getitem__":
             self._pick(name, args, given, out)
@@ -73,6 +86,17 @@ class Indexing(TorchFunctionMode):
             if before != tuple(out.shape) and out.ndim > 1:
                 self.views.append(Reshaped(name, next(self._clock), before, out, source_here()))
         return out
+
+    def _look_up(
+        self, words: Sequence[str], args: Sequence[Any], given: Mapping[str, Any], out: Tensor
+    ) -> None:
+        named = {**dict(zip(words, args, strict=False)), **given}
+        source, index = named.get("weight"), named.get(words[words[0] == "weight"])
+        if isinstance(source, Tensor) and isinstance(index, Tensor):
+            order, line = next(self._clock), source_here()
+            self.looked_up.append(
+                Pick("aten.embedding", order, source, 0, index.detach(), (), out, line)
+            )
 
     def _pick(self, name: str, args: Sequence[Any], given: Mapping[str, Any], out: Tensor) -> None:
         source = args[0]

@@ -333,3 +333,44 @@ def test_ids_that_crowd_on_one_row_of_a_table_are_told(
     )
     found = check(subject, chosen(only=["IDX007"])).findings
     assert [(each.verdict, each.site) for each in found] == [(each, "table") for each in verdicts]
+
+
+class LookedUp(nn.Module):
+    """The same of a parameter that is looked up in some way."""
+
+    def __init__(self, rows: int, look: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(rows, 8))
+        self.head, self.look = nn.Linear(8, 3), look
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.look(self.rows, ids))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("look", "verdicts"),
+    [
+        (lambda rows, ids: rows[ids.clamp(max=12)], [Verdict.WARN]),
+        (lambda rows, ids: F.embedding(ids.clamp(max=12), rows), [Verdict.WARN]),
+        (lambda rows, ids: rows.index_select(0, ids.clamp(max=12)), [Verdict.WARN]),
+        (lambda rows, ids: rows[ids % 13], []),
+        (lambda rows, ids: F.embedding(ids // 17, rows), []),
+        (lambda rows, ids: rows[ids % 13].roll(1, 0) + rows[0], []),
+    ],
+)
+def test_so_they_are_where_a_parameter_is_looked_up(
+    look: Callable[[Tensor, Tensor], Tensor], verdicts: list[Verdict]
+) -> None:
+    seed_everything(0)
+    ids = 17 * torch.randint(13, (60,))
+    subject = Subject(
+        LookedUp(13, look),
+        [{"ids": each, "labels": each % 3} for each in ids.split(20)],
+        lambda model, b: F.cross_entropy(model(b["ids"]), b["labels"]),
+        lambda model: torch.optim.Adam(model.parameters()),
+    )
+    found = check(subject, chosen(only=["IDX007"])).findings
+    assert [(each.verdict, each.site) for each in found] == [(each, "model") for each in verdicts]
+    assert all("test_check_order.py" in str(each.source) for each in found)
+    assert all("in `rows`, which has 13" in each.message for each in found)
