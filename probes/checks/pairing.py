@@ -19,6 +19,7 @@ from probes.reading.indexing import reordering
 from probes.scoring.meeting import Meeting, Meetings, meetings
 from probes.scoring.mixtures import Mixed, mixed_apart
 from probes.scoring.positives import Strangers, strangers
+from probes.scoring.repeated import Repeated, repeated_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,9 @@ class Pairing:
     or laid out anew across samples. The order in which inputs meet labels is told. Where the loss
     mixes samples by chance, as mixup does, the rows that a sample is mixed into must be those
     that are scored against its label; where it pairs views of samples and there are no classes,
-    the view that it picks must be of the same sample.
+    the view that it picks must be of the same sample. Where the batch holds every input several
+    times, equal to the bit and in one of the orders of `repeat` and `repeat_interleave`, labels
+    that are in the other one are told.
 
     Sick: `pack_padded_sequence` of rows sorted by length, and labels in the order of the batch.
     Healthy: the same with `hidden[order.argsort()]`, or with `labels[order]`.
@@ -58,6 +61,9 @@ class Pairing:
         if pair is not None:
             yield self._strangers(pair)
         if pair is not None or not experiment.targets:
+            return
+        if (again := repeated_apart(experiment)) is not None:
+            yield self._repeated(experiment, again)
             return
         meeting, found = meetings(experiment)
         experiment.keep(
@@ -92,6 +98,26 @@ class Pairing:
             samples=(pair.sample, pair.partner),
             evidence=(Evidence("rows that are to match another sample's", pair.count, 0),),
         )
+
+    def _repeated(self, experiment: Experiment, again: Repeated) -> Finding:
+        whole, single = "all in a row and then again", "each right after itself"
+        inputs, labels = (whole, single) if again.whole else (single, whole)
+        one, two = again.rows
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"samples are repeated {again.times} times in one order and their labels in "
+            f"another: {', '.join(f'`{key}`' for key in again.keys)} {inputs}, `{again.label}` "
+            f"{labels}, so that rows {one} and {two} are equal and have different labels.",
+            fix="Repeat both alike: `repeat` or `cat` with `repeat`, `repeat_interleave` with "
+            "`repeat_interleave`.",
+            site="<data>",
+            phase="data",
+            where={"sample": two},
+            evidence=(Evidence("rows that have the label of another", again.wrong, 0),),
+        )
+        return resting_on(finding, experiment.samples_guessed)
 
     def _mixed(self, experiment: Experiment, meeting: Meeting, apart: Mixed) -> Finding:
         key, label = next(iter(meeting.inputs)), next(iter(meeting.labels))
