@@ -13,6 +13,7 @@ from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Labels
 from probes.scoring.answers import keys, lines_of
+from probes.scoring.handed_labels import is_scored
 from probes.scoring.tied import filled, kept, redraw
 
 
@@ -25,7 +26,9 @@ class UnreachableLabel:
     mask); a class beyond the last output, which the loss silently leaves out, unless it is one id
     far beyond, such as 255, which is ignored on purpose; a label whose score is masked away, so
     that the loss is huge and never falls, or so that no weights move it and it is the same as
-    that of others in its row.
+    that of others in its row. Which output a key of labels is scored against is told by the loss
+    that takes its integers, or by the gradient that one of them moves; without either, nothing is
+    said.
 
     Sick: `labels = vocabulary.get(token, -100)` for tokens that the decoder cannot say.
     Healthy: every token is among the outputs, or stands for `_UNK`, which is.
@@ -203,7 +206,7 @@ def _scored(experiment: Experiment, labels: Labels) -> tuple[str, Tensor] | None
     """The output that these labels score, most likely, with its classes last.
 
     The one of the labels' name; else, of all that have a score for every label, the one with the
-    fewest classes; else the one with the most.
+    fewest classes; else the one with the most. What is guessed must be seen to be scored.
     """
     values = experiment.tensors[labels.key]
     found = {
@@ -211,6 +214,8 @@ def _scored(experiment: Experiment, labels: Labels) -> tuple[str, Tensor] | None
         for name, output in experiment.outputs.items()
         if output.is_floating_point()
         and (rows := lines_of(output, tuple(values.shape))) is not None
+        and rows.shape[-1] > 1
+        and (labels in experiment.declared.labels or is_scored(experiment, labels, name, rows))
     }
     if not found:
         return None

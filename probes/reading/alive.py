@@ -17,6 +17,7 @@ from probes.finding import ExperimentError
 from probes.modules import every_module
 from probes.place import Place, came_about
 from probes.reading.indexing import Indexing, Pick, Reshaped
+from probes.reading.loss_calls import Aligned, Classed
 from probes.replay import Snapshot, replay
 from probes.subject import Batch
 
@@ -40,14 +41,17 @@ class Alive:
     """A pass through the loss in evaluation mode, whose graph can be asked again and again.
 
     shown: floating tensors that have a gradient, in forward order. picks, views: what the
-    subject's code took by index, and how it changed shapes. root: how the model itself is called.
-    looked_up: what was had of tables by `embedding`.
+    subject's code took by index, and how it changed shapes. classed, aligned: what losses of
+    classes and of CTC were handed. root: how the model itself is called. looked_up: what was had
+    of tables by `embedding`.
     """
 
     loss: Tensor
     shown: tuple[Shown, ...]
     picks: tuple[Pick, ...]
     views: tuple[Reshaped, ...]
+    classed: tuple[Classed, ...]
+    aligned: tuple[Aligned, ...]
     root: str
     looked_up: tuple[Pick, ...] = ()
 
@@ -130,8 +134,17 @@ def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Ali
         replay(step, model, Snapshot.take(model), under=under)
     modules = [name for name, _ in every_module(model)]
     shown = tuple(_shown(bus, keeps, set(modules)))
-    picked, looked_up = tuple(indexing.picks), tuple(indexing.looked_up)
-    return Alive(losses[0], shown, picked, tuple(indexing.views), modules[0], looked_up)
+    seen = indexing
+    return Alive(
+        losses[0],
+        shown,
+        tuple(seen.picks),
+        tuple(seen.views),
+        tuple(seen.classed),
+        tuple(seen.aligned),
+        modules[0],
+        tuple(seen.looked_up),
+    )
 
 
 def _shown(bus: Bus, keeps: _Keeps, modules: set[str]) -> Iterator[Shown]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from probes.raised import source_here
+from probes.reading.loss_calls import CLASSES, Aligned, Classed, aligned, classed
 
 GATHERS = {
     "gather": "aten.gather",
@@ -56,7 +57,7 @@ class Reshaped:
 
 
 class Indexing(TorchFunctionMode):
-    """While it is entered, every pick from floating numbers and every change of shape is noted.
+    """While it is entered, picks from floating numbers, changes of shape and losses are noted.
 
     looked_up: what embeddings give, whether of a module or of `F.embedding` alone.
     """
@@ -66,6 +67,8 @@ class Indexing(TorchFunctionMode):
         self.picks: list[Pick] = []
         self.looked_up: list[Pick] = []
         self.views: list[Reshaped] = []
+        self.classed: list[Classed] = []
+        self.aligned: list[Aligned] = []
         self._clock = clock
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -85,7 +88,17 @@ class Indexing(TorchFunctionMode):
             before = tuple(args[0].shape)
             if before != tuple(out.shape) and out.ndim > 1:
                 self.views.append(Reshaped(name, next(self._clock), before, out, source_here()))
+        elif name in CLASSES or name == "ctc_loss":
+            self._loss(name, args, given)
         return out
+
+    def _loss(self, name: str, args: Sequence[Any], given: Mapping[str, Any]) -> None:
+        if name == "ctc_loss":
+            call = aligned(args, given, source_here())
+            self.aligned += [] if call is None else [call]
+            return
+        one = classed(name, args, given, next(self._clock), source_here())
+        self.classed += [] if one is None else [one]
 
     def _look_up(
         self, words: Sequence[str], args: Sequence[Any], given: Mapping[str, Any], out: Tensor

@@ -23,12 +23,14 @@ Place = tuple[int, ...]
 class Answer:
     """The label at one place was changed, and these output places were scored otherwise.
 
-    numbers: how many numbers of the output have another gradient.
+    numbers: how many numbers of the output have another gradient. even: whether the gradient
+    moved as that of classes does: one or two numbers, or as much up as down.
     """
 
     label: Place
     outputs: tuple[Place, ...]
     numbers: int
+    even: bool = True
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,11 @@ def _answers(
             continue
         moved = (lines - grad).abs() > SMALL * grad.abs().max()
         rows = [tuple(row) for row in moved.any(-1).nonzero().tolist()]
-        yield Answer(place, tuple(rows), int(moved.sum()))
+        yield Answer(place, tuple(rows), int(moved.sum()), _is_even(lines - grad, int(moved.sum())))
+
+
+def _is_even(change: Tensor, numbers: int) -> bool:
+    return numbers <= 2 or float(change.sum().abs()) <= EVEN * float(change.abs().sum())
 
 
 def _places(values: Tensor, ignore: int | None, tries: int) -> list[Place]:

@@ -1,0 +1,104 @@
+"""What labels are asked of: the outputs that they are scored against, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from probes import Subject
+from probes.checking import check, chosen
+from probes.finding import Finding
+from probes.seeding import seed_everything
+
+Batch = dict[str, Tensor]
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+
+def found(
+    code: str,
+    model: nn.Module,
+    batches: list[Batch],
+    loss: Loss,
+    predict: Loss | None = None,
+) -> list[Finding]:
+    seed_everything(0)
+    subject = Subject(model, batches, loss, lambda m: torch.optim.Adam(m.parameters()), predict)
+    return list(check(subject, chosen([code])).findings)
+
+
+class TwoHeads(nn.Module):
+    """Scores of 3 classes and of 5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 12)
+        self.few, self.many = nn.Linear(12, 3), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.body(x).relu()
+        return self.few(h), self.many(h)
+
+
+def both(model: nn.Module, batch: Batch) -> Tensor:
+    few, many = model(batch["x"])
+    return F.cross_entropy(few, batch["kind"]) + F.cross_entropy(many, batch["speaker"])
+
+
+def policy(model: nn.Module, batch: Batch) -> Tensor:
+    few, many = model(batch["x"])
+    told = many.log_softmax(1).gather(1, batch["speaker"][:, None])
+    return F.cross_entropy(few, batch["kind"]) - told.mean()
+
+
+def left_out(model: nn.Module, batch: Batch) -> Tensor:
+    """The labels beyond the scores are silently ignored."""
+    few, labels = model(batch["x"])[0], batch["speaker"]
+    return F.cross_entropy(few, labels.masked_fill(labels > 2, -100))
+
+
+def by_hand(model: nn.Module, batch: Batch) -> Tensor:
+    few = model(batch["x"])[0].log_softmax(1)
+    return -(few * (batch["speaker"][:, None] == torch.arange(3))).sum(1).mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"), [(both, False), (policy, False), (left_out, True), (by_hand, True)]
+)
+def test_a_label_is_beyond_the_output_that_it_is_scored_against(loss: Loss, told: bool) -> None:
+    kind, speaker = torch.arange(9) % 3, torch.arange(9) % 5
+    batch = {"x": torch.randn(9, 6), "kind": kind, "speaker": speaker}
+    seed_everything(0)
+    said = found("IDX003", TwoHeads(), [batch], loss, lambda m, b: m(b["x"])[0])
+    words = "labels in `speaker` are 3 or more, and `output` has outputs 0 to 2"
+    assert [words in one.message for one in said] == ([True] if told else [])
+
+
+class Recommender(nn.Module):
+    """A vector for every item so far, which is to lie near the next item's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items = nn.Embedding(60, 16)
+        self.body, self.norm = nn.GRU(16, 16, batch_first=True), nn.LayerNorm(16)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        hidden: Tensor = self.norm(self.body(self.items(ids))[0])
+        return hidden
+
+
+def sampled(model: Recommender, batch: Batch) -> Tensor:
+    hidden = model(batch["ids"])
+    near = (hidden * model.items(batch["next"])).sum(-1)
+    far = (hidden * model.items(batch["other"])).sum(-1)
+    return F.softplus(-near).mean() + F.softplus(far).mean()
+
+
+def test_ids_whose_vectors_are_looked_up_are_no_classes_of_the_vectors() -> None:
+    seed_everything(0)
+    walk, other = torch.randint(60, (9, 11)), torch.randint(60, (9, 10))
+    batch = {"ids": walk[:, :-1], "next": walk[:, 1:], "other": other}
+    assert found("IDX003", Recommender(), [batch], sampled) == []  # type: ignore[arg-type]
