@@ -11,6 +11,7 @@ from probes.checks.carried_graph import CarriedGraph
 from probes.checks.contradicting import Contradicting
 from probes.checks.copied_input import CopiedInput
 from probes.checks.crowded_row import CrowdedRow
+from probes.checks.ctc_targets import CtcTargets
 from probes.checks.cut_state import CutState
 from probes.checks.decoding_parity import DecodingParity
 from probes.checks.drowned_part import DrownedPart
@@ -118,6 +119,7 @@ RULES: tuple[Check[Experiment], ...] = (
     UnreachableLabel(),
     OutOfReach(),
     Contradicting(),
+    CtcTargets(),
     OneClass(),
     LabelAmongInputs(),
     CarriedGraph(),

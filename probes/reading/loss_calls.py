@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 CLASSES = ("cross_entropy", "nll_loss")
-CTC = ("log_probs", "targets", "input_lengths", "target_lengths", "blank")
+CTC = ("log_probs", "targets", "input_lengths", "target_lengths", "blank", "_", "zero_infinity")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,21 +36,31 @@ class Classed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aligned:
-    """What the loss of CTC was handed: (time, sample, class), and targets with both lengths."""
+    """What the loss of CTC was handed: (time, sample, class), and targets with both lengths.
+
+    lenient: whether a target without an alignment counts as a loss of zero.
+    """
 
     log_probs: Tensor
     targets: Tensor
     input_lengths: Tensor
     target_lengths: Tensor
     blank: int
+    lenient: bool
     line: str | None
 
+    @property
     def texts(self) -> list[Tensor]:
         """The targets of every sample, within its length."""
-        lengths = self.target_lengths.reshape(-1).tolist()
-        if self.targets.ndim == 1:
-            return list(self.targets.split(lengths)) if sum(lengths) == len(self.targets) else []
-        return [row[:length] for row, length in zip(self.targets, lengths, strict=False)]
+        return within(self.targets, self.target_lengths)
+
+
+def within(targets: Tensor, lengths: Tensor) -> list[Tensor]:
+    """Targets, (sample, place) or one after the other, each within its length."""
+    each = [int(length) for length in lengths.reshape(-1)]
+    if targets.ndim == 1:
+        return list(targets.split(each)) if sum(each) == len(targets) else []
+    return [row[:length] for row, length in zip(targets, each, strict=False)]
 
 
 def classed(
@@ -75,6 +85,6 @@ def aligned(args: Sequence[Any], given: Mapping[str, Any], line: str | None) -> 
     scores, targets = held.get("log_probs"), held.get("targets")
     if not isinstance(scores, Tensor) or not isinstance(targets, Tensor) or scores.ndim != 3:
         return None
-    lengths = [torch.as_tensor(held[name]).detach().cpu() for name in CTC[2:4]]
-    blank = int(held.get("blank", 0))
-    return Aligned(scores, targets.detach(), lengths[0], lengths[1], blank, line)
+    frames, letters = (torch.as_tensor(held[name]).detach().cpu() for name in CTC[2:4])
+    blank, lenient = int(held.get("blank", 0)), bool(held.get("zero_infinity", False))
+    return Aligned(scores, targets.detach(), frames, letters, blank, lenient, line)

@@ -102,3 +102,46 @@ def test_ids_whose_vectors_are_looked_up_are_no_classes_of_the_vectors() -> None
     walk, other = torch.randint(60, (9, 11)), torch.randint(60, (9, 10))
     batch = {"ids": walk[:, :-1], "next": walk[:, 1:], "other": other}
     assert found("IDX003", Recommender(), [batch], sampled) == []  # type: ignore[arg-type]
+
+
+def heard(frames: int = 12, lenient: bool = False, turned: bool = False, given: int = 0) -> Loss:
+    """CTC over so many frames. given: as many letters are said to be in each target."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        scores = model(batch["sound"][:, :frames]).log_softmax(-1)
+        n, letters = len(scores), batch["letters"]
+        counted = torch.full_like(letters, given) if given else letters
+        scores = scores if turned else scores.transpose(0, 1)
+        steps = torch.full((n,), frames)
+        return F.ctc_loss(scores, batch["text"], steps, counted, zero_infinity=lenient)
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "words", "fix"),
+    [
+        (heard(), None, None),
+        (heard(given=4), "of 28 letters in the targets are the blank", "count no padding"),
+        (heard(frames=2), "targets have no alignment", "thin the frames out less"),
+        (heard(frames=2, lenient=True), "targets have no alignment", "thin the frames out less"),
+        (heard(frames=4, lenient=True), None, None),
+        (heard(frames=9), None, None),
+        (heard(frames=9, turned=True), "takes the first axis for time", "transpose(0, 1)"),
+    ],
+)
+def test_the_loss_of_ctc_is_given_what_it_can_align(
+    loss: Loss, words: str | None, fix: str | None
+) -> None:
+    seed_everything(0)
+    letters = torch.tensor([2, 3, 2, 3, 3, 2, 4, 3, 2])
+    text = (torch.arange(9)[:, None] + torch.arange(4)) % 5 + 1
+    text[6] = torch.tensor([1, 1, 2, 2])  # needs six frames
+    text = text.where(torch.arange(4) < letters[:, None], 0)
+    batch = {"sound": torch.randn(9, 12, 6), "text": text, "letters": letters}
+    model = nn.Linear(6, 6)
+    said = found("LBL009", model, [batch], loss)
+    assert [words in one.message and (fix or "") in one.fix for one in said if words] == (
+        [True] if words else []
+    )
+    assert bool(said) == bool(words)
