@@ -15,6 +15,7 @@ from probes.layout import Labels
 from probes.reading.causal import Causal, causal, seen_causal
 from probes.reading.lag import Lag, lags
 from probes.scoring.answers import scores
+from probes.scoring.skipped import Skipped, skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class LabelShift:
     input ids, shifted or not, the output at a place must be scored against the next id: the same
     id would be copied from its input, and the one after the next was shifted twice. Where outputs
     of a prefix stand before those of the ids, it is held against which ids an output has read.
+    Where no key is called labels, the class that the gradient asks for most tells the id that is
+    wanted: one place after the last that the output reads, for one of the heads at least.
 
     Sick: labels that were shifted by the data, given to a model that shifts them again.
     Healthy: the ids themselves as labels, for a model that shifts them.
@@ -39,10 +42,13 @@ class LabelShift:
     family: ClassVar[Literal["check"]] = "check"
 
     def lacks(self, experiment: Experiment) -> str | None:
-        """One key of labels by place, and something to hold the shift against; or a prefix."""
-        if lags(experiment):
+        """One key of labels by place, and something to hold the shift against; or ids alone."""
+        if lags(experiment) or (not experiment.declared.labels and skipped(experiment)):
             return None
-        keys = [each for each in experiment.layout.labels if _by_place(experiment, each)]
+        return self._unknown(experiment)
+
+    def _unknown(self, experiment: Experiment) -> str | None:
+        keys = self._known(experiment)
         if len(keys) != 1:
             return "there is not one key of class labels by place"
         declared = bool(experiment.declared.labels)
@@ -56,7 +62,17 @@ class LabelShift:
         if lags(experiment):
             yield from (self._late(experiment, each) for each in lags(experiment) if each.lag != 1)
             return
-        labels = next(each for each in experiment.layout.labels if _by_place(experiment, each))
+        found = [] if self._unknown(experiment) else list(self._held(experiment))
+        yield from found
+        if not found and not experiment.declared.labels:
+            yield from (self._skipped(each) for each in skipped(experiment))
+
+    def _known(self, experiment: Experiment) -> list[Labels]:
+        return [each for each in experiment.layout.labels if _by_place(experiment, each)]
+
+    def _held(self, experiment: Experiment) -> Iterator[Finding]:
+        """Against what is declared, or the ids that are read."""
+        labels = self._known(experiment)[0]
         shift = _measured(experiment, labels)
         if experiment.declared.labels and shift != labels.shift:
             yield self._undeclared(labels, shift)
@@ -93,6 +109,24 @@ class LabelShift:
         return resting_on(
             finding, [] if declared else [f"labels=(Labels({each.key!r}, 'logits'),)"]
         )
+
+    def _skipped(self, each: Skipped) -> Finding:
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{each.output}` is asked for the id of `{each.key}` {each.ahead} places "
+            "after the last one that it has read, and no output for those between, as where labels "
+            f"are shifted {'twice' if each.ahead == 2 else f'{each.ahead} times'}.",
+            fix="Shift once: by the data, or by the model's loss (transformers' models shift the "
+            "labels themselves).",
+            site="<loss>",
+            phase="forward",
+            evidence=(
+                Evidence("places from the last id read to the one asked for", each.ahead, 1),
+            ),
+        )
+        return resting_on(finding, [each.line])
 
     def _copied(self, experiment: Experiment, labels: Labels) -> list[str]:
         """The keys whose entries, so many places on, the labels are."""

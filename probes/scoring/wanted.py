@@ -101,6 +101,19 @@ def _name(experiment: Experiment, lines: Tensor) -> str | None:
     return None
 
 
+def aheads(grad: Tensor, ids: Tensor, width: int) -> dict[int, float]:
+    """Places on to the share of ids there that a gradient of so many places asks for most.
+
+    Only of places that it asks of at all; nothing where it is none of (sample, place, class).
+    """
+    lines = lines_of(grad, (len(ids), width))
+    if lines is None or not bool(lines.any()):
+        return {}
+    size = lines.abs().amax(-1)
+    one = Wanted("", "", ids, lines.argmin(-1), size > SMALL * size.max())
+    return {by: one.agreement(by) for by in range(-REACH, REACH + 1)}
+
+
 def ahead(experiment: Experiment) -> Iterator[Causal]:
     """Outputs that are asked for an id that stands after their own place: they may not read it."""
     for each in wanted(experiment):

@@ -145,3 +145,53 @@ def test_the_loss_of_ctc_is_given_what_it_can_align(
         [True] if words else []
     )
     assert bool(said) == bool(words)
+
+
+class Ahead(nn.Module):
+    """Scores of the ids to come, by two heads over what was read so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items, self.body = nn.Embedding(30, 16), nn.GRU(16, 16, batch_first=True)
+        self.near, self.far = nn.Linear(16, 30), nn.Linear(16, 30)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.body(self.items(ids))[0]
+        return self.near(hidden), self.far(hidden)
+
+
+def next_by(near: int, far: int = 0, cut: bool = True) -> Loss:
+    """The heads are asked for the ids so many places on, or are not. cut: before the model."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        walk = batch["walk"]
+        found = model(walk[:, :-1] if cut else walk)
+        total = walk.new_zeros((), dtype=torch.float32)
+        for scores, by in zip(found, (near, far), strict=True):
+            if by:
+                gold = walk.roll(-by, 1)
+                gold[:, slice(-by, None) if by > 0 else slice(-by)] = -100
+                gold = gold[:, : scores.shape[1]]
+                total = total + F.cross_entropy(scores.flatten(0, 1), gold.flatten())
+        return total
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (next_by(2), 1),
+        (next_by(2, cut=False), 1),
+        (next_by(3), 1),
+        (next_by(1), 0),
+        (next_by(1, cut=False), 0),
+        (next_by(1, far=2), 0),  # one of the heads is asked for the next
+        (next_by(-2, cut=False), 0),  # to recall is the task
+    ],
+)
+def test_an_id_that_no_output_is_asked_for_is_told(loss: Loss, told: int) -> None:
+    seed_everything(0)
+    batch = {"walk": torch.randint(30, (9, 12))}
+    said = found("LBL001", Ahead(), [batch], loss)
+    assert ["after the last one that it has read" in one.message for one in said] == [True] * told
