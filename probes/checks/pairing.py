@@ -16,6 +16,7 @@ from probes.finding import Evidence, Finding, Verdict
 from probes.place import CODE, Place, came_about, place
 from probes.reading.alive import alive
 from probes.reading.indexing import reordering
+from probes.scoring.in_batch import in_batch
 from probes.scoring.meeting import Meeting, Meetings, meetings
 from probes.scoring.mixtures import Mixed, mixed_apart
 from probes.scoring.positives import Strangers, strangers
@@ -32,9 +33,10 @@ class Pairing:
     or laid out anew across samples. The order in which inputs meet labels is told. Where the loss
     mixes samples by chance, as mixup does, the rows that a sample is mixed into must be those
     that are scored against its label; where it pairs views of samples and there are no classes,
-    the view that it picks must be of the same sample. Where the batch holds every input several
-    times, equal to the bit and in one of the orders of `repeat` and `repeat_interleave`, labels
-    that are in the other one are told.
+    the view that it picks must be of the same sample. Where rows of scores move with one key and
+    columns with another, and the columns that are wanted are counted up, they must be of the row's
+    sample. Where the batch holds every input several times, equal to the bit and in one of the
+    orders of `repeat` and `repeat_interleave`, labels that are in the other one are told.
 
     Sick: `pack_padded_sequence` of rows sorted by length, and labels in the order of the batch.
     Healthy: the same with `hidden[order.argsort()]`, or with `labels[order]`.
@@ -51,7 +53,8 @@ class Pairing:
             return "the batch cannot be cut into three samples or more"
         if LOSS not in experiment.evaluated.ran.outputs:
             return "the loss could not be had: `Subject.loss` raises"
-        if not experiment.targets and _strangers(experiment) is None:
+        known = experiment.targets or _strangers(experiment) or _in_batch(experiment)
+        if not known:
             return "no key is known to hold labels: declare it by `Layout(labels=(Labels(...),))`"
         return None
 
@@ -60,6 +63,8 @@ class Pairing:
         pair = _strangers(experiment)
         if pair is not None:
             yield self._strangers(pair)
+        elif (pair := _in_batch(experiment)) is not None:
+            yield self._in_batch(pair)
         if pair is not None or not experiment.targets:
             return
         if (again := repeated_apart(experiment)) is not None:
@@ -118,6 +123,23 @@ class Pairing:
             evidence=(Evidence("rows that have the label of another", again.wrong, 0),),
         )
         return resting_on(finding, experiment.samples_guessed)
+
+    def _in_batch(self, pair: Strangers) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"the loss asks for another sample's column: row {pair.row}, of sample "
+            f"{pair.sample}, is to score highest what stands in the batch with sample "
+            f"{pair.partner}; so it is in {pair.count} rows.",
+            fix="Ask row i for the column of its own sample: where each brings m columns, one "
+            "after the other, that is i * m; keep the order of both sides.",
+            site="<loss>",
+            phase="forward",
+            source=pair.source,
+            samples=(pair.sample, pair.partner),
+            evidence=(Evidence("rows that ask for another sample's column", pair.count, 0),),
+        )
 
     def _mixed(self, experiment: Experiment, meeting: Meeting, apart: Mixed) -> Finding:
         key, label = next(iter(meeting.inputs)), next(iter(meeting.labels))
@@ -184,6 +206,13 @@ def _strangers(experiment: Experiment) -> Strangers | None:
     if "strangers" not in experiment.memo:
         experiment.memo["strangers"] = strangers(experiment)
     found: Strangers | None = experiment.memo["strangers"]
+    return found
+
+
+def _in_batch(experiment: Experiment) -> Strangers | None:
+    if "in batch" not in experiment.memo:
+        experiment.memo["in batch"] = in_batch(experiment)
+    found: Strangers | None = experiment.memo["in batch"]
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,11 +70,11 @@ def strangers(experiment: Experiment) -> Strangers | None:
     n, loss = experiment.size, experiment.evaluated.ran.outputs.get(LOSS)
     if n < 3 or loss is None:
         return None
-    before = _seen(experiment, experiment.batch)
+    before = seen_scores(experiment, experiment.batch)
     wanted = [i for i, each in enumerate(before) if _fits(each, n)]
     if not wanted:
         return None
-    changed = [_seen(experiment, _other(experiment, i)) for i in range(n)]
+    changed = [seen_scores(experiment, other_sample(experiment, i)) for i in range(n)]
     for i in wanted:
         if all(len(each) == len(before) for each in changed):
             found = _strangers(before[i], [each[i] for each in changed], n)
@@ -88,19 +88,20 @@ def _fits(each: Scored, n: int) -> bool:
     return rows == columns == len(each.picked) and rows >= 2 * n and rows % n == 0
 
 
-def _seen(experiment: Experiment, batch: Batch) -> list[Scored]:
+def seen_scores(experiment: Experiment, batch: Batch) -> list[Scored]:
+    """What the cross entropies are given of this batch, in their order; empty where no matrix."""
     mode = _Scores()
     experiment.evaluate(batch, under=[mode])
     return mode.found
 
 
-def _other(experiment: Experiment, row: int) -> Batch:
-    """The batch with other values for one sample, in every key that is no mask."""
-    masks = {each.key for each in experiment.layout.masks}
+def other_sample(experiment: Experiment, row: int, but: Iterable[str] = ()) -> Batch:
+    """The batch with other values for one sample, but for masks and the keys that are left out."""
+    left = {*but, *(each.key for each in experiment.layout.masks)}
 
     def change(path: str, leaf: Any) -> Any:
         tensor = experiment.tensors.get(path)
-        if tensor is None or path in masks or not tensor.ndim or len(tensor) != experiment.size:
+        if tensor is None or path in left or not tensor.ndim or len(tensor) != experiment.size:
             return leaf
         only = torch.zeros_like(tensor, dtype=torch.bool)
         only[row] = True
@@ -111,7 +112,7 @@ def _other(experiment: Experiment, row: int) -> Batch:
 
 
 def _strangers(base: Scored, changed: list[Scored], n: int) -> Strangers | None:
-    rows, columns = _owners(base, changed, 1), _owners(base, changed, 0)
+    rows, columns = owners(base, changed, 1), owners(base, changed, 0)
     share = len(rows) // n
     if any(int((rows == i).sum()) != share for i in range(n)) or not torch.equal(rows, columns):
         return None  # it is not known whose rows they are
@@ -123,13 +124,17 @@ def _strangers(base: Scored, changed: list[Scored], n: int) -> Strangers | None:
     return Strangers(first, int(rows[first]), int(partners[first]), len(away), base.source)
 
 
-def _owners(base: Scored, changed: list[Scored], axis: int) -> Tensor:
+def owners(base: Scored, changed: list[Scored], axis: int) -> Tensor:
     """(row or column,) the one sample that moves all of it; -1 where there is none."""
-    finite = torch.isfinite(base.scores) & (base.scores > FILL)
-    limit = SMALL * scale(base.scores)
-    found = torch.full((len(base.scores),), -1)
+    found = torch.full((base.scores.shape[1 - axis],), -1)
     for i, each in enumerate(changed):
-        moved = (each.scores - base.scores).masked_fill(~finite, 1.0).abs() > limit
-        whole = moved.float().mean(axis) > 0.9
+        whole = moves(base, each).float().mean(axis) > 0.9
         found[whole] = torch.where(found[whole] < 0, i, -2)
     return found
+
+
+def moves(base: Scored, other: Scored) -> Tensor:
+    """(row, column) whether a score is another; what is masked counts as such."""
+    finite = torch.isfinite(base.scores) & (base.scores > FILL)
+    change = (other.scores - base.scores).masked_fill(~finite, 1.0).abs()
+    return change > SMALL * scale(base.scores)

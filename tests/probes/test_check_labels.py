@@ -195,3 +195,62 @@ def test_an_id_that_no_output_is_asked_for_is_told(loss: Loss, told: int) -> Non
     batch = {"walk": torch.randint(30, (9, 12))}
     said = found("LBL001", Ahead(), [batch], loss)
     assert ["after the last one that it has read" in one.message for one in said] == [True] * told
+
+
+class Towers(nn.Module):
+    """Questions on one side, passages on the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.question, self.passage = nn.Linear(6, 8), nn.Linear(6, 8)
+
+    def forward(self, question: Tensor, passages: Tensor) -> Tensor:
+        return 4 * self.question(question) @ self.passage(passages.flatten(0, 1)).T
+
+
+def pairs(by: int, start: int = 0, backward: bool = False) -> Loss:
+    """Question i is to find passage i * by + start. backward: passages are to find questions."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        scores = model(batch["question"], batch["passages"])
+        goal = torch.arange(len(scores)) * by + start
+        if backward:
+            return F.cross_entropy(scores.T, torch.arange(scores.shape[1]) // by)
+        return F.cross_entropy(scores, goal % scores.shape[1])
+
+    return loss
+
+
+def onwards(model: nn.Module, batch: Batch) -> Tensor:
+    """Each sample is to find the next one of a stream."""
+    z = model.question(batch["question"])  # type: ignore[operator]
+    z = z + 0 * model.passage(batch["passages"]).sum()  # type: ignore[operator]
+    scores = z @ z.roll(-1, 0).T
+    return F.cross_entropy(scores[:, :], torch.arange(len(scores)))
+
+
+def queued(model: nn.Module, batch: Batch) -> Tensor:
+    """The first column is each row's own, the others come from a queue."""
+    q, p = model.question(batch["question"]), model.passage(batch["passages"])[:, 0]  # type: ignore[operator]
+    others = torch.ones(5, 8).cumsum(0).sin()
+    scores = torch.cat([(q * p).sum(1, keepdim=True), q @ others.T], 1)
+    return F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (pairs(1), 1),
+        (pairs(3), 0),
+        (pairs(3, start=1), 0),
+        (pairs(3, start=3), 1),
+        (pairs(3, backward=True), 0),
+        (onwards, 0),
+        (queued, 0),
+    ],
+)
+def test_a_row_of_pairs_asks_for_a_column_of_its_own_sample(loss: Loss, told: int) -> None:
+    seed_everything(0)
+    batch = {"question": torch.randn(9, 6), "passages": torch.randn(9, 3, 6)}
+    said = found("IDX002", Towers(), [batch], loss)
+    assert ["another sample's column" in one.message for one in said] == [True] * told
