@@ -15,6 +15,7 @@ from probes.finding import Evidence, Finding, Verdict
 from probes.modules import every_module
 from probes.reading.alive import Alive, alive, site_of
 from probes.reading.indexing import Reshaped
+from probes.reading.label_views import is_of_labels, parts_classes
 from probes.reading.refined import cuts_places, is_torn, pieces
 from probes.reading.rows import is_read
 
@@ -35,12 +36,13 @@ class ViewForTranspose:
     lengths, which must be those of samples or tokens, and of no other axis there. Whatever the
     axes are, three forms mix them: axes exchange their lengths, or an axis after is cut across the
     borders of those before; an axis is cut in two whose parts join others on both sides; the last
-    axis is cut out of the width of a convolution's output, whose channels join the rest. That
+    axis is cut out of the width of a convolution's output, whose channels join the rest. Labels are
+    looked at as well, where they are made one-hot above all, whose classes stand last. That
     scores against relative positions are shifted by such a view, there and back or by one padded
     column, is known.
 
     Sick: `heads.reshape(n, t, 2 * d)` of (n, 2, t, d); `hidden.view(n, -1)` of (2, n, d);
-    `convolution(images).view(n, -1, classes)`.
+    `convolution(images).view(n, -1, classes)`; `F.one_hot(labels, classes).view(scores.shape)`.
     Healthy: `heads.transpose(1, 2).reshape(n, t, 2 * d)`.
     """
 
@@ -149,6 +151,8 @@ def _mixed(experiment: Experiment, seen: Alive, view: Reshaped) -> str | None:
     if sorted(before) == sorted(out):
         long = [n for n in before if n > 1]
         return "exchanges axes" if long != [n for n in out if n > 1] else None
+    if parts_classes(view):
+        return "takes a one-hot's last axis, that of its classes, apart"
     if pieces(before, out) is None:
         return "cuts across the borders of axes"
     if is_torn(before, out, experiment.size):
@@ -201,10 +205,10 @@ def _is_convolved(experiment: Experiment, seen: Alive, view: Reshaped) -> bool:
 
 
 def _reaches(experiment: Experiment, seen: Alive, view: Reshaped) -> bool:
-    """Whether the loss depends on it; of what has no gradient, whether it is a key that is read."""
+    """Whether the loss depends on it; of what has no gradient, as a key that is read, or labels."""
     if not view.out.requires_grad:
         own = view.out.flatten()
-        return any(
+        return is_of_labels(experiment, seen, view) or any(
             tensor.is_floating_point()
             and tensor.numel() == own.numel()
             and torch.equal(tensor.flatten(), own.to(tensor.dtype))

@@ -76,18 +76,20 @@ class Indexing(TorchFunctionMode):
         given = kwargs or {}
         out = func(*args, **given)
         name = getattr(func, "__name__", "")
-        if not isinstance(out, Tensor) or not out.is_floating_point():
+        if not isinstance(out, Tensor):
             return out
         if func in EMBEDDINGS:
             self._look_up(EMBEDDINGS[func], args, given, out)
-        if not args:
+        elif not args:
             return out
-        if name in GATHERS or name == "__getitem__":
-            self._pick(name, args, given, out)
         elif name in VIEWS and isinstance(args[0], Tensor):
             before = tuple(args[0].shape)
             if before != tuple(out.shape) and out.ndim > 1:
                 self.views.append(Reshaped(name, next(self._clock), before, out, source_here()))
+        elif not out.is_floating_point():
+            return out
+        elif name in GATHERS or name == "__getitem__":
+            self._pick(name, args, given, out)
         elif name in CLASSES or name == "ctc_loss":
             self._loss(name, args, given)
         return out

@@ -254,3 +254,48 @@ def test_a_row_of_pairs_asks_for_a_column_of_its_own_sample(loss: Loss, told: in
     batch = {"question": torch.randn(9, 6), "passages": torch.randn(9, 3, 6)}
     said = found("IDX002", Towers(), [batch], loss)
     assert ["another sample's column" in one.message for one in said] == [True] * told
+
+
+class Segments(nn.Module):
+    """Scores of four kinds for every cell of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(1, 4, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        scores: Tensor = self.body(image)
+        return scores
+
+
+def overlap(lay: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """Dice of the kinds. lay: brings (sample, row, column, kind) into the order of the scores."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        shares = model(batch["image"]).softmax(1)
+        wanted = lay(F.one_hot(batch["kinds"], 4), shares).float()
+        shares = shares.reshape(wanted.shape)
+        both = (shares * wanted).flatten(2).sum(-1)
+        return 1 - (2 * both / (shares + wanted).flatten(2).sum(-1)).mean()
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("lay", "told"),
+    [
+        (lambda one, shares: one.view(shares.shape), 1),
+        (lambda one, shares: one.float().reshape_as(shares), 1),
+        (lambda one, shares: one.flatten(1, 2).view(len(one), 4, -1), 1),
+        (lambda one, shares: one.permute(0, 3, 1, 2), 0),
+        (lambda one, shares: one.flatten(1, 2).mT.reshape(shares.shape), 0),
+        (lambda one, shares: one.reshape(len(one), -1, 4).mT, 0),
+    ],
+)
+def test_classes_of_a_one_hot_are_moved_by_a_transpose(
+    lay: Callable[[Tensor, Tensor], Tensor], told: int
+) -> None:
+    seed_everything(0)
+    batch = {"image": torch.randn(9, 1, 6, 8), "kinds": torch.randint(4, (9, 6, 8))}
+    said = found("IDX005", Segments(), [batch], overlap(lay))
+    assert [one.source is not None for one in said] == [True] * told
