@@ -30,6 +30,7 @@ from probes.checks.ignored_start import IgnoredStart
 from probes.checks.index_alignment import IndexAlignment
 from probes.checks.input_scale import InputScale
 from probes.checks.label_among_inputs import LabelAmongInputs
+from probes.checks.label_offset import LabelOffset
 from probes.checks.label_place import LabelPlace
 from probes.checks.label_shift import LabelShift
 from probes.checks.left_over import LeftOver
@@ -105,6 +106,7 @@ RULES: tuple[Check[Experiment], ...] = (
     DecodingParity(),
     LabelShift(),
     LabelPlace(),
+    LabelOffset(),
     ScoredPadding(),
     IndexAlignment(),
     LeftOver(),

@@ -299,3 +299,68 @@ def test_classes_of_a_one_hot_are_moved_by_a_transpose(
     batch = {"image": torch.randn(9, 1, 6, 8), "kinds": torch.randint(4, (9, 6, 8))}
     said = found("IDX005", Segments(), [batch], overlap(lay))
     assert [one.source is not None for one in said] == [True] * told
+
+
+class Reader(nn.Module):
+    """Tags by what stands on both sides, or before alone."""
+
+    def __init__(self, both: bool) -> None:
+        super().__init__()
+        self.words = nn.Embedding(40, 16)
+        self.body = nn.GRU(16, 16, batch_first=True, bidirectional=both)
+        self.tags = nn.Linear(32 if both else 16, 40)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        tags: Tensor = self.tags(self.body(self.words(ids))[0])
+        return tags
+
+
+def tagged(model: nn.Module, batch: Batch) -> Tensor:
+    return F.cross_entropy(model(batch["ids"]).flatten(0, 1), batch["tags"].flatten())
+
+
+def shifted(model: nn.Module, batch: Batch) -> Tensor:
+    """The output at p is scored against the label at p - 1."""
+    scores = model(batch["ids"])[:, 1:].flatten(0, 1)
+    return F.cross_entropy(scores, batch["tags"][:, :-1].flatten())
+
+
+def placed(words: Tensor, by: int, kinds: Tensor) -> Batch:
+    """Words between a start and an end, and their kinds so many places from where they stand."""
+    edge = torch.ones(len(words), 1, dtype=torch.long)
+    ids = torch.cat([edge, words, 2 * edge, 0 * edge, 0 * edge], 1)
+    tags = torch.full_like(ids, -100)
+    tags[:, 1 + by : 1 + by + words.shape[1]] = kinds
+    return {"ids": ids, "tags": tags}
+
+
+@pytest.mark.parametrize(
+    ("by", "like", "both", "loss", "told"),
+    [
+        (-1, "own", True, tagged, 1),
+        (1, "own", True, tagged, 1),
+        (2, "own", True, tagged, 1),
+        (0, "own", True, tagged, 0),
+        (-1, "own", True, shifted, 0),  # the loss shifts them back
+        (-1, "own", False, tagged, 0),  # the next one's tag is to be guessed
+        (0, "next", True, tagged, 0),  # a tag hangs on the next word alone
+        (0, "pair", True, tagged, 0),
+        (0, "masked", True, tagged, 0),
+    ],
+)
+def test_labels_that_stand_beside_their_tokens_are_told(
+    by: int, like: str, both: bool, loss: Loss, told: int
+) -> None:
+    seed_everything(0)
+    words = torch.randint(3, 20, (40, 7))
+    kinds = {
+        "own": words % 3,
+        "next": (words % 3).roll(-1, 1),
+        "pair": (words + words.roll(-1, 1)) % 3,
+        "masked": words,
+    }[like]
+    if like == "masked":
+        hidden = torch.rand(words.shape).argsort(1) == 0
+        words, kinds = words.masked_fill(hidden, 39), kinds.masked_fill(~hidden, -100)
+    said = found("LBL010", Reader(both), [placed(words, by, kinds)], loss)
+    assert ["stands beside the tokens" in one.message for one in said] == [True] * told
