@@ -29,6 +29,7 @@ from probes.seeding import seed_everything
 from probes.softmaxes.formed import Use, formed
 from probes.states.attributes import changed, contents
 from probes.states.recurrence import Recurrent
+from probes.stepping.aim import is_the_loss
 from probes.stepping.one_step import Stepped, one_step
 from probes.stepping.order_of_step import Order, order_of_step
 from probes.stepping.walk import Walked, walk
@@ -221,6 +222,11 @@ class Experiment:
     def _loss(self, batch: Batch) -> Mapping[str, Tensor]:
         with attempted("`Subject.loss`, on a changed batch in training mode,"):
             return {LOSS: self.subject.loss(self.subject.model, copied(batch))}
+
+    @cached_property
+    def minimises_loss(self) -> bool:
+        """Whether the step minimises `Subject.loss`, and not other losses than that."""
+        return is_the_loss(self.subject, self.batch)
 
     @cached_property
     def order(self) -> Order:

@@ -326,10 +326,12 @@ def _inner(optimizer: Any) -> list[Optimizer]:
 
 
 @contextmanager
-def held_back(optimizer: Optimizer) -> Iterator[list[tuple[nn.Parameter, Tensor | None]]]:
+def held_back(
+    optimizer: Optimizer, note: Callable[[], None] | None = None
+) -> Iterator[list[tuple[nn.Parameter, Tensor | None]]]:
     """Steps of the optimizer do nothing but to list each parameter with the gradient it has.
 
-    A closure that is passed to it runs, once. Learning rates end as they began.
+    A closure that is passed to it runs, once; then `note` does. Learning rates end as they began.
     """
     seen: list[tuple[nn.Parameter, Tensor | None]] = []
     groups = optimizer.param_groups
@@ -338,6 +340,8 @@ def held_back(optimizer: Optimizer) -> Iterator[list[tuple[nn.Parameter, Tensor 
     def hold(closure: Callable[[], Any] | None = None, **_: Any) -> Any:
         loss = None if closure is None else closure()
         seen[:] = [(p, p.grad) for group in groups for p in group["params"]]
+        if note is not None:
+            note()
         return loss
 
     own = vars(optimizer)

@@ -22,13 +22,14 @@ class Accumulation:
     What the subject's `train_step` hands to the optimizer is compared with the gradient of
     `Subject.loss` on the same batch, without dropout: where it points the same way and is longer
     by the number of passes, the losses of the micro-batches are not divided; where it is shorter
-    by it, they are divided twice. Neither is silence.
+    by it, they are divided twice, in the losses or by hand, and not clipped. Neither is silence.
 
     Sick: `for part in batch.chunk(4): loss(part).backward()`, then `optimizer.step()`.
     Healthy: the same with `(loss(part) / 4).backward()`.
     """
 
     near: float = 0.1  # of the number of passes
+    exact: float = 1e-3  # what is divided by hand is so by just that number; clipping is not
     along: float = 0.9  # cosine of the two gradients
 
     code: ClassVar[str] = "WIR020"
@@ -47,14 +48,23 @@ class Accumulation:
         if found.passes < 2:
             return
         seen, whole = _joined(found.seen, found.whole)
+        left, _ = _joined(found.left, found.whole)
         length = float(whole.norm() * seen.norm())
         if not length > 0 or float(seen @ whole) < self.along * length:
             return
         times, passes = float(seen @ whole / (whole @ whole)), found.passes
         if abs(times - passes) <= self.near * passes:
             yield self._said(times, passes, "not divided", "Divide each loss by")
-        elif abs(times * passes - 1) <= self.near:
+        elif abs(times * passes - 1) <= self.near and self._is_divided(seen, left, times, passes):
             yield self._said(times, passes, "divided once too often", "Divide only once by")
+
+    def _is_divided(self, seen: Tensor, left: Tensor, times: float, passes: int) -> bool:
+        """Whether the backward passes left no more, or the rest was divided by just their number.
+
+        A gradient that is clipped is shorter by any factor.
+        """
+        kept = float(seen.norm() / left.norm())
+        return kept > 1 - self.near or abs(kept * passes - 1) <= self.exact
 
     def _said(self, times: float, passes: int, what: str, fix: str) -> Finding:
         return Finding(

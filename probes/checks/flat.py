@@ -10,6 +10,7 @@ from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.stepping.cancelled import NARROW, WIDE, cancelled
 from probes.stepping.matters import matters
+from probes.stepping.summed_up import summed_up
 from probes.stepping.walk import STEPS
 
 
@@ -20,7 +21,8 @@ class Flat:
     What comes after is constant there: units that are all dead or saturated from the start, a
     rounding, a sign, an argmax, a weight of zero that gets no gradient itself. One step is not
     enough to tell, since what stands before a weight that starts from zero learns from the second
-    on. A parameter that nothing hangs on is silence, such as an expert that no sample goes to.
+    on. A parameter that nothing hangs on is silence, such as an expert that no sample goes to; so
+    is a bias whose gradients, not zero, add up to it: one score is pushed up, another down.
     A matrix whose gradient is rounding alone, and is gone in float64, is told as well: what comes
     after cancels it, as where one share is divided by itself. Vectors are cancelled by design.
 
@@ -47,6 +49,8 @@ class Flat:
         largest = experiment.walked.largest
         zero = [n for n, size in largest.items() if size == 0 and live[n].requires_grad]
         zero = [n for n in zero if not n.startswith(experiment.declared.frozen or ("\0",))]
+        summed = summed_up(experiment, zero)
+        zero = [name for name in zero if name not in summed]
         order = list(live)
         zero.sort(key=order.index, reverse=True)
         lost = [name for name in zero[: self.most] if matters(experiment, live[name])]

@@ -42,7 +42,8 @@ class Gradient:
     what no gradient passes, or `.data` cuts, a warning, and so is a `detach` or `no_grad` around a
     whole term of the loss, whose value moves the loss and no gradient, and a normal draw of which
     mean and scale learn nothing. A `detach` or `no_grad` that leaves other ways back, as around a
-    target, a forward that is constant between jumps (a straight-through estimator), the identity
+    target, the loss that a `train_step` reports and does not minimise, such as the sum of a GAN's
+    two, a forward that is constant between jumps (a straight-through estimator), the identity
     with another backward (a reversal) and other draws from parameters are notes.
 
     Sick: `backward` of x ** 3 that returns `grad * 2 * x`; `x / x.data.norm()`.
@@ -65,8 +66,10 @@ class Gradient:
         exact = Exact(experiment)
         with exact.float64(), attempted("in float64 the loss"):
             bad = self._bad(experiment, exact)
-            if bad:
-                yield from self._why(exact, bad)
+        if bad:
+            report = not experiment.minimises_loss
+            with exact.float64(), attempted("in float64 the loss"):
+                yield from self._why(exact, bad, report)
 
     def _bad(self, experiment: Experiment, exact: Exact) -> list[_Bad]:
         gradient, groups = exact.gradient(), _groups(experiment)
@@ -90,10 +93,13 @@ class Gradient:
             raise ExperimentError("differences of the loss do not settle at any step size")
         return found
 
-    def _why(self, exact: Exact, bad: list[_Bad]) -> Iterator[Finding]:
+    def _why(self, exact: Exact, bad: list[_Bad], report: bool) -> Iterator[Finding]:
         functions = _wrong_functions(exact)
         if functions:
             yield from (self._function(each, bad) for each in functions)
+            return
+        if report:
+            yield self._of_a_report(max(bad, key=lambda each: abs(each.slope.real or 0.0)))
             return
         cuts = [each for each in bad if each.slope.back == 0]
         worst = max(cuts or bad, key=lambda each: abs(each.slope.real or 0.0))
@@ -121,6 +127,10 @@ class Gradient:
             )  # fmt: skip
             return
         yield self._cut(worst, place, explicit)
+
+    def _of_a_report(self, bad: _Bad) -> Finding:
+        why = "`train_step` minimises other losses, so that `loss` is a report of them"
+        return self._said(Verdict.NOTE, bad, None, None, why)
 
     def _cut(self, bad: _Bad, place: Entered | None, cut: Cut | None) -> Finding:
         if cut is not None:

@@ -23,6 +23,7 @@ from probes.reading.passed_over import forgotten, read_twice, starts_from_zero
 from probes.reading.read_apart import seen_apart
 from probes.reading.read_places import unread_places
 from probes.states.recurrence import Recurrent
+from probes.stepping.aim import updates
 from probes.subject import Batch
 
 FEW = 4  # places that are named, and keys that are followed
@@ -30,7 +31,7 @@ FEW = 4  # places that are named, and keys that are followed
 
 @dataclass(frozen=True, slots=True)
 class UnusedInput:
-    """A key of the batch is changed, and neither the loss nor any output moves.
+    """A key of the batch is changed, and neither the loss nor any output moves, nor the step.
 
     Each tensor gets other values out of its own; a mask hides one more position. That no key
     at all has an effect is a fault, or a note where it is seen inside of a model with weights of
@@ -42,7 +43,8 @@ class UnusedInput:
     parameters is called. Any other unread key is a note, a mask as well, since batches carry what
     no model reads; whether a mask is missed, MSK001 says. Of ids that an embedding reads, places
     that nobody reads in any sample are told as well: a note, and a warning where an output is
-    declared to read the key by `all` or `same`. A key that holds one value only is left out.
+    declared to read the key by `all` or `same`. A key that holds one value only is left out. The
+    step is what a `train_step` minimises: of a loss that is a report its terms may cancel.
 
     Sick: `model(batch["x"] * 0)`.
     Healthy: `model(batch["x"])`.
@@ -66,6 +68,7 @@ class UnusedInput:
             effects[key] = _effect(experiment, batches[key])
         effects |= _halved(experiment, {k: b for k, b in batches.items() if k not in effects})
         unread = [key for key in batches if not effects[key].any]
+        unread = [key for key in unread if not _moves_the_step(experiment, batches[key])]
         lost = [key for key in unread if key not in labels]
         alone = lost and not any(effect.outputs for effect in effects.values())
         handed = bool(alone) and _is_handed(experiment, lost)
@@ -278,6 +281,17 @@ def _effect(experiment: Experiment, batch: Batch) -> _Effect:
     limit = NOISES * experiment.evaluated.noise
     moved = [n for n, value in before.items() if _moves(value, ran.outputs.get(n), limit)]
     return _Effect(bool(moved), any(before[name].ndim for name in moved))
+
+
+def _moves_the_step(experiment: Experiment, batch: Batch) -> bool:
+    """Whether what a step of the subject's own minimises moves, though `Subject.loss` does not."""
+    if experiment.subject.train_step is None:
+        return False
+    try:
+        before, after = (updates(experiment.subject, each) for each in (experiment.batch, batch))
+    except ExperimentError:
+        return False
+    return [each.losses for each in before] != [each.losses for each in after]
 
 
 def _halved(experiment: Experiment, batches: Mapping[str, Batch]) -> dict[str, _Effect]:

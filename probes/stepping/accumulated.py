@@ -15,7 +15,7 @@ from probes.finding import ExperimentError
 from probes.raised import said
 from probes.replay import Snapshot, replay
 from probes.stepping.one_step import keep_strangers, made, until_stepped
-from probes.stepping.roots import noted_roots
+from probes.stepping.roots import noted_roots, noted_starts
 from probes.subject import Batch, Subject
 
 
@@ -23,11 +23,13 @@ from probes.subject import Batch, Subject
 class Accumulated:
     """seen: the gradients that the optimizer saw, by parameter. whole: those of `Subject.loss`.
 
+    left: those that the last backward pass before left, not clipped nor divided by hand.
     passes: how many backward passes of single numbers ran before the optimizer's step.
     """
 
     seen: Mapping[str, Tensor | None]
     whole: Mapping[str, Tensor | None]
+    left: Mapping[str, Tensor | None]
     passes: int
 
 
@@ -38,35 +40,55 @@ def accumulated(subject: Subject, batch: Batch) -> Accumulated:
     """
     model, roots = subject.model, list[Tensor]()
     seen: dict[str, Tensor | None] = {}
+    left: dict[str, Tensor | None] = {}
+
+    def keep() -> None:
+        grads = ((name, p.grad) for name, p in model.named_parameters())
+        left.update({n: None if g is None else g.detach().clone() for n, g in grads})
 
     def step() -> Tensor:
-        _without_dropout(model)
-        with noted_roots(roots.append):
+        without_dropout(model)
+        with noted_roots(roots.append), noted_starts(_nothing, keep):
             seen.update(until_stepped(made(subject), model, batch)[0])
         return torch.zeros(())
-
-    def loss() -> Tensor:
-        _without_dropout(model)
-        fresh = map_leaves(batch, lambda _, leaf: leaf.clone() if _is_tensor(leaf) else leaf)
-        try:
-            value = subject.loss(model, fresh)
-            value.backward()
-        except Exception as error:
-            raise ExperimentError(f"`Subject.loss` raised {said(error)}") from error
-        return value
 
     with ExitStack() as outside:
         keep_strangers(subject, outside)
         replay(step, model, Snapshot.take(model, parameters=True))
-    whole = replay(loss, model, Snapshot.take(model, parameters=True)).grads
-    return Accumulated(seen, whole, len(roots))
+    return Accumulated(seen, loss_gradient(subject, batch)[1], left, len(roots))
+
+
+def loss_gradient(subject: Subject, batch: Batch) -> tuple[float, Mapping[str, Tensor | None]]:
+    """`Subject.loss` and its gradients, in the model's own mode without dropout; undone.
+
+    Raises ExperimentError where it raises.
+    """
+    model = subject.model
+
+    def loss() -> Tensor:
+        without_dropout(model)
+        fresh = map_leaves(batch, lambda _, leaf: leaf.clone() if _is_tensor(leaf) else leaf)
+        try:
+            value = subject.loss(model, fresh)
+            if value.requires_grad:
+                value.backward()
+        except Exception as error:
+            raise ExperimentError(f"`Subject.loss` raised {said(error)}") from error
+        return value
+
+    done = replay(loss, model, Snapshot.take(model, parameters=True))
+    return float(done.loss), done.grads
+
+
+def _nothing(*_: object) -> None:
+    """Is to be known of where a pass starts."""
 
 
 def _is_tensor(leaf: object) -> bool:
     return isinstance(leaf, Tensor)
 
 
-def _without_dropout(model: nn.Module) -> None:
+def without_dropout(model: nn.Module) -> None:
     """For the rest of a replay, which gives attributes back."""
     for module in model.modules():
         if isinstance(module, _DropoutNd):

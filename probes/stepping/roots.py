@@ -30,10 +30,13 @@ def noted_roots(note: Callable[[Tensor], None], live: bool = False) -> Iterator[
 
 
 @contextmanager
-def noted_starts(note: Callable[[Sequence[Tensor], Any], None]) -> Iterator[None]:
+def noted_starts(
+    note: Callable[[Sequence[Tensor], Any], None], after: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Inside, `note` is called with what each backward pass starts from, and the gradients given.
 
-    The tensors are the loop's own, with their graph, before the pass has run.
+    The tensors are the loop's own, with their graph, before the pass has run. after: is called
+    when it has.
     """
     before = torch.autograd.backward
 
@@ -41,6 +44,8 @@ def noted_starts(note: Callable[[Sequence[Tensor], Any], None]) -> Iterator[None
         roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
         note(roots, grad_tensors)
         before(roots if not isinstance(tensors, Tensor) else tensors, grad_tensors, *args, **kwargs)
+        if after is not None:
+            after()
 
     torch.autograd.backward = backward
     try:

@@ -1,0 +1,162 @@
+"""What is said of a training step of the subject's own, and what is left unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from probes import Subject
+from probes.checking import check, chosen
+from probes.finding import Finding, Verdict
+from probes.seeding import seed_everything
+
+Batch = dict[str, Tensor]
+Step = Callable[[nn.Module, Batch, Optimizer], Tensor]
+
+
+class Pair(nn.Module):
+    """A generator and what judges it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maker = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 5))
+        self.judge = nn.Sequential(nn.Linear(5, 12), nn.LeakyReLU(0.2), nn.Linear(12, 1))
+
+
+def judged(model: nn.Module, batch: Batch) -> Tensor:
+    fake = model.maker(batch["z"]).detach()  # type: ignore[operator]
+    real = F.relu(1 - model.judge(batch["x"])).mean()  # type: ignore[operator]
+    return real + F.relu(1 + model.judge(fake)).mean()  # type: ignore[no-any-return, operator]
+
+
+def made(model: nn.Module, batch: Batch) -> Tensor:
+    return -model.judge(model.maker(batch["z"])).mean()  # type: ignore[no-any-return, operator]
+
+
+def both(model: nn.Module, batch: Batch) -> Tensor:
+    return judged(model, batch) + made(model, batch)
+
+
+def in_turn(model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
+    total = torch.zeros(())
+    for part in (judged, made):
+        optimizer.zero_grad()
+        loss = part(model, batch)
+        loss.backward()
+        other = model.maker if part is judged else model.judge
+        other.zero_grad()  # type: ignore[operator]
+        optimizer.step()
+        total += loss.detach()
+    return total
+
+
+def found(
+    codes: Sequence[str],
+    model: nn.Module,
+    batch: Batch,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    step: Step | None,
+) -> list[Finding]:
+    subject = Subject(model, [batch], loss, adam, train_step=step)
+    return list(check(subject, chosen(codes)).findings)
+
+
+def adam(model: nn.Module) -> Optimizer:
+    return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+
+
+def test_a_loss_that_is_a_report_of_two_is_not_held_against_them() -> None:
+    seed_everything(0)
+    batch = {"x": torch.randn(12, 5), "z": torch.randn(12, 4)}
+    told = found(["WIR007", "WIR011", "WIR018"], Pair(), batch, both, in_turn)
+    assert [(one.code, one.verdict) for one in told] == [("WIR011", Verdict.NOTE)]
+
+
+@pytest.mark.parametrize("report", [True, False])
+def test_an_input_is_read_where_the_step_alone_reads_it(report: bool) -> None:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        return F.mse_loss(model(batch["x"]), batch["y"])
+
+    def step(model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        if report:
+            value = value + model(batch["more"]).square().mean()
+        value.backward()
+        optimizer.step()
+        return value.detach()
+
+    seed_everything(0)
+    batch = {"x": torch.randn(12, 5), "more": torch.randn(12, 5), "y": torch.randn(12, 2)}
+    told = found(["WIR007"], nn.Linear(5, 2), batch, loss, step)
+    assert [one.verdict for one in told] == ([] if report else [Verdict.NOTE])
+
+
+@pytest.mark.parametrize("divided", ["never", "twice"])
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_gradient_that_is_clipped_is_not_divided(divided: str, parts: int) -> None:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        return F.mse_loss(model(batch["x"]), batch["y"])
+
+    model = nn.Linear(5, 2)
+
+    def step(model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
+        optimizer.zero_grad()
+        for x, y in zip(batch["x"].chunk(parts), batch["y"].chunk(parts), strict=True):
+            (loss(model, {"x": x, "y": y}) / parts).backward()
+        if divided == "twice":
+            for p in model.parameters():
+                p.grad = None if p.grad is None else p.grad / parts
+        else:
+            nn.utils.clip_grad_norm_(model.parameters(), limit)
+        optimizer.step()
+        return torch.zeros(())
+
+    seed_everything(0)
+    batch = {"x": torch.randn(12, 5), "y": torch.randn(12, 2)}
+    loss(model, batch).backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    limit = 0.98 / parts * float(nn.utils.get_total_norm(grads))
+    told = found(["WIR020"], model, batch, loss, step)
+    assert len(told) == (divided == "twice")
+
+
+class Row(nn.Module):
+    def __init__(self, gates: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(6, 6)] * 3)
+        self.gates = nn.Parameter(torch.ones(gates))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, layer in enumerate(self.layers):
+            x = x + self.gates[i % len(self.gates)] * layer(x).tanh()
+        return x
+
+
+class SharedRow(Row):
+    """Its name says that it is meant."""
+
+
+@pytest.mark.parametrize(("model", "verdict"), [(Row, Verdict.WARN), (SharedRow, Verdict.NOTE)])
+def test_one_layer_several_times_is_a_note_where_its_name_says_so(
+    model: Callable[[int], nn.Module], verdict: Verdict
+) -> None:
+    (one,) = _of_row(model(1))
+    assert one.verdict is verdict
+
+
+def test_one_layer_several_times_is_a_note_where_each_time_has_a_gate() -> None:
+    (one,) = _of_row(Row(3))
+    assert one.verdict is Verdict.NOTE
+    assert "`gates`" in one.message
+
+
+def _of_row(model: nn.Module) -> list[Finding]:
+    seed_everything(0)
+    batch = {"x": torch.randn(12, 6), "y": torch.randn(12, 6)}
+    return found(["WIR017"], model, batch, lambda m, b: F.mse_loss(m(b["x"]), b["y"]), None)
