@@ -15,6 +15,7 @@ from probes.experiment import Experiment, attempted, copied
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.modules import every_module
 from probes.replay import Snapshot, replay
+from probes.stepping.on_purpose import on_purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,12 @@ class Shared:
     """One module stands under several names by accident, or what is to be tied is not.
 
     The same layer several times in one `nn.ModuleList` or `nn.Sequential` is a warning, since
-    `[layer] * n` makes one layer and not n; so are two names of one module that are called on the
-    same input, as two heads are, and give the same. `Layout.tied` says what is one on purpose,
-    and is a fault where it is not one; so is, as a warning, a transformers model whose
-    configuration ties the embeddings while its head has weights of its own.
+    `[layer] * n` makes one layer and not n, but a note where something says that it is meant: a
+    parameter beside it with an entry for each time, a class called `Shared...`. Two names of one
+    module that are called on the same input, as two heads are, and give the same, are a warning.
+    `Layout.tied` says what is one on purpose, and is a fault where it is not one; so is, as a
+    warning, a transformers model whose configuration ties the embeddings while its head has
+    weights of its own.
 
     Sick: `nn.ModuleList([nn.Linear(8, 8)] * 4)`; `model.lm_head = nn.Linear(...)` of a tied model.
     Healthy: `head.weight = embedding.weight`; one layer that is called four times.
@@ -48,8 +51,11 @@ class Shared:
             if meant & {f"{name}.weight" for name in names} | meant & set(names):
                 continue
             row = _row(model, names)
-            if row is not None or _same_input(experiment, names):
-                yield self._twice(names, row)
+            if row is not None:
+                count = sum(name.rpartition(".")[0] == row for name in names)
+                yield self._twice(names, row, on_purpose(model, row, count))
+            elif _same_input(experiment, names):
+                yield self._twice(names, None, None)
             elif _beside(names) and _is_own_target(experiment, names[0]):
                 yield self._target(names)
 
@@ -82,12 +88,16 @@ class Shared:
         fix = "Call `model.tie_weights()` after the head is replaced, or say "
         yield self._said(Verdict.WARN, why, f"{place}.weight", f"{fix}`tie_word_embeddings=False`.")
 
-    def _twice(self, names: list[str], row: str | None) -> Finding:
-        where = "have the same input" if row is None else f"stand in {row}"
+    def _twice(self, names: list[str], row: str | None, meant: str | None) -> Finding:
+        where = "have the same input" if row is None else f"stand in {_quoted(row)}"
         why = (
             f"`{names[0]}` and `{names[1]}` are one module{_more(names)}, and {where}: they share "
             "every weight"
         )
+        if meant is not None:
+            why += f", which seems meant: {meant}"
+            fix = "Nothing, if one module is to be used so many times."
+            return self._said(Verdict.NOTE, why, f"{names[1]}.weight", fix, len(names))
         fix = "Make one module each: `nn.ModuleList(make() for _ in range(n))`; or declare "
         line = f"`Layout(tied=(({names[0] + '.weight'!r}, {names[1] + '.weight'!r}),))`."
         return self._said(Verdict.WARN, why, f"{names[1]}.weight", fix + line, len(names))
@@ -142,8 +152,11 @@ def _row(model: nn.Module, names: list[str]) -> str | None:
     modules = dict(model.named_modules(remove_duplicate=False))
     rows = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
     twice = (p for p in parents if parents.count(p) > 1 and isinstance(modules[p], rows))
-    found = next(twice, None)
-    return None if found is None else f"`{found}`" if found else "the model's own row"
+    return next(twice, None)
+
+
+def _quoted(row: str) -> str:
+    return f"`{row}`" if row else "the model's own row"
 
 
 def _same_input(experiment: Experiment, names: list[str]) -> bool:
