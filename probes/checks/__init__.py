@@ -59,6 +59,7 @@ from probes.checks.stale_cache import StaleCache
 from probes.checks.step_parity import StepParity
 from probes.checks.still_state import StillState
 from probes.checks.thawed import Thawed
+from probes.checks.thrown_away import ThrownAway
 from probes.checks.uncleared import Uncleared
 from probes.checks.unmoved import Unmoved
 from probes.checks.unreachable_label import UnreachableLabel
@@ -80,6 +81,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Shared(),
     Uncleared(),
     Accumulation(),
+    ThrownAway(),
     Thawed(),
     Modes(),
     HeavyDropout(),

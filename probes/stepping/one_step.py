@@ -17,6 +17,7 @@ from probes.finding import ExperimentError
 from probes.loop import Loop
 from probes.raised import said, source_of
 from probes.replay import Snapshot, held_back, replay
+from probes.stepping.passes import Passes
 from probes.subject import Batch, Subject
 
 CALLS = 16  # of `train_step` until its optimizer must have stepped, where it accumulates over calls
@@ -31,7 +32,8 @@ class Stepped:
     strangers: how many it holds that are not the model's; dead: those of them that require a
     gradient and have none. twice: names of those it holds twice.
     calls: calls of the step until the optimizer stepped. training: each module's mode in the last
-    forward pass of the whole model; empty where that was never called.
+    forward pass of the whole model; empty where that was never called. lost: how many backward
+    passes were cleared before an optimizer was stepped with them.
     """
 
     grads: Mapping[str, Tensor | None]
@@ -43,6 +45,7 @@ class Stepped:
     twice: tuple[str, ...]
     calls: int
     training: Mapping[str, bool]
+    lost: int
 
 
 @dataclass(slots=True)
@@ -78,7 +81,9 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
         loop = made(subject)  # which may put other modules into the model
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
-        seen, rates, calls = until_stepped(loop, model, batch)
+        passes = Passes(model)
+        with passes.noted():
+            seen, rates, calls = until_stepped(loop, model, batch)
         after = dict(model.named_parameters())
         held = [p for group in loop.optimizer.param_groups for p in group["params"]]
         names = {id(p): name for name, p in after.items()}
@@ -96,11 +101,32 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
                 twice=tuple(n for i, n in names.items() if sum(id(p) == i for p in held) > 1),
                 calls=calls,
                 training=modes.modes,
+                lost=len(passes.lost),
             )
         )
         return torch.zeros(())
 
     with Bus(model, [modes], modes), ExitStack() as outside:
+        keep_strangers(subject, outside)
+        replay(step, model, Snapshot.take(model, parameters=True))
+    return found[0]
+
+
+def passes_of(subject: Subject, batch: Batch) -> Passes:
+    """The backward passes up to an optimizer's step, with what the user's code reads; undone.
+
+    Raises ExperimentError where the step raises, or where no call of it steps the optimizer.
+    """
+    model, found = subject.model, list[Passes]()
+
+    def step() -> Tensor:
+        loop = made(subject)
+        found.append(Passes(model))
+        with found[0].noted(reads=True):
+            until_stepped(loop, model, batch)
+        return torch.zeros(())
+
+    with ExitStack() as outside:
         keep_strangers(subject, outside)
         replay(step, model, Snapshot.take(model, parameters=True))
     return found[0]
