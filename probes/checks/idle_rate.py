@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch.optim.lr_scheduler import LRScheduler
-
-from probes.experiment import Experiment, attempted
+from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.stepping.one_step import made
+from probes.stepping.schedules import full_steps, rates_to_come, rates_within, went_on
+from probes.subject import Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,11 @@ class IdleRate:
     `late` steps or more, and above it then, is a warning: a warm-up that rises by whole numbers.
     A rate that still rises after `long` steps and is below `little` of what the optimizer was
     given is a warm-up that does not end; one that falls below `gone` of its start within `soon`
-    steps, and stays there, is meant for epochs and stepped every step. Both are warnings.
+    steps, and stays there, is meant for epochs and stepped every step; so is one that falls by one
+    factor again and again, for good below `hundredth` of its largest, and whose rates all together
+    come to fewer than `few` steps at that, or than two passes over the batches where these are
+    fewer than twice as many. These are warnings. A schedule that `train_step` itself steps, in
+    each of a few calls, is judged so too.
 
     Sick: `Adam(model.parameters(), lr=0.0)`; `StepLR(optimizer, 1)`, stepped every step;
     `LambdaLR(optimizer, lambda step: min(1, step // 400))`.
@@ -37,6 +41,8 @@ class IdleRate:
     little: float = 0.05
     soon: int = 15
     gone: float = 1e-6
+    hundredth: float = 0.01
+    few: int = 50
 
     code: ClassVar[str] = "WIR008"
     rule: ClassVar[str] = "learning-rate-zero"
@@ -52,7 +58,8 @@ class IdleRate:
         idle = [i for i, first in enumerate(firsts) if first is None]
         if not idle:
             yield from self._late(min(first for first in firsts if first is not None))
-            yield from self._course(experiment)
+            course = list(self._course(experiment))
+            yield from course or self._spent(experiment)
             return
         every = len(idle) == len(firsts)
         learns = idle if every else [i for i in idle if _to_learn(experiment, i)]
@@ -101,7 +108,7 @@ class IdleRate:
             warnings.simplefilter("ignore")
             for _ in range(self.long):
                 rates.append(float(group["lr"]))
-                if not _went_on(loop.schedule):
+                if not went_on(loop.schedule):
                     break
                 if len(rates) > self.steps and rates[-1] <= rates[-self.steps]:
                     break  # it does not rise
@@ -110,6 +117,33 @@ class IdleRate:
             yield self._warned("still rises", self.long, rates[-1], self.little * given)
         elif len(rates) > self.steps and 0 < max(rates[self.soon :]) < self.gone * rates[0]:
             yield self._warned("is gone", self.soon, rates[self.soon], self.gone * rates[0])
+
+    def _spent(self, experiment: Experiment) -> Iterator[Finding]:
+        """A rate that falls away by factors, and leaves next to no training."""
+        subject, loop = experiment.subject, made(experiment.subject)
+        rates = [] if loop.schedule is None else rates_to_come(loop.schedule, self.steps)
+        source: str | None = None
+        if subject.train_step is not None and experiment.stepped.schedules:
+            within, line = rates_within(subject, experiment.batch, self.steps)
+            rates, source = (within, line) if within else (rates, None)
+        left, count = full_steps(rates, self.hundredth), _count(subject)
+        limit = max(self.few, min(2 * count, 2 * self.few))
+        if left is None or left >= limit:
+            return
+        passes = f", {left / count:.2g} passes over the {count} batches" if count else ""
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"the learning rate falls by the same factor again and again, so soon that all "
+            f"its steps come to {left:.3g} at the full rate{passes}: the schedule counts steps "
+            "where epochs seem meant.",
+            fix="Step the schedule once an epoch, or give it its lengths in optimizer steps.",
+            site="<optimizer>",
+            phase="update",
+            source=source,
+            evidence=(Evidence("all steps to come, in steps at the largest rate", left, limit),),
+        )
 
     def _warned(self, what: str, step: int, rate: float, limit: float) -> Finding:
         return Finding(
@@ -136,19 +170,14 @@ class IdleRate:
                 for i, group in enumerate(groups):
                     if firsts[i] is None and float(group.get("lr", 1.0)) != 0:
                         firsts[i] = step
-                if loop.schedule is None or None not in firsts or not _went_on(loop.schedule):
+                if loop.schedule is None or None not in firsts or not went_on(loop.schedule):
                     break
         return firsts
 
 
-def _went_on(schedule: LRScheduler) -> bool:
-    """Whether it made a step. Raises ExperimentError where it raises."""
-    with attempted("the schedule's `step`"):
-        try:
-            schedule.step()
-        except (TypeError, ValueError):  # it wants a metric, or is at its end
-            return False
-    return True
+def _count(subject: Subject) -> int:
+    """How many batches there are; 0 where they do not say."""
+    return len(subject.batches) if isinstance(subject.batches, Sized) else 0
 
 
 def _to_learn(experiment: Experiment, group: int) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from probes.batch import map_leaves
 from probes.bus import Bus, Kind, See
@@ -18,6 +19,7 @@ from probes.loop import Loop
 from probes.raised import said, source_of
 from probes.replay import Snapshot, held_back, replay
 from probes.stepping.passes import Passes
+from probes.stepping.scheduled import noted_schedules
 from probes.subject import Batch, Subject
 
 CALLS = 16  # of `train_step` until its optimizer must have stepped, where it accumulates over calls
@@ -34,6 +36,7 @@ class Stepped:
     calls: calls of the step until the optimizer stepped. training: each module's mode in the last
     forward pass of the whole model; empty where that was never called. lost: how many backward
     passes were cleared before an optimizer was stepped with them.
+    schedules: how often the step itself stepped a schedule.
     """
 
     grads: Mapping[str, Tensor | None]
@@ -46,6 +49,7 @@ class Stepped:
     calls: int
     training: Mapping[str, bool]
     lost: int
+    schedules: int
 
 
 @dataclass(slots=True)
@@ -81,8 +85,8 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
         loop = made(subject)  # which may put other modules into the model
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
-        passes = Passes(model)
-        with passes.noted():
+        passes, schedules = Passes(model), list[LRScheduler]()
+        with passes.noted(), noted_schedules(schedules.append):
             seen, rates, calls = until_stepped(loop, model, batch)
         after = dict(model.named_parameters())
         held = [p for group in loop.optimizer.param_groups for p in group["params"]]
@@ -102,6 +106,7 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
                 calls=calls,
                 training=modes.modes,
                 lost=len(passes.lost),
+                schedules=sum(each is not loop.schedule for each in schedules),
             )
         )
         return torch.zeros(())

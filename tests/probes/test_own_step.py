@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LambdaLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    SequentialLR,
+    StepLR,
+)
 
 from probes import Subject
 from probes.checking import check, chosen
@@ -160,3 +171,73 @@ def _of_row(model: nn.Module) -> list[Finding]:
     seed_everything(0)
     batch = {"x": torch.randn(12, 6), "y": torch.randn(12, 6)}
     return found(["WIR017"], model, batch, lambda m, b: F.mse_loss(m(b["x"]), b["y"]), None)
+
+
+class Scheduled:
+    """Steps a schedule of its own, every so many calls."""
+
+    def __init__(self, schedule: Callable[[Optimizer], LRScheduler], every: int) -> None:
+        self.make, self.every = schedule, every
+        self.schedule: LRScheduler | None = None
+        self.calls = 0
+
+    def __call__(self, model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
+        if self.schedule is None or self.schedule.optimizer is not optimizer:
+            self.schedule, self.calls = self.make(optimizer), 0
+        optimizer.zero_grad()
+        value = F.mse_loss(model(batch["x"]), batch["y"])
+        value.backward()
+        optimizer.step()
+        if self.calls % self.every == 0:
+            self.schedule.step()
+        self.calls += 1
+        return value.detach()
+
+
+def warmed_up(optimizer: Optimizer) -> LRScheduler:
+    rise = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 5))
+    return SequentialLR(optimizer, [rise, ExponentialLR(optimizer, 0.9)], [5])
+
+
+SCHEDULES: list[tuple[Callable[[Optimizer], LRScheduler], float | None]] = [
+    (lambda o: StepLR(o, 15, 0.1), 16.7),
+    (lambda o: ExponentialLR(o, 0.95), 20),
+    (lambda o: MultiStepLR(o, [20, 30]), 25.7),
+    (lambda o: LambdaLR(o, lambda step: 0.5 ** (step // 10)), 20),
+    (warmed_up, 13),
+    (lambda o: ExponentialLR(o, 0.995), None),
+    (lambda o: StepLR(o, 100), None),
+    (lambda o: CosineAnnealingLR(o, 40), None),
+    (lambda o: OneCycleLR(o, 0.01, 40), None),
+    (lambda o: LambdaLR(o, lambda step: max(0.0, 1 - step / 40)), None),
+    (lambda o: LambdaLR(o, lambda step: min(1.0, (step + 1) / 20)), None),
+]
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(("schedule", "steps"), SCHEDULES)
+def test_a_rate_that_falls_away_is_told_with_the_steps_it_leaves(
+    schedule: Callable[[Optimizer], LRScheduler], steps: float | None, own: bool
+) -> None:
+    told = left(Scheduled(schedule, 1) if own else None, None if own else schedule)
+    assert told == ([] if steps is None else [pytest.approx(steps, abs=0.3)])
+
+
+def test_a_schedule_that_is_stepped_once_an_epoch_is_left_alone() -> None:
+    assert left(Scheduled(lambda o: ExponentialLR(o, 0.5), 8), None) == []
+
+
+def left(step: Step | None, schedule: Callable[[Optimizer], LRScheduler] | None) -> list[Any]:
+    seed_everything(0)
+    batches = [{"x": torch.randn(12, 5), "y": torch.randn(12, 2)} for _ in range(8)]
+    subject = Subject(
+        nn.Linear(5, 2),
+        batches,
+        lambda m, b: F.mse_loss(m(b["x"]), b["y"]),
+        adam,
+        train_step=step,
+        schedule=schedule,
+    )
+    judged = check(subject, chosen(["WIR008"]))
+    assert judged.not_judged == ()
+    return [one.evidence[0].value for one in judged.findings]
