@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from probes.experiment import Experiment, resting_on
@@ -23,7 +23,8 @@ class DrownedPart:
     padding makes the smaller one smaller still, which is what it is divided by; a note where one
     is not scored, as a penalty or a divergence, and where the loss itself weighs the smaller less.
     With every sample twice in the batch, a sum doubles and a mean stays: a larger term that is a
-    sum beside a smaller one that is a mean is a warning, whatever they are.
+    sum beside a smaller one that is a mean is a warning, whatever they are, where they are so far
+    apart in a whole batch. A note is all where `train_step` minimises something else than `loss`.
 
     Sick: the mean over 5 answers beside a mean that is divided by all 5000 outputs.
     Healthy: each term a mean over its own answers; a divergence that begins near zero.
@@ -46,19 +47,23 @@ class DrownedPart:
         found = terms(experiment, self.far)
         what = "The norm of the gradient that each term of the loss gives to what all of them reach"
         experiment.keep(self.rule, found.norms, ("part",), {"part": found.names}, what=what)
-        if not found.times >= self.far:
+        if not (found.times >= self.far or found.summed):
             return
         padded = _padded(experiment, found) if found.wanted else None
         finding = self._finding(found, padded)
+        if not experiment.minimises_loss:  # the terms may be minimised one by one
+            finding = replace(finding, verdict=Verdict.NOTE)
         guessed = padded[0].each.guessed if padded else None
         yield resting_on(finding, [guessed] if guessed else [])
 
     def _finding(self, found: Terms, padded: tuple[Longer, float] | None) -> Finding:
         small, large = found.small, found.large
         told, evidence = "", [Evidence("times as large", found.times, self.far)]
+        times = found.times * (found.more if found.summed else 1)
         verdict = Verdict.WARN if found.wanted or found.summed else Verdict.NOTE
         if found.summed:
             told = f" `{large}` is a sum over the samples, `{small}` a mean."
+            evidence = [Evidence("times as large in a whole batch", times, self.far)]
         if padded is not None:
             each, times = padded
             verdict = Verdict.FAIL
@@ -72,7 +77,7 @@ class DrownedPart:
             rule=self.rule,
             verdict=verdict,
             message=f"`{large}` drowns `{small}`: its gradient on the {len(found.shared)} "
-            f"parameters that they share is {found.times:.3g} times as large.{told}",
+            f"parameters that they share is {times:.3g} times as large.{told}",
             fix=_fix(found),
             site="<loss>",
             phase="backward",

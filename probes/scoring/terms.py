@@ -9,15 +9,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from probes.batch import take
+from probes.batch import sample_count, take
 from probes.compare import NOISES
 from probes.experiment import Experiment, attempted, copied, with_leaf
 from probes.finding import ExperimentError
+from probes.first_step import first_batch
 from probes.masking.longer import Longer
 from probes.replay import Snapshot, replay
+from probes.seeding import seed_everything
 from probes.subject import Batch
 from probes.vary import vary
 
+MANY = 8  # times each sample, where chance is to be averaged out
 FAR = 20.0  # times as large: from there on shared layers follow one term alone
 
 
@@ -27,7 +30,8 @@ class Terms:
 
     names: of the terms, as `Subject.parts` has them. shared: the parameters. norms: (term,).
     wanted: whether the smallest and the largest are scored, and not weighed apart on purpose.
-    summed: whether the largest is a sum over the samples beside a smallest that is a mean.
+    summed: whether the largest is a sum over the samples beside a smallest that is a mean, and so
+    far from it in a whole batch. more: how many times as many samples that has.
     """
 
     names: tuple[str, ...]
@@ -35,6 +39,7 @@ class Terms:
     norms: Tensor
     wanted: bool = False
     summed: bool = False
+    more: float = 1.0
 
     @property
     def small(self) -> str:
@@ -53,7 +58,7 @@ class Terms:
 
 
 def terms(experiment: Experiment, far: float = FAR) -> Terms:
-    """The terms as they are, measured once; wanted is known where they are so far apart.
+    """The terms as they are, measured once; more is known where they are so far apart.
 
     Raises ExperimentError where no parameter is reached by all, or where a term raises.
     """
@@ -70,8 +75,10 @@ def _terms(experiment: Experiment, far: float) -> Terms:
     if not shared:
         raise ExperimentError("there is no parameter that all parts reach")
     joined = torch.stack([torch.cat([g[n].flatten() for n in shared]) for g in grads])
-    found = Terms(names, shared, joined.norm(dim=1))
-    if not found.times >= far:
+    uncut = sample_count(first_batch(experiment.subject), experiment.layout) or 0
+    more = max(1.0, uncut / (experiment.size or 1))
+    found = Terms(names, shared, joined.norm(dim=1), more=more)
+    if not found.times * more >= far:
         return found
     weights = _weights(experiment, joined, shared)
     rate = 1.0  # by how much the loss weighs the largest more than the smallest
@@ -80,8 +87,9 @@ def _terms(experiment: Experiment, far: float) -> Terms:
         rate = large / small if small else math.inf
     if rate > far / 4:
         return found  # weighed so on purpose
-    scored = all(_is_scored(experiment, name) for name in (found.small, found.large))
-    summed = found.times * rate >= far and _is_sum_beside_mean(experiment, found)
+    both = (found.small, found.large)
+    scored = found.times >= far and all(_is_scored(experiment, name) for name in both)
+    summed = found.times * rate * more >= far and _is_sum_beside_mean(experiment, found)
     return replace(found, wanted=scored, summed=summed)
 
 
@@ -118,11 +126,13 @@ def _gradient(experiment: Experiment, name: str | None, batch: Batch) -> dict[st
     return {n: g.to_dense().double() for n, g in done.grads.items() if g is not None}
 
 
-def _value(experiment: Experiment, name: str, batch: Batch) -> Tensor:
-    """Of a part, in evaluation mode."""
+def _value(experiment: Experiment, name: str, batch: Batch, seed: int | None = None) -> Tensor:
+    """Of a part, in evaluation mode. seed: for another random state."""
     value, model = experiment.subject.parts[name], experiment.subject.model
 
     def step() -> Tensor:
+        if seed is not None:
+            seed_everything(seed)
         with attempted(f"`Subject.parts[{name!r}]`"), torch.no_grad():
             return value(model.eval(), copied(batch))
 
@@ -130,19 +140,51 @@ def _value(experiment: Experiment, name: str, batch: Batch) -> Tensor:
 
 
 def _is_sum_beside_mean(experiment: Experiment, found: Terms) -> bool:
-    """Whether the largest term doubles with every sample twice, and the smallest stays."""
-    if not experiment.size:
+    """Whether the largest term doubles with every sample twice, and the smallest stays.
+
+    What stays whatever samples there are, as a penalty on weights, is no mean over them.
+    """
+    if experiment.size < 2:
         return False
-    twice = take(experiment.batch, [*range(experiment.size)] * 2, experiment.layout)
-
-    def grows(name: str) -> float:
-        before = float(_value(experiment, name, experiment.batch))
-        return float(_value(experiment, name, twice)) / before if before else 0.0
-
     try:
-        return abs(grows(found.large) - 2) < 0.02 and abs(grows(found.small) - 1) < 0.01
+        large, small = (_growth(experiment, name) for name in (found.large, found.small))
+        return (
+            abs(large.by - 1) <= large.error
+            and abs(small.by) <= small.error
+            and _hangs_on_samples(experiment, found.small)
+        )
     except ExperimentError:
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Growth:
+    """by: the power of the number of samples with which a term grows: 1 a sum, 0 a mean."""
+
+    by: float
+    error: float
+
+
+def _growth(experiment: Experiment, name: str) -> _Growth:
+    """From the batch to every sample twice; what draws at random, from twice to many times."""
+    drawn = float(_value(experiment, name, experiment.batch, seed=1)) != float(
+        _value(experiment, name, experiment.batch)
+    )
+    few, many, error = (2, 2 * MANY, 0.15) if drawn else (1, 2, 0.015)
+
+    def value(times: int) -> float:
+        rows = [*range(experiment.size)] * times
+        return float(_value(experiment, name, take(experiment.batch, rows, experiment.layout)))
+
+    before = value(few)
+    by = value(many) / before if before else 0.0
+    return _Growth(math.log(by) / math.log(many / few) if by > 0 else math.nan, error)
+
+
+def _hangs_on_samples(experiment: Experiment, name: str) -> bool:
+    half = take(experiment.batch, range(experiment.size // 2), experiment.layout)
+    whole, part = (_value(experiment, name, each) for each in (experiment.batch, half))
+    return abs(float(part - whole)) > NOISES * experiment.evaluated.noise
 
 
 def _is_scored(experiment: Experiment, name: str) -> bool:

@@ -241,3 +241,63 @@ def left(step: Step | None, schedule: Callable[[Optimizer], LRScheduler] | None)
     judged = check(subject, chosen(["WIR008"]))
     assert judged.not_judged == ()
     return [one.evidence[0].value for one in judged.findings]
+
+
+class Codes(nn.Module):
+    """A variational autoencoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(20, 8), nn.Linear(4, 20)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, spread = self.encoder(x).chunk(2, -1)
+        drawn = mean + torch.randn_like(mean) * (spread / 2).exp()
+        return self.decoder(drawn), mean, spread
+
+
+def apart(model: nn.Module, batch: Batch, summed: bool) -> Tensor:
+    made, _, _ = model(batch["x"])
+    every = (made - batch["x"]).square()
+    return every.sum() if summed else every.mean() * 20
+
+
+def divergence(model: nn.Module, batch: Batch, summed: bool) -> Tensor:
+    _, mean, spread = model(batch["x"])
+    every = 5 * (mean.square() + spread.exp() - 1 - spread)
+    return every.sum() if summed else every.sum(-1).mean()
+
+
+def weights(model: nn.Module, batch: Batch, summed: bool) -> Tensor:
+    return 1e-2 * torch.stack([p.square().sum() for p in model.parameters()]).sum()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "summed", "told"),
+    [
+        (apart, divergence, (False, True), True),
+        (apart, divergence, (True, False), True),
+        (apart, divergence, (True, True), False),
+        (apart, divergence, (False, False), False),
+        (apart, weights, (True, False), False),
+    ],
+)
+def test_a_sum_beside_a_mean_is_told_though_numbers_are_drawn(
+    one: Callable[..., Tensor], other: Callable[..., Tensor], summed: tuple[bool, bool], told: bool
+) -> None:
+    seed_everything(0)
+    parts = {
+        "one": lambda m, b: one(m, b, summed[0]),
+        "other": lambda m, b: other(m, b, summed[1]),
+    }
+    subject = Subject(
+        Codes(),
+        [{"x": torch.randn(64, 20)}],
+        lambda m, b: parts["one"](m, b) + parts["other"](m, b),
+        adam,
+        parts=parts,
+    )
+    findings = check(subject, chosen(["WIR015"])).findings
+    worse = [one.message for one in findings if one.verdict.rank > Verdict.NOTE.rank]
+    assert len(worse) == told
+    assert all("is a sum over the samples" in message for message in worse)
