@@ -20,7 +20,8 @@ class Thawed:
 
     A parameter without `requires_grad` that the optimizer holds and that moves is a warning, and
     running statistics of a module that is frozen as a whole are a note, or a warning where the
-    layout declares it frozen: `eval()` would keep them.
+    layout declares it frozen: `eval()` would keep them. They are a warning too where the module
+    was in evaluation mode, what learns was not, and the step itself calls `train()` on it.
     What the optimizer does not hold may be moved by others, such as a teacher's average. A module
     or parameter that was given `requires_grad = False` to no effect, since torch reads no such
     attribute of it, is a warning.
@@ -64,8 +65,25 @@ class Thawed:
         meant = [name for name in statistics if name.startswith(declared)]
         if meant and not told and meant[0] in _moved_in_training(experiment):
             yield self._said(Verdict.WARN, meant, "stands in what is declared frozen")
+        elif switched := [name for name in statistics if _was_in_eval(model, name)]:
+            yield self._switched(switched)
         elif statistics:
             yield self._said(Verdict.NOTE, statistics, "stands in a frozen module")
+
+    def _switched(self, names: list[str]) -> Finding:
+        place = names[0].rpartition(".")[0]
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{place}` is frozen and was in evaluation mode, and the step puts it into "
+            f"training mode: `{names[0]}`{_more(names)} changes in it.",
+            fix="Let `train()` of the model leave what is frozen in `eval()`, or call "
+            f"`{place}.eval()` after each `train()`.",
+            site=place,
+            phase="update",
+            evidence=(Evidence("statistics that the switch sets moving", len(names), 0),),
+        )
 
     def _vain(self, name: str, typed: str) -> Finding:
         return Finding(
@@ -80,12 +98,11 @@ class Thawed:
         )
 
     def _said(self, verdict: Verdict, names: list[str], why: str) -> Finding:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         return Finding(
             code=self.code,
             rule=self.rule,
             verdict=verdict,
-            message=f"`{names[0]}`{more} {why}, and one step changes it.",
+            message=f"`{names[0]}`{_more(names)} {why}, and one step changes it.",
             fix="Set `requires_grad_(False)` on it, leave it out of the optimizer, and put its "
             "module into `eval()` where it keeps running statistics.",
             site=names[0].rpartition(".")[0] or names[0],
@@ -118,5 +135,19 @@ def _parameters(thing: object) -> list[nn.Parameter]:
 
 
 def _is_frozen(model: nn.Module, place: str) -> bool:
+    """Whether it, or where it has no parameters the next around it that has, is so as a whole."""
     own = list(model.get_submodule(place).parameters())
+    if not own and place:
+        return _is_frozen(model, place.rpartition(".")[0])
     return bool(own) and not any(p.requires_grad for p in own)
+
+
+def _was_in_eval(model: nn.Module, name: str) -> bool:
+    """Whether its module is in evaluation mode between steps, and what learns in training mode."""
+    learning = (m for m in model.modules() if any(p.requires_grad for p in m.parameters(False)))
+    still = not model.get_submodule(name.rpartition(".")[0]).training
+    return still and any(module.training for module in learning)
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""

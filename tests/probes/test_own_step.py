@@ -301,3 +301,51 @@ def test_a_sum_beside_a_mean_is_told_though_numbers_are_drawn(
     worse = [one.message for one in findings if one.verdict.rank > Verdict.NOTE.rank]
     assert len(worse) == told
     assert all("is a sum over the samples" in message for message in worse)
+
+
+class Transfer(nn.Module):
+    """A frozen encoder in evaluation mode, and a head that learns."""
+
+    def __init__(self, keeps: bool, affine: bool = True) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8, affine=affine))
+        self.head = nn.Linear(8, 2)
+        self.encoder.requires_grad_(False).eval()
+        self.keeps = keeps
+
+    def train(self, mode: bool = True) -> Transfer:
+        super().train(mode)
+        if self.keeps:
+            self.encoder.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x))  # type: ignore[no-any-return]
+
+
+def trained(model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
+    model.train()
+    optimizer.zero_grad()
+    value = F.mse_loss(model(batch["x"]), batch["y"])
+    value.backward()
+    optimizer.step()
+    return value.detach()
+
+
+@pytest.mark.parametrize(
+    ("model", "verdict"),
+    [
+        (lambda: Transfer(keeps=False), Verdict.WARN),
+        (lambda: Transfer(keeps=False, affine=False), Verdict.WARN),
+        (lambda: Transfer(keeps=True), None),
+        (lambda: Transfer(keeps=False).train(), Verdict.NOTE),  # as a teacher's, which adapts
+        (lambda: Transfer(keeps=False).eval(), Verdict.NOTE),
+    ],
+)
+def test_frozen_statistics_that_the_step_sets_moving_are_told(
+    model: Callable[[], nn.Module], verdict: Verdict | None
+) -> None:
+    seed_everything(0)
+    batch = {"x": torch.randn(12, 5), "y": torch.randn(12, 2)}
+    told = found(["WIR005"], model(), batch, lambda m, b: F.mse_loss(m(b["x"]), b["y"]), trained)
+    assert [one.verdict for one in told] == ([] if verdict is None else [verdict])
