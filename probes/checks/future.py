@@ -128,7 +128,7 @@ class _Earlier:
             return None
         if site == self._output and self._scored is not None:
             look = look & self._scored
-        look = look.reshape(*look.shape, *[1] * (len(shape) - look.ndim))
+        look = look.reshape([*look.shape, *[1] * (len(shape) - look.ndim)])
         for mask in self._experiment.masks:
             seen = mask.over(shape, self._experiment.layout.axes.get(site))
             look = look if seen is None else look & seen

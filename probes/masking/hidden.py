@@ -73,7 +73,7 @@ class Hidden:
         return torch.ones((), dtype=torch.bool, device=self.keep.device)
 
     def _widened(self, keep: Tensor, ndim: int) -> Tensor:
-        return keep.reshape(*keep.shape, *[1] * (ndim - keep.ndim))
+        return keep.reshape([*keep.shape, *[1] * (ndim - keep.ndim)])
 
 
 def hidden(layout: Layout, declared: Layout, tensors: Mapping[str, Tensor]) -> Iterator[Hidden]:

@@ -42,7 +42,7 @@ def changed(experiment: Experiment, masks: list[Hidden]) -> Batch | None:
         tensor, own = experiment.tensors[key], [each for each in masks if each.key == key]
         hides = torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
         for each in own:
-            hides |= ~each.keep.reshape(*each.keep.shape, *[1] * (tensor.ndim - each.keep.ndim))
+            hides |= ~each.keep.reshape([*each.keep.shape, *[1] * (tensor.ndim - each.keep.ndim)])
         other = vary(tensor, hides, tensor[~hides])
         if other is None:
             keys.discard(key)

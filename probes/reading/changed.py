@@ -27,7 +27,7 @@ def changed(experiment: Experiment, key: str) -> Batch | None:
 
 def _visible(keeps: list[Tensor], where: Tensor, tensor: Tensor) -> Tensor:
     for keep in keeps:
-        seen = keep.reshape(*keep.shape, *[1] * (tensor.ndim - keep.ndim))
+        seen = keep.reshape([*keep.shape, *[1] * (tensor.ndim - keep.ndim)])
         where = where & seen
     return where.expand(tensor.shape)
 

@@ -31,7 +31,7 @@ def unread_places(experiment: Experiment, key: str) -> list[int]:
         visible = torch.ones_like(ids, dtype=torch.bool)
         for each in experiment.masks:
             if each.key == key:
-                visible &= each.keep.reshape(*each.keep.shape, *[1] * (ids.ndim - each.keep.ndim))
+                visible &= each.keep.reshape([*each.keep.shape, *[1] * (ids.ndim - each.keep.ndim)])
         still = visible.flatten(0, -2).any(0) & ~(felt & visible).flatten(0, -2).any(0)
         if not bool(still.any()) or bool(still.all()):
             return []

@@ -91,7 +91,7 @@ class Meeting:
             for mask in experiment.masks:
                 if mask.key == key:
                     keep = mask.keep
-                    seen &= keep.reshape(*keep.shape, *[1] * (tensor.ndim - keep.ndim))
+                    seen &= keep.reshape([*keep.shape, *[1] * (tensor.ndim - keep.ndim)])
             other = vary(tensor, seen, tensor[seen])
             if other is not None and tensor.dtype is not torch.bool and self._moves(key, other):
                 return {key: other}

@@ -37,5 +37,5 @@ def visible(experiment: Experiment, each: Causal, before: Tensor) -> Tensor:
         seen = seen if own is None else seen & own
     scored = None if each.guessed is None else looked_at(experiment, each)
     if scored is not None:
-        seen = seen & scored.reshape(*scored.shape, *[1] * (before.ndim - scored.ndim))
+        seen = seen & scored.reshape([*scored.shape, *[1] * (before.ndim - scored.ndim)])
     return seen
