@@ -1,0 +1,182 @@
+"""A column, one number a sample as `(N, 1)`, that meets a row of them, `(N,)`: N by N."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from probes.batch import leaves
+from probes.bus import Bus, Kind, See
+from probes.experiment import Experiment, attempted, copied
+from probes.raised import source_here
+from probes.replay import Snapshot, replay
+
+LOSSES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss")
+PAIRS = ("sub", "__sub__", "__rsub__", "rsub", "mul", "__mul__", "__rmul__", "add", "__add__")
+QUOTIENTS = ("__radd__", "div", "__truediv__", "__rtruediv__", "true_divide")
+CHOICES = ("min", "max", "minimum", "maximum", "where", "fmin", "fmax")
+PICKS = ("gather", "take_along_dim")
+PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "linear", "addmm")
+SHAPES = ("view", "reshape", "view_as", "reshape_as")
+CUTS = ("chunk", "split", "tensor_split", "split_with_sizes")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A call that was given a column and a row. told: one of them is scored, the other is not.
+
+    column, row: what they come from, keys of the batch and modules.
+    """
+
+    op: str
+    source: str | None
+    column: tuple[str, ...]
+    row: tuple[str, ...]
+    told: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a tensor comes from: keys, and modules with the number of their call.
+
+    axis: why it has a last axis of one entry: `given`, as a linear layer, the batch or a pick gave
+    it; `shaped` by a view; `made` there and then, as by `[:, None]`. None without such an axis.
+    """
+
+    of: frozenset[tuple[str, int]]
+    axis: str | None
+
+
+@dataclass
+class _Columns(TorchFunctionMode):
+    """Notes where a column meets a row, and follows what both come from.
+
+    Is an observer and told of calls of the model, too: of what its modules gave, and whether it is
+    at work.
+    """
+
+    size: int
+    found: list[Column] = field(default_factory=list)
+    depth: int = 0
+    sees: Mapping[Kind, See] = field(init=False)
+    bus: Bus | None = None
+
+    def __post_init__(self) -> None:
+        TorchFunctionMode.__init__(self)
+        self.sees = {Kind.OUTPUT: self.see}
+        self._known = WeakTensorKeyDictionary()
+        self._calls: Counter[str] = Counter()
+
+    def before(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], listening: bool) -> None:
+        self.depth += 1
+
+    def after(self, output: Any) -> None:
+        self.depth -= 1
+
+    def see(self, number: int, tensor: Tensor) -> None:
+        """What a module gave comes of the module."""
+        assert self.bus is not None
+        site = self.bus.sites[number].name
+        self._calls[site] += 1
+        axis = "given" if self._is_column(tensor) else None
+        self._known[tensor] = _Origin(frozenset({(site, self._calls[site])}), axis)
+
+    def know(self, key: str, leaf: Any) -> None:
+        """A tensor of the batch comes of its key."""
+        if isinstance(leaf, Tensor):
+            axis = "given" if self._is_column(leaf) else None
+            self._known[leaf] = _Origin(frozenset({(key, 0)}), axis)
+
+    def _is_column(self, tensor: Tensor) -> bool:
+        return tuple(tensor.shape) == (self.size, 1)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The function's result; what it was given was looked at."""
+        name = getattr(func, "__name__", "")
+        tensors = list(_tensors(args)) + list(_tensors(tuple((kwargs or {}).values())))
+        if not self.depth and name in LOSSES + PAIRS + QUOTIENTS + CHOICES:
+            self._meet(name, tensors[:3])
+        out = func(*args, **(kwargs or {}))
+        for each in _tensors(out if isinstance(out, (tuple, list)) else (out,)):
+            self._follow(name, args, tensors, each)
+        return out
+
+    def _follow(self, name: str, args: Any, given: list[Tensor], out: Tensor) -> None:
+        known = [self._known[each] for each in given if each in self._known]
+        if known:
+            of = frozenset[tuple[str, int]]().union(*(each.of for each in known))
+            axis = self._axis(name, args, given) if self._is_column(out) else None
+            self._known[out] = _Origin(of, axis)
+
+    def _axis(self, name: str, args: Any, given: list[Tensor]) -> str:
+        """How the result came by its axis of one entry."""
+        columns = [self._known.get(each) for each in given if self._is_column(each)]
+        if columns and name not in PICKS:
+            axes = {"made" if each is None or each.axis is None else each.axis for each in columns}
+            return next(axis for axis in ("given", "shaped", "made") if axis in axes)
+        if name in SHAPES:
+            return "shaped"
+        sliced = name == "__getitem__" and not _adds_axis(args[1])
+        return "given" if sliced or name in PICKS + PRODUCTS + CUTS else "made"
+
+    def _meet(self, name: str, given: list[Tensor]) -> None:
+        column = next((each for each in given if self._is_column(each)), None)
+        row = next((each for each in given if tuple(each.shape) == (self.size,)), None)
+        if column is None or row is None:
+            return
+        one, two = self._known.get(column), self._known.get(row)
+        axis = None if one is None else one.axis
+        told = column.requires_grad != row.requires_grad
+        told = told and name in LOSSES + PAIRS and (axis != "made" or name in LOSSES)
+        alike = _names(one) == _names(two) and column.requires_grad and row.requires_grad
+        parted = one is not None and two is not None and one.of != two.of
+        if told or (axis == "given" and parted and not alike):
+            found = Column(name.strip("_"), source_here(), _names(one), _names(two), told)
+            self.found.append(found)
+
+
+def _names(origin: _Origin | None) -> tuple[str, ...]:
+    """The keys and modules alone."""
+    return () if origin is None else tuple(sorted({site for site, _ in origin.of}))
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """Those among the arguments, and in lists of them."""
+    for each in values:
+        if isinstance(each, Tensor):
+            yield each
+        elif isinstance(each, (tuple, list)):
+            yield from (one for one in each if isinstance(one, Tensor))
+
+
+def _adds_axis(index: Any) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(part is None for part in parts)
+
+
+def columns(experiment: Experiment) -> list[Column]:
+    """Where the loss's own code, around the model, lets a column meet a row, in order.
+
+    Those where one of them has a gradient and the other has none; and those whose column came with
+    its axis out of a module, the batch or a pick, and the row out of something else.
+    """
+    subject, mode = experiment.subject, _Columns(experiment.size)
+
+    def step() -> Tensor:
+        batch = copied(experiment.batch)
+        for key, leaf in leaves(batch).items():
+            mode.know(key, leaf)
+        with attempted("`Subject.loss`"):
+            subject.loss(subject.model, batch)
+        return torch.zeros(())
+
+    with Bus(subject.model, [mode], mode, whole=True) as mode.bus:
+        replay(step, subject.model, Snapshot.take(subject.model), under=[mode])
+    return mode.found

@@ -1,0 +1,127 @@
+"""Where one number a sample stands as a column and meets a row of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from probes import Subject
+from probes.checking import check, chosen
+from probes.finding import Verdict
+from probes.seeding import seed_everything
+
+Batch = dict[str, Tensor]
+Terms = Callable[["Actor", Batch], Tensor]
+
+
+class Actor(nn.Module):
+    """Scores of actions and one number, of a state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.policy, self.value = nn.Linear(6, 8), nn.Linear(8, 4), nn.Linear(8, 1)
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.body(state).tanh()
+        return self.policy(hidden), self.value(hidden)
+
+
+def taken(model: Actor, batch: Batch) -> Tensor:
+    return model(batch["x"])[0].log_softmax(1).gather(1, batch["a"][:, None])
+
+
+def advantage(model: Actor, batch: Batch) -> Tensor:
+    made = batch["ret"] - model(batch["x"])[1].detach()
+    return -(taken(model, batch).squeeze(1) * (made - made.mean()) / made.std()).mean()
+
+
+def weighted(model: Actor, batch: Batch) -> Tensor:
+    wrong = batch["up"][:, None] != 0
+    each = F.binary_cross_entropy_with_logits(model(batch["x"])[1], wrong.float(), reduction="none")
+    return (batch["weight"] * each).mean()
+
+
+def worse(model: Actor, batch: Batch) -> Tensor:
+    old = model(batch["x"])[1].squeeze(-1) + 0.1
+    return torch.max(taken(model, batch), old.detach()).mean()
+
+
+def sliced(model: Actor, batch: Batch) -> Tensor:
+    return (model(batch["x"])[1].squeeze(-1) / (1 + batch["x"][:, :1].abs())).mean()
+
+
+def right(model: Actor, batch: Batch) -> Tensor:
+    made = batch["ret"] - model(batch["x"])[1].squeeze(-1).detach()
+    return -(taken(model, batch).squeeze(1) * made).mean()
+
+
+def ranked(model: Actor, batch: Batch) -> Tensor:
+    score = model(batch["x"])[1].squeeze(-1)
+    order = (batch["ret"].unsqueeze(1) - batch["ret"]).sign()
+    return F.softplus(-order * (score.unsqueeze(1) - score)).mean()
+
+
+def all_pairs(model: Actor, batch: Batch) -> Tensor:
+    score = model(batch["x"])[1]
+    return (score - score.squeeze(1)).abs().mean() + (score - score.T).square().mean()
+
+
+def energy(model: Actor, batch: Batch) -> Tensor:
+    drawn, real = model(batch["x"])[1].squeeze(1), batch["ret"]
+    return (drawn[:, None] - real).abs().mean() - 0.5 * (drawn[:, None] - drawn).abs().mean()
+
+
+def kernel(model: Actor, batch: Batch) -> Tensor:
+    one, two = model(batch["x"])[0], batch["x"][:, :4]
+    square = one.square().sum(1, keepdim=True) + two.square().sum(1) - 2 * one @ two.T
+    return square.neg().exp().mean()
+
+
+def over_two(model: Actor, batch: Batch) -> Tensor:
+    """Each of the good ones above each of the bad, by one module."""
+    good, bad = model(batch["x"])[1], model(batch["x"].flip(0))[1].squeeze(1)
+    return F.relu(1 - good + bad).mean()
+
+
+def said(terms: Terms) -> list[tuple[str | None, str]]:
+    seed_everything(0)
+    batch = {
+        "x": torch.randn(9, 6),
+        "a": torch.randint(4, (9,)),
+        "ret": torch.randn(9),
+        "up": torch.randint(2, (9,)),
+        "weight": torch.rand(9),
+    }
+    subject = Subject(
+        Actor(),
+        [batch],
+        lambda model, b: terms(model, b),  # type: ignore[arg-type]
+        lambda model: torch.optim.Adam(model.parameters()),
+    )
+    found = check(subject, chosen(["WIR009"])).findings
+    assert all(one.verdict in (Verdict.WARN, Verdict.FAIL) for one in found)
+    return [(one.op, one.message) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("terms", "op", "words"),
+    [
+        (advantage, "sub", "(7, 1) (of `model[1]`) and (7,) (of `ret`)"),
+        (weighted, "mul", "(of `weight`)"),
+        (worse, "max", "(of `a`, `model[0]`) and (7,) (of `model[1]`)"),
+        (sliced, "div", "(of `x`)"),
+    ],
+)
+def test_a_column_that_came_with_its_axis_meets_a_row(terms: Terms, op: str, words: str) -> None:
+    [(name, message)] = said(terms)
+    assert name == op
+    assert words in message
+
+
+@pytest.mark.parametrize("terms", [right, ranked, all_pairs, energy, kernel, over_two])
+def test_pairs_that_are_meant_are_silent(terms: Terms) -> None:
+    assert said(terms) == []
