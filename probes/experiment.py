@@ -21,12 +21,13 @@ from probes.given_again import given_again
 from probes.guess import complete
 from probes.layout import Layout
 from probes.masking.hidden import Hidden, hidden
+from probes.operators.step import Operated, operated
 from probes.raised import said, source_of
 from probes.replay import RandomState
 from probes.run import NamedArray
 from probes.scoring.targets import targets
 from probes.seeding import seed_everything
-from probes.softmaxes.formed import Use, formed
+from probes.softmaxes.formed import Use
 from probes.states.attributes import changed, contents
 from probes.states.recurrence import Recurrent
 from probes.stepping.aim import is_the_loss
@@ -303,9 +304,14 @@ class Experiment:
         return walk(self.subject, self.batch)
 
     @cached_property
+    def operated(self) -> Operated:
+        """What single operators of a training step did."""
+        return operated(self.subject, self.batch)
+
+    @property
     def formed(self) -> tuple[Use, ...]:
         """What a training step does with softmaxes and sigmoids, where that reaches the loss."""
-        return formed(self.subject, self.batch)
+        return self.operated.uses
 
     def axes(self, site: str, shape: tuple[int, ...]) -> list[str]:
         """How the axes of a site or output are called, where the layout or the masks say."""

@@ -61,6 +61,7 @@ from probes.checks.still_state import StillState
 from probes.checks.thawed import Thawed
 from probes.checks.thrown_away import ThrownAway
 from probes.checks.uncleared import Uncleared
+from probes.checks.unit_axis import UnitAxis
 from probes.checks.unmoved import Unmoved
 from probes.checks.unreachable_label import UnreachableLabel
 from probes.checks.unread_state import UnreadState
@@ -94,6 +95,7 @@ RULES: tuple[Check[Experiment], ...] = (
     LossFormula(),
     LogOfSoftmax(),
     SoftmaxAxis(),
+    UnitAxis(),
     DrownedPart(),
     Gradient(),
     PadLeak(),

@@ -10,7 +10,8 @@ import torch
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.softmaxes.contracted import contracted
+from probes.operators.items import item_lengths
+from probes.operators.normed import Crossed
 from probes.softmaxes.formed import Use, normalised, places
 
 SOFTMAX = ("softmax", "log_softmax")
@@ -25,7 +26,10 @@ class SoftmaxAxis:
     with samples, where the batch is on two axes, are healthy, and so is a batch that is one bag
     with one label. Over the one score of a linear layer it gives 1 whatever that is.
     Attention whose weights do not sum to one over what they are multiplied with, but do over
-    another axis of theirs, was normalised over the queries. Log-probabilities out of which the last
+    another axis of theirs, was normalised over the queries, in a product of matrices, an einsum or
+    a sum of products. Clusters, slots or experts that compete for items are as many as the model
+    has and not as the batch brings, and weights that are divided by their sum after are healthy.
+    Log-probabilities out of which the last
     axis is picked, but which sum to one along another, are of the wrong axis.
 
     Sick: `F.log_softmax(scores, dim=0)` of (sample, class).
@@ -50,19 +54,29 @@ class SoftmaxAxis:
 
     def _contracted(self, experiment: Experiment) -> Iterator[Finding]:
         """One finding a module whose weights are normalised over the queries."""
-        for site, (axis, shape, source) in contracted(experiment.subject, experiment.batch).items():
+        said = set[str]()
+        for each in experiment.operated.crossed:
+            of = each.of
+            if of.square or of.site in said or not _is_over_queries(experiment, each):
+                continue
+            said.add(of.site)
             yield Finding(
                 code=self.code,
                 rule=self.rule,
                 verdict=Verdict.WARN,
-                message=f"the weights of the attention, {shape}, sum to one over axis {axis}, "
-                "and are multiplied with values along another: the queries compete, not the keys.",
+                message=f"the weights of the attention, {of.shape}, sum to one over axis "
+                f"{of.axis}, and are multiplied with values along another: the queries compete, "
+                "not the keys.",
                 fix="Take the softmax over the keys, mostly `dim=-1`.",
-                site=site,
+                site=of.site,
                 op="softmax",
                 phase="forward",
-                source=source,
-                evidence=(Evidence("axis that sums to one", axis),),
+                source=of.source,
+                evidence=(
+                    Evidence("axis that sums to one", of.axis),
+                    Evidence("least sum of weights over what they weigh", each.low, 1),
+                    Evidence("largest", each.high, 1),
+                ),
             )
 
     def _said(self, use: Use, what: str) -> Finding:
@@ -79,6 +93,20 @@ class SoftmaxAxis:
             source=use.source,
             evidence=(Evidence("axis", use.dim), Evidence("entries along it", shape[use.dim or 0])),
         )
+
+
+def _is_over_queries(experiment: Experiment, crossed: Crossed) -> bool:
+    """Whether the axis that sums to one is of queries that the batch brings, and not of clusters.
+
+    A product of the weights as they are with values on their right is known by that alone. Else
+    the axis must be one of the batch's items, and the scores products, or the summed axes of items.
+    """
+    if crossed.sure:
+        return True
+    items = item_lengths(experiment)
+    if not crossed.spread or crossed.of.shape[crossed.of.axis] not in items:
+        return False
+    return crossed.of.scored or all(length in items for length in crossed.summed)
 
 
 def _what(experiment: Experiment, use: Use) -> str | None:

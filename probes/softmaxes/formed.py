@@ -17,8 +17,6 @@ from probes.bus import hook_gradient
 from probes.modules import every_module
 from probes.patch import CARRY, DIFFERENCES, LOGS, LOGS_1P, NEGATIVES, SIGMOID, SOFTMAX
 from probes.raised import source_here
-from probes.stepping.one_step import step_under
-from probes.subject import Batch, Subject
 
 LOG_SOFTMAX = (F.log_softmax, torch.log_softmax, Tensor.log_softmax, torch.special.log_softmax)
 LOGSUMEXP = (torch.logsumexp, Tensor.logsumexp, torch.special.logsumexp)
@@ -64,8 +62,8 @@ class Use:
     reaches: bool = False
 
 
-class _Formed(TorchFunctionMode):
-    """Follows what softmaxes and sigmoids give, and notes where it goes."""
+class Formed(TorchFunctionMode):
+    """Follows what softmaxes and sigmoids give in a step, and notes where it goes."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -196,13 +194,6 @@ def _dim(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], first: Tenso
     if isinstance(dim, (tuple, list)) and len(dim) == 1:
         dim = dim[0]
     return dim % max(1, first.ndim) if isinstance(dim, int) else None
-
-
-def formed(subject: Subject, batch: Batch) -> tuple[Use, ...]:
-    """The uses of one training step, of which the loss hangs on the result."""
-    mode = _Formed(subject.model)
-    step_under(subject, batch, mode)
-    return tuple(use for use in mode.uses if use.reaches)
 
 
 def normalised(values: Tensor, dim: int) -> bool:

@@ -1,0 +1,1 @@
+"""What single operators of a training step do with what they are given."""

@@ -1,0 +1,31 @@
+"""One training step, in which every look at single operators is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from probes.operators.normed import Cosine, Crossed, NormedAxes
+from probes.softmaxes.formed import Formed, Use
+from probes.stepping.one_step import step_under
+from probes.subject import Batch, Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Operated:
+    """What the operators of a step did.
+
+    uses: of softmaxes and sigmoids, where that reaches the loss. crossed: products along another
+    axis than the one that was normalised. cosines: calls of `cosine_similarity`.
+    """
+
+    uses: tuple[Use, ...]
+    crossed: tuple[Crossed, ...]
+    cosines: tuple[Cosine, ...]
+
+
+def operated(subject: Subject, batch: Batch) -> Operated:
+    """One step was taken and undone. Raises ExperimentError where it raises."""
+    formed, normed = Formed(subject.model), NormedAxes(subject.model)
+    step_under(subject, batch, formed, normed)
+    uses = tuple(use for use in formed.uses if use.reaches)
+    return Operated(uses, tuple(normed.crossed), tuple(normed.cosines))
