@@ -45,6 +45,7 @@ from probes.checks.more_padding import MorePadding
 from probes.checks.one_class import OneClass
 from probes.checks.out_of_reach import OutOfReach
 from probes.checks.over_samples import OverSamples
+from probes.checks.own_backward import OwnBackward
 from probes.checks.own_label import OwnLabel
 from probes.checks.pad_leak import PadLeak
 from probes.checks.padding_pick import PaddingPick
@@ -97,6 +98,7 @@ RULES: tuple[Check[Experiment], ...] = (
     SoftmaxAxis(),
     UnitAxis(),
     DrownedPart(),
+    OwnBackward(),
     Gradient(),
     PadLeak(),
     MorePadding(),
