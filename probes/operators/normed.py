@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from probes.modules import every_module
+from probes.operators.running import names_of, running
 from probes.operators.terms import (
     MATRICES,
     SUMS,
@@ -101,7 +100,7 @@ class NormedAxes(TorchFunctionMode):
         super().__init__()
         self.crossed: list[Crossed] = []
         self.cosines: list[Cosine] = []
-        self._names = {id(module): name for name, module in every_module(model)}
+        self._names = names_of(model)
         self._known = WeakTensorKeyDictionary()
         self._scores = WeakTensorKeyDictionary()
         self._norms = WeakTensorKeyDictionary()
@@ -181,7 +180,7 @@ class NormedAxes(TorchFunctionMode):
             op=name,
             axis=axis % out.ndim,
             shape=tuple(out.shape),
-            site=self._running(),
+            site=running(self._names),
             source=source_here(),
             scored=first in self._scores,
             values=out.detach(),
@@ -239,17 +238,8 @@ class NormedAxes(TorchFunctionMode):
         if len(pair) == 2 and out.requires_grad:
             shapes = tuple(pair[0].shape), tuple(pair[1].shape)
             gave = tuple(out.shape)
-            where = self._running(), source_here()
+            where = running(self._names), source_here()
             self.cosines.append(Cosine(axis % (len(gave) + 1), shapes, gave, *where))
-
-    def _running(self) -> str:
-        frame = sys._getframe(1)
-        while frame.f_back is not None:
-            frame = frame.f_back
-            name = self._names.get(id(frame.f_locals.get("self")))
-            if name is not None:
-                return name
-        return "<loss>"
 
 
 def _reshapes(func: Any, name: str, args: Sequence[Any], out: Tensor) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from probes.batch import leaves
 from probes.bus import Bus, Kind, See
 from probes.experiment import Experiment, attempted, copied
+from probes.operators.running import tensors_in
 from probes.raised import source_here
 from probes.replay import Snapshot, replay
 
@@ -100,11 +101,11 @@ class _Columns(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The function's result; what it was given was looked at."""
         name = getattr(func, "__name__", "")
-        tensors = list(_tensors(args)) + list(_tensors(tuple((kwargs or {}).values())))
+        tensors = list(tensors_in((*args, *(kwargs or {}).values())))
         if not self.depth and name in LOSSES + PAIRS + QUOTIENTS + CHOICES:
             self._meet(name, tensors[:3])
         out = func(*args, **(kwargs or {}))
-        for each in _tensors(out if isinstance(out, (tuple, list)) else (out,)):
+        for each in tensors_in((out,)):
             self._follow(name, args, tensors, each)
         return out
 
@@ -145,15 +146,6 @@ class _Columns(TorchFunctionMode):
 def _names(origin: _Origin | None) -> tuple[str, ...]:
     """The keys and modules alone."""
     return () if origin is None else tuple(sorted({site for site, _ in origin.of}))
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    """Those among the arguments, and in lists of them."""
-    for each in values:
-        if isinstance(each, Tensor):
-            yield each
-        elif isinstance(each, (tuple, list)):
-            yield from (one for one in each if isinstance(one, Tensor))
 
 
 def _adds_axis(index: Any) -> bool:
