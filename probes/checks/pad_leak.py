@@ -26,7 +26,9 @@ class PadLeak:
     shapes, in evaluation mode; every site is compared at its visible positions, and the first one
     that differs is named: attention without its mask, a pooling over the padded length, a
     normalisation over padding, a final state read after the padding, a loss that counts it. What
-    comes of attention rows that see nothing alone is left to MSK005. Where nothing leaks so, the
+    comes of attention rows that see nothing alone is left to MSK005. Where one value marks what is
+    hidden, and stands nowhere else, a model may take its mask from there: then comparisons come
+    out as before, and only what is looked up or computed is other. Where nothing leaks so, the
     same is done in training mode, from the same random state, if the model keeps running
     statistics: what leaks there, and no more once those are used, is a norm that takes its
     statistics over padding.

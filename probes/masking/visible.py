@@ -10,6 +10,7 @@ from torch import Tensor
 from probes.compare import Comparison, Look, gap, scale
 from probes.execution import Ran
 from probes.experiment import Experiment, with_leaf
+from probes.masking.as_marked import as_marked, is_marked
 from probes.masking.hidden import Hidden
 from probes.subject import Batch
 from probes.vary import vary
@@ -18,6 +19,8 @@ from probes.vary import vary
 def leaks(experiment: Experiment) -> list[tuple[Hidden, Comparison]]:
     """Every mask and key, with what other content at the hidden positions moves where visible.
 
+    Where one value stands at all of them and nowhere else, a mask may be taken from the key itself:
+    then comparisons come out as they did, since other ids alone would be taken for visible ones.
     Raises ExperimentError where the subject raises on the changed batch.
     """
     if "leaks" not in experiment.memo:
@@ -29,7 +32,10 @@ def leaks(experiment: Experiment) -> list[tuple[Hidden, Comparison]]:
                     ran = experiment.evaluate(batch)
                     look = Visible(experiment, each)
                     what = f"{each.key} under {each.mask.key}"
-                    found.append((each, experiment.parted(what, ran, look)))
+                    parted = experiment.parted(what, ran, look)
+                    if parted.outputs and is_marked(experiment, each):
+                        parted = experiment.parted(what, as_marked(experiment, batch), look)
+                    found.append((each, parted))
         experiment.memo["leaks"] = [each for each in found if each[1].outputs]
     leaking: list[tuple[Hidden, Comparison]] = experiment.memo["leaks"]
     return leaking
