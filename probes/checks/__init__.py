@@ -22,6 +22,7 @@ from probes.checks.future import Future
 from probes.checks.gradient import Gradient
 from probes.checks.heavy_dropout import HeavyDropout
 from probes.checks.held import Held
+from probes.checks.hides_nothing import HidesNothing
 from probes.checks.idle_mask import IdleMask
 from probes.checks.idle_rate import IdleRate
 from probes.checks.idle_table import IdleTable
@@ -107,6 +108,7 @@ RULES: tuple[Check[Experiment], ...] = (
     EmptyRow(),
     MisappliedMask(),
     IdleMask(),
+    HidesNothing(),
     MaskDisagreement(),
     BatchDependence(),
     Future(),

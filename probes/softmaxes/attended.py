@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from probes.attention import fold, heads_of
 from probes.execution import Ran
 from probes.experiment import Experiment
-from probes.softmaxes.trace import HIDDEN, SOFTMAX, SoftmaxTrace, Use
+from probes.raised import source_here
+from probes.softmaxes.applied import ALIKE, LAID, RECENT, Applied, Laid, laid, two_valued
+from probes.softmaxes.trace import HIDDEN, SOFTMAX, Softmax, SoftmaxTrace, Use
 from probes.subject import Batch
 
 MASKING = {"aten::masked_fill", "aten::where", "aten::add"}
@@ -58,6 +60,7 @@ def attended(experiment: Experiment, batch: Batch | None = None) -> list[Attende
     if batch is None:
         experiment.memo["attended"] = found
         experiment.memo["thrown"] = list(trace.thrown)
+        experiment.memo["applied"] = trace.applied
     return found
 
 
@@ -65,6 +68,13 @@ def thrown_away(experiment: Experiment) -> list[str]:
     """The modules that mask their scores and then weigh by the unmasked ones."""
     attended(experiment)
     known: list[str] = experiment.memo["thrown"]
+    return known
+
+
+def applied(experiment: Experiment) -> list[Applied]:
+    """The masks of two values that attention lays over its scores, as they were given, in order."""
+    attended(experiment)
+    known: list[Applied] = experiment.memo["applied"]
     return known
 
 
@@ -83,13 +93,16 @@ def _attended(use: Use, heads: int, call: int) -> Attended:
 class MaskTrace(SoftmaxTrace):
     """While it is entered, the softmaxes of unmasked scores whose masked ones are thrown away.
 
-    thrown: the modules at work there, in order.
+    thrown: the modules at work there, in order. Masks of two values that are laid over the scores
+    that do weigh values are in `applied`.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.thrown: dict[str, None] = {}
         self._masked: dict[int, Tensor] = {}  # by id, held so that it is not given away
+        self._laid: deque[tuple[Tensor, Laid]] = deque(maxlen=RECENT)
+        self._over: list[tuple[Softmax, Laid, Tensor]] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -104,7 +117,35 @@ class MaskTrace(SoftmaxTrace):
                 alike = isinstance(each, Tensor) and each.shape == out.shape
                 if alike and each.is_floating_point() and not _is_masked(each):
                     self._masked[id(each)] = each
+        if isinstance(out, Tensor):
+            self._look(name, args, out)
         return out
+
+    @property
+    def applied(self) -> list[Applied]:
+        """Of softmaxes that weigh values alone."""
+        return [
+            Applied(softmax.site, each.how, mask, use.weights, each.value, each.source)
+            for use in self.uses
+            for softmax, each, mask in self._over
+            if softmax is use.softmax and mask.shape == use.weights.shape
+        ]
+
+    def _look(self, name: str, args: Any, out: Tensor) -> None:
+        """Notes what is laid over what, and with a softmax what was laid over its scores."""
+        if name in SOFTMAX and id(out) in self._carried:
+            softmax = self._carried[id(out)][1]
+            for scores, each in self._laid:
+                if scores is args[0]:
+                    mask = two_valued(each, scores.shape, softmax.axis)
+                    if mask is not None:
+                        self._over.append((softmax, each, mask))
+        elif name in LAID:
+            found = laid(name, args, out, source_here())
+            if found is not None:
+                self._laid.append((out, found))
+        elif name in ALIKE:
+            self._laid.extend([(out, each) for known, each in self._laid if known is args[0]])
 
 
 def _is_masked(scores: Tensor) -> bool:
