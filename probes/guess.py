@@ -18,7 +18,9 @@ KEEP = re.compile(r"(attention_mask|(^|_)mask|_keep)$")
 HIDE = re.compile(r"(key_padding_mask|padding_mask|pad_mask|ignore_mask)$")
 LENGTH = re.compile(r"((^|_)(lengths?|lens?|sizes))$")
 COUNT = re.compile(r"(^|_)(n|num|counts?|frames|steps|tokens|words)(_|$)")
+
 LABELS = re.compile(r"((^|_)(labels?|targets?|y))$")
+SEVERAL = 3  # lengths of rows that all end where they say
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,11 @@ def complete(batch: Batch, layout: Layout | None = None) -> Guessed:
     return Guessed(full, lines)
 
 
+def is_named(key: str) -> bool:
+    """Whether a key is called a mask, or lengths."""
+    return any(kind.search(key.rpartition(".")[2]) for kind in (KEEP, HIDE, LENGTH))
+
+
 def _axes(
     tensors: Mapping[str, Tensor], samples: Mapping[str, int], declared: Layout
 ) -> dict[str, tuple[str, ...]]:
@@ -76,7 +83,7 @@ def _mask(key: str, tensors: Mapping[str, Tensor]) -> Mask | None:
         return None
     hides = bool(HIDE.search(name))
     if not hides and not KEEP.search(name):
-        return None
+        return _told_by_content(key, tensors)
     under, ones = _of_shape(key, tensors), tensor != 0
     held = [tensors[path] for path in under]
     if _is_end(~ones if hides else ones, held) and not _is_end(ones if hides else ~ones, held):
@@ -86,11 +93,42 @@ def _mask(key: str, tensors: Mapping[str, Tensor]) -> Mask | None:
     return Mask(key, under, axis=tensor.ndim - 1, means=means, side=side)
 
 
+def _told_by_content(key: str, tensors: Mapping[str, Tensor]) -> Mask | None:
+    """Of any name: it marks the end of each row where other keys hold one value, as nowhere else.
+
+    Such as `present`, beside features that are zeros where nothing is.
+    """
+    ones = tensors[key] != 0
+    turns = (ones[..., 1:] != ones[..., :-1]).sum(-1)
+    if bool((turns > 1).any()) or len(ones.sum(-1).unique()) < 2 or _is_other(key):
+        return None
+    others = [path for path in _of_shape(key, tensors) if path != key]
+    means: Literal["hide", "keep"]
+    for hidden, means in ((~ones, "keep"), (ones, "hide")):
+        under = tuple(path for path in others if _is_blank(tensors[path], hidden))
+        if under:
+            side: Literal["right", "left"] = "left" if _is_left(~hidden) else "right"
+            return Mask(key, under, axis=ones.ndim - 1, means=means, side=side)
+    return None
+
+
+def _is_blank(tensor: Tensor, hidden: Tensor) -> bool:
+    """Whether one value, or one vector, stands at all hidden places and nowhere else."""
+    there, elsewhere = (tensor[where].reshape(int(where.sum()), -1) for where in (hidden, ~hidden))
+    if not len(there) or not len(elsewhere) or not bool((there == there[0]).all()):
+        return False
+    return not bool((elsewhere == there[0]).all(1).any())
+
+
 def _is_end(hidden: Tensor, of: Sequence[Tensor]) -> bool:
-    """Whether one end of each row is marked, with the same id there, and others elsewhere."""
-    ids = [each for each in of if each.shape == hidden.shape and not each.is_floating_point()]
+    """Whether one end of each row is marked, with the same id or vector there, others elsewhere."""
     ends = (hidden[..., 1:] != hidden[..., :-1]).sum(-1) <= 1
-    if not ids or not bool(ends.all()) or not bool(hidden.any()) or bool(hidden.all()):
+    if not bool(ends.all()) or not bool(hidden.any()) or bool(hidden.all()):
+        return False
+    if any(each.is_floating_point() and _is_blank(each, hidden) for each in of):
+        return True
+    ids = [each for each in of if each.shape == hidden.shape and not each.is_floating_point()]
+    if not ids:
         return False
     there, elsewhere = ids[0][hidden], ids[0][~hidden]
     return bool((there == there[0]).all()) and bool((elsewhere != there[0]).any())
@@ -142,14 +180,13 @@ def _of_rows(key: str, rows: int, tensors: Mapping[str, Tensor]) -> tuple[str, .
 def _ended(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """The keys that hold one value from where the integers say on, and others just before.
 
-    The name of the integers must say that they count, unless they have none, as in a tuple, and
-    it is ids that end there.
+    The name of the integers must say that they count, unless they have none, as in a tuple.
     """
     name = key.rpartition(".")[2]
     return tuple(
         path
         for path, tensor in tensors.items()
-        if (COUNT.search(name) or (name.isdigit() and not tensor.is_floating_point()))
+        if (COUNT.search(name) or name.isdigit())
         and path != key
         and not _is_other(path)
         and _is_ended(tensor, tensors[key])
@@ -157,11 +194,13 @@ def _ended(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def _is_ended(tensor: Tensor, lengths: Tensor) -> bool:
-    """Whether rows of several lengths end there, the longest with the tensor."""
+    """Whether rows of several lengths end there, the longest with the tensor if they are few."""
     if tensor.ndim not in (2, 3) or len(tensor) != len(lengths) or tensor.dtype is torch.bool:
         return False
     width, longest = tensor.shape[1], int(lengths.max()) if len(lengths) else 0
-    if longest != width or int(lengths.min()) < 1 or int(lengths.min()) == width or width < 3:
+    if int(lengths.min()) < 1 or int(lengths.min()) >= width or longest > width or width < 3:
+        return False
+    if longest < width and len(lengths.unique()) < SEVERAL:
         return False
     hidden = torch.arange(width, device=tensor.device) >= lengths.to(tensor.device)[:, None]
     there = tensor[hidden]
@@ -181,8 +220,7 @@ def _fit(lengths: str, path: str, tensors: Mapping[str, Tensor]) -> tuple[bool, 
 
 
 def _is_other(path: str) -> bool:
-    name = path.rpartition(".")[2]
-    return any(kind.search(name) for kind in (KEEP, HIDE, LENGTH, LABELS))
+    return is_named(path) or bool(LABELS.search(path.rpartition(".")[2]))
 
 
 def _labels(tensors: Mapping[str, Any]) -> tuple[Labels, ...]:

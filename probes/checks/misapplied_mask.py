@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -14,11 +14,13 @@ from probes.bus import Kind
 from probes.compare import NOISES, Comparison
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.layout import Mask
 from probes.masking.hidden import Hidden
 from probes.masking.image_mask import Crossed, crossed, image_masks
-from probes.masking.pattern import pattern
+from probes.masking.pattern import INVERTED, pattern
 from probes.masking.share import true_leaks
-from probes.masking.visible import Visible, changed, differ
+from probes.masking.trailing import trailing
+from probes.masking.visible import Visible, changed, differ, leaks
 from probes.place import place
 from probes.softmaxes.attended import attended
 from probes.vary import vary
@@ -35,8 +37,9 @@ class MisappliedMask:
     shifted by one, repeated in the wrong order over heads, taken from another sample's row. Only
     an exact fit counts. Elsewhere the mask itself is turned round: if then nothing leaks, and what
     was visible still counts, it is inverted. A mask of an image that is flattened by columns, at an
-    attention whose places go by rows, is told as well. A mask that hides everything is a warning
-    where showing it all changes an output.
+    attention whose places go by rows, is told as well; so is an attention that blocks all but the
+    runs of one id in which rows of ids end, though no mask is among the keys. A mask that hides
+    everything is a warning where showing it all changes an output.
 
     Sick: `attention(x, x, x, key_padding_mask=mask)`, where True means that a token is there.
     Healthy: `attention(x, x, x, key_padding_mask=~mask)`.
@@ -47,8 +50,9 @@ class MisappliedMask:
     family: ClassVar[Literal["check"]] = "check"
 
     def lacks(self, experiment: Experiment) -> str | None:
-        """A mask."""
-        if not experiment.layout.masks and not any(True for _ in image_masks(experiment)):
+        """A mask, or ids that end in padding."""
+        padded = any(trailing(each) is not None for each in experiment.tensors.values())
+        if not experiment.layout.masks and not padded and not any(image_masks(experiment)):
             return "no padding mask is declared and none was recognised"
         return None
 
@@ -56,13 +60,23 @@ class MisappliedMask:
         """At most one finding a mask."""
         yield from self._everything(experiment)
         yield from (self._crossed(each) for each in crossed(experiment))
-        done = set()
+        done = set[str]()
+        for each, made in self._all(experiment, done):
+            if made is not None and each.mask.key not in done:
+                done.add(each.mask.key)
+                yield resting_on(made, [each.guessed] if each.guessed else [])
+
+    def _all(
+        self, experiment: Experiment, done: Container[str]
+    ) -> Iterator[tuple[Hidden, Finding | None]]:
+        """By what an attention blocks first; where that tells nothing, by turning the mask."""
+        for each in (*experiment.masks, *_of_ids(experiment)):
+            yield each, self._in_attention(experiment, each, {INVERTED})
+        for each, _ in leaks(experiment):
+            yield each, self._in_attention(experiment, each)
         for each, found in true_leaks(experiment):
             if each.mask.key not in done:
-                made = self._in_attention(experiment, each) or self._turned(experiment, each, found)
-                if made is not None:
-                    done.add(each.mask.key)
-                    yield resting_on(made, [each.guessed] if each.guessed else [])
+                yield each, self._turned(experiment, each, found)
 
     def _crossed(self, each: Crossed) -> Finding:
         sample, row, column = (int(i) for i in each.cells.nonzero()[0])
@@ -80,10 +94,12 @@ class MisappliedMask:
             evidence=(Evidence("cells that are masked wrongly", int(each.cells.sum()), 0),),
         )
 
-    def _in_attention(self, experiment: Experiment, each: Hidden) -> Finding | None:
+    def _in_attention(
+        self, experiment: Experiment, each: Hidden, only: Container[str] | None = None
+    ) -> Finding | None:
         for one in attended(experiment):
             words = pattern(each, one)
-            if words is not None:
+            if words is not None and (only is None or words in only):
                 return self._finding(each, f"`{each.mask.key}` {words}, in `{one.site}`", one.site)
         return None
 
@@ -116,7 +132,7 @@ class MisappliedMask:
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
-            message=f"{words}; what it hides of `{each.key}` changes what is visible.",
+            message=f"{words}; what it is to hide of `{each.key}` is read.",
             fix=f"Turn `{each.mask.key}` there into what is expected: True may mean to keep or to "
             "hide, and its last axis must be that of the keys.",
             site=site,
@@ -159,6 +175,15 @@ class MisappliedMask:
             phase="data",
             evidence=(Evidence(f"largest change of `{worst.site}`", worst.largest, worst.limit),),
         )
+
+
+def _of_ids(experiment: Experiment) -> Iterator[Hidden]:
+    """Ids that no mask hides, whose rows end in runs of one id, as a model may see for itself."""
+    masked = {each.key for each in experiment.masks}
+    for key, tensor in experiment.tensors.items():
+        runs = trailing(tensor) if key not in masked else None
+        if runs is not None:
+            yield Hidden(Mask(key, (key,), means="id"), key, ~runs, None, None)
 
 
 def _inverse(each: Hidden, values: Tensor) -> Tensor | None:

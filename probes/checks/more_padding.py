@@ -13,9 +13,9 @@ from torch import nn
 
 from probes.bus import Kind
 from probes.compare import Comparison
-from probes.execution import Ran
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.masking.grown import BY, compared
 from probes.masking.in_training import normed_longer
 from probes.masking.longer import Longer, everywhere_longer, longer
 from probes.masking.share import takes_only_its_share, true_leaks
@@ -44,7 +44,7 @@ class MorePadding:
     Healthy: `(out * mask).sum(1) / mask.sum(1)`.
     """
 
-    by: int = 3  # positions that are added
+    by: int = BY  # positions that are added
 
     code: ClassVar[str] = "MSK004"
     rule: ClassVar[str] = "more-padding"
@@ -74,7 +74,7 @@ class MorePadding:
         why, done = "", 0
         for each in longer(experiment, self.by):
             try:
-                found = _compared(experiment, each)
+                found = compared(experiment, each)
             except ExperimentError as error:
                 why = str(error)
                 continue
@@ -96,7 +96,7 @@ class MorePadding:
         """Whether nothing changes with more of all padding, which settles it."""
         each = everywhere_longer(experiment, self.by)
         try:
-            return each is not None and not _compared(experiment, each).outputs
+            return each is not None and not compared(experiment, each).outputs
         except ExperimentError:
             return False
 
@@ -147,24 +147,6 @@ def _only_in_training(finding: Finding, mask: str) -> Finding:
         + " With running statistics it does not.",
         fix=f"Take the statistics over what `{mask}` lets see alone: `h[keep] = norm(h[keep])`.",
     )
-
-
-def _compared(experiment: Experiment, each: Longer) -> Comparison:
-    before = experiment.evaluated.ran
-    ran = each.aligned(_longer(experiment, each), before)
-    look = Visible(experiment, each.each)
-    return experiment.parted(f"{each.by} more under {', '.join(each.keys)}", ran, look)
-
-
-def _longer(experiment: Experiment, each: Longer) -> Ran:
-    try:
-        return experiment.evaluate(each.batch)
-    except ExperimentError:
-        # outputs that end with the longest row, as packed ones do, want labels that do
-        labels = [one.key for one in experiment.layout.labels if one.key in each.keys]
-        if not labels:
-            raise
-        return experiment.evaluate(each.with_old(labels, experiment.batch))
 
 
 def _is_known(experiment: Experiment, each: Longer, found: Comparison) -> bool:

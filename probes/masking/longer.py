@@ -147,9 +147,20 @@ def _axes(experiment: Experiment, each: Hidden) -> Mapping[str, int]:
             axes = [place]
         if len(axes) > 1:
             return {}
+        if axes and axes[0] != place and names is None and not _is_padded(tensor, axes[0], each):
+            continue  # of another kind, that happens to be as long
         if axes and tensor.shape[:1] == each.keep.shape[:1]:
             found[path] = axes[0]
     return found if each.key in found else {}
+
+
+def _is_padded(tensor: Tensor, axis: int, each: Hidden) -> bool:
+    """Whether one value stands along the axis wherever the mask hides, of each sample."""
+    lead = each.keep.ndim - 1
+    if tensor.shape[:lead] != each.keep.shape[:-1] or axis < lead:
+        return False
+    there = tensor.movedim(axis, lead)[~each.keep]
+    return bool((there == there.flatten()[:1]).all())
 
 
 def _is_by_place(tensor: Tensor, place: int) -> bool:

@@ -10,6 +10,8 @@ from torch import Tensor
 from probes.masking.hidden import Hidden
 from probes.softmaxes.attended import Attended
 
+INVERTED = "is inverted: it hides what it should show"
+
 
 def pattern(each: Hidden, one: Attended) -> str | None:
     """What was done to the mask, in words; None where it is obeyed, or where nothing fits.
@@ -47,7 +49,7 @@ def _in_rows(blocked: Tensor, keep: Tensor) -> Tensor | None:
 def _keys(keep: Tensor, heads: int) -> Iterator[tuple[str, Tensor]]:
     """(row, 1 or head, key): keys that would be blocked by a mask that something was done to."""
     rows, hides = len(keep), ~keep
-    yield "is inverted: it hides what it should show", keep[:, None]
+    yield INVERTED, keep[:, None]
     for by in (1, -1):
         yield f"is shifted by {by:+d} along its keys", _shifted(hides, by)[:, None]
     for by in range(1, rows):

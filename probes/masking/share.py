@@ -11,6 +11,7 @@ from torch import Tensor
 from probes.compare import NOISES, Comparison, Look
 from probes.execution import Ran
 from probes.experiment import Experiment
+from probes.masking.grown import is_harmless
 from probes.masking.hidden import Hidden
 from probes.masking.visible import Visible, changed, differ, leaks
 from probes.softmaxes.attended import MaskTrace, attended, open_kernels, silenced, thrown_away
@@ -20,13 +21,16 @@ from probes.subject import Batch
 def true_leaks(experiment: Experiment) -> list[tuple[Hidden, Comparison]]:
     """The leaks through masks, but for those that are no more than a share of an attention.
 
+    Or than zeros that end a row, whatever else would do in their place.
+
     Raises ExperimentError where the subject raises.
     """
     if "true leaks" not in experiment.memo:
         experiment.memo["true leaks"] = [
             (each, found)
             for each, found in leaks(experiment)
-            if not takes_only_its_share(
+            if not is_harmless(experiment, each)
+            and not takes_only_its_share(
                 experiment, changed(experiment, [each]), Visible(experiment, each)
             )
         ]

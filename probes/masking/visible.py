@@ -58,9 +58,10 @@ def changed(experiment: Experiment, masks: list[Hidden]) -> Batch | None:
 
 
 def masked(experiment: Experiment) -> list[Hidden]:
-    """All masks and keys, but for those under which the content is the mask, or is not read."""
-    labels = {each.key for each in experiment.layout.labels}
-    return [each for each in experiment.masks if each.mask.means != "id" and each.key not in labels]
+    """All masks and keys, but for those under which the content is a mask, or is not read."""
+    others = {each.key for each in experiment.layout.labels}
+    others |= {each.key for each in experiment.layout.masks}
+    return [each for each in experiment.masks if each.mask.means != "id" and each.key not in others]
 
 
 def _is_tight(experiment: Experiment) -> bool:

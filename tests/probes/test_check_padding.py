@@ -105,3 +105,131 @@ def test_a_mask_taken_from_the_frames_is_a_contract_as_well(leaks: bool, codes: 
 
     found = said(Frames(total), padded(floats=True), ("frames", "lengths"), ["MSK001"])
     assert sorted(found) == codes
+
+
+@pytest.mark.parametrize(("inverted", "codes"), [(False, []), (True, ["MSK006"])])
+def test_a_mask_taken_from_the_ids_may_be_inverted(inverted: bool, codes: list[str]) -> None:
+    class Turned(ByIds):
+        def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+            hidden = self.trunk(self.embedding(ids), src_key_padding_mask=(ids == 0) != inverted)
+            logits: Tensor = self.head(hidden[:, 0])
+            return logits
+
+    batch = padded() | {"lengths": torch.zeros(6)}
+    batch["ids"] = torch.where(torch.arange(9) == 8, 0, batch["ids"])
+    assert sorted(said(Turned(last), batch, ("ids", "lengths"), ["MSK006"])) == codes
+
+
+class Frames(nn.Module):
+    """Speech whose frames are made to have variance 1, over what is visible or over all."""
+
+    def __init__(self, over_all: bool) -> None:
+        super().__init__()
+        self.head, self.over_all = nn.Linear(4, 3), over_all
+
+    def forward(self, frames: Tensor, n_frames: Tensor) -> Tensor:
+        there = (torch.arange(frames.shape[1]) < n_frames[:, None])[..., None]
+        count = n_frames[:, None, None]
+        centred = frames - (frames * there).sum(1, keepdim=True) / count
+        counted = centred if self.over_all else centred * there
+        whole = centred / (counted.square().sum(1, keepdim=True) / count).sqrt()
+        logits: Tensor = self.head((whole.tanh() * there).sum(1) / n_frames[:, None])
+        return logits
+
+
+@pytest.mark.parametrize(("over_all", "codes"), [(False, []), (True, ["MSK001"])])
+def test_a_variance_that_counts_padded_frames_leaks(over_all: bool, codes: list[str]) -> None:
+    batch = padded(floats=True)
+    batch["frames"] = batch["frames"] + 2 * (batch["frames"] != 0)
+    batch["n_frames"] = batch.pop("lengths")
+    assert sorted(said(Frames(over_all), batch, ("frames", "n_frames"), ["MSK001"])) == codes
+
+
+class Cloud(nn.Module):
+    """The nearest points of each point, among the real ones or among all."""
+
+    def __init__(self, among_all: bool) -> None:
+        super().__init__()
+        self.into, self.head, self.among_all = nn.Linear(4, 16), nn.Linear(16, 3), among_all
+
+    def forward(self, points: Tensor, count: Tensor) -> Tensor:
+        there = torch.arange(points.shape[1]) < count[:, None]
+        far = torch.cdist(points, points)
+        if not self.among_all:
+            far = far.masked_fill(~there[:, None], float("inf"))
+        near = far.topk(2, largest=False).indices
+        beside = points.gather(1, near[..., 1:].expand(-1, -1, 4))
+        hidden = torch.relu(self.into(beside - points)).masked_fill(~there[..., None], 0)
+        logits: Tensor = self.head(hidden.amax(1))
+        return logits
+
+
+@pytest.mark.parametrize(("among_all", "codes"), [(False, []), (True, ["MSK001"])])
+def test_neighbours_that_are_padding_leak(among_all: bool, codes: list[str]) -> None:
+    batch = padded(floats=True)
+    batch = {"points": batch["frames"], "count": LENGTHS, "labels": batch["labels"]}
+    assert sorted(said(Cloud(among_all), batch, ("points", "count"), ["MSK001"])) == codes
+
+
+class Spoken(nn.Module):
+    """A convolution over frames that end in zeros, as it would put beyond the end itself."""
+
+    def __init__(self, over_all: bool) -> None:
+        super().__init__()
+        self.front, self.head = nn.Conv1d(4, 16, 3, padding=1), nn.Linear(16, 3)
+        self.over_all = over_all
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        hidden = torch.relu(self.front(frames.mT)).mT
+        there = (torch.arange(frames.shape[1]) < lengths[:, None])[..., None]
+        pooled = hidden.mean(1) if self.over_all else (hidden * there).sum(1) / lengths[:, None]
+        logits: Tensor = self.head(pooled)
+        return logits
+
+
+@pytest.mark.parametrize(("over_all", "codes"), [(False, []), (True, ["MSK001"])])
+def test_zeros_that_end_a_row_leak_only_where_more_of_them_do(
+    over_all: bool, codes: list[str]
+) -> None:
+    found = said(Spoken(over_all), padded(floats=True), ("frames", "lengths"), ["MSK001", "MSK004"])
+    assert sorted(found) == codes
+
+
+class Told(nn.Module):
+    """Reads regions by cross attention, under a mask that has a name of its own."""
+
+    def __init__(self, inverted: bool) -> None:
+        super().__init__()
+        self.into, self.head = nn.Linear(4, 16), nn.Linear(16, 3)
+        self.read = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.query, self.inverted = nn.Parameter(torch.randn(1, 1, 16)), inverted
+
+    def forward(self, frames: Tensor, there: Tensor) -> Tensor:
+        hidden = self.into(frames)
+        asks = self.query.expand(len(frames), -1, -1)
+        mask = there if self.inverted else ~there
+        read, _ = self.read(asks, hidden, hidden, key_padding_mask=mask)
+        logits: Tensor = self.head(read.squeeze(1))
+        return logits
+
+
+@pytest.mark.parametrize(("inverted", "codes"), [(False, []), (True, ["MSK006"])])
+def test_an_attention_that_reads_padding_alone_is_told_by_what_it_blocks(
+    inverted: bool, codes: list[str]
+) -> None:
+    batch = padded(floats=True)
+    batch["there"] = torch.arange(9) < LENGTHS[:, None]
+    batch["frames"][0, 8], batch["there"][0, 8] = 0, False
+    found = said(Told(inverted), batch, ("frames", "there"), ["MSK001", "MSK004", "MSK006"])
+    assert sorted(found) == codes
+
+
+def test_a_key_that_happens_to_be_as_long_is_not_padded_with_the_others() -> None:
+    class Both(ByFrames):
+        def forward(self, frames: Tensor, lengths: Tensor, sound: Tensor | None = None) -> Tensor:
+            assert sound is not None
+            logits = super().forward(frames, lengths)
+            return logits + sound.square().mean((1, 2))[:, None]
+
+    batch = padded(floats=True) | {"sound": torch.randn(6, 5, 9)}
+    assert said(Both(total), batch, ("frames", "lengths", "sound"), ["MSK004"]) == {}

@@ -49,3 +49,32 @@ def test_lengths_without_a_name_are_known_by_where_the_rows_end() -> None:
     (mask,) = complete((ids, lengths, torch.tensor([1, 0, 2]))).layout.masks
     assert (mask.key, mask.hides, mask.means) == ("1", ("0",), "length")
     assert complete((ids + 1, lengths + 1, torch.tensor([1, 0, 2]))).layout.masks == ()
+
+
+def test_a_count_of_frames_is_known_by_where_they_end_also_short_of_the_width() -> None:
+    lengths = torch.tensor([6, 3, 2])
+    frames = torch.randn(3, 8, 4) * (torch.arange(8) < lengths[:, None])[..., None]
+    (mask,) = complete((frames, lengths, torch.tensor([1, 0, 2]))).layout.masks
+    assert (mask.key, mask.hides, mask.means) == ("1", ("0",), "length")
+    assert complete((frames, lengths + 1, torch.tensor([1, 0, 2]))).layout.masks == ()
+    assert complete((torch.randn(3, 8, 4), lengths)).layout.masks == ()
+
+
+def test_a_mask_of_any_name_is_known_by_what_stands_where_it_ends() -> None:
+    present = torch.arange(5) < torch.tensor([5, 3, 2])[:, None]
+    boxes = torch.randn(3, 5, 4) * present[..., None]
+    words = torch.randint(1, 9, (3, 5))
+    for name, values, means in (("there", present, "keep"), ("gone", ~present, "hide")):
+        (mask,) = complete({"boxes": boxes, "words": words, name: values}).layout.masks
+        assert (mask.key, mask.hides, mask.means) == (name, ("boxes",), means)
+    full = {"boxes": torch.randn(3, 5, 4), "words": words, "there": present}
+    assert complete(full).layout.masks == ()
+
+
+def test_frames_of_zeros_say_which_way_a_mask_is_meant() -> None:
+    there = torch.arange(5) < torch.tensor([5, 3, 2])[:, None]
+    frames = torch.randn(3, 5, 4) * there[..., None]
+    for mask, means in ((there, "keep"), (~there, "hide")):
+        assert [each.means for each in complete({"x": frames, "mask": mask}).layout.masks] == [
+            means
+        ]

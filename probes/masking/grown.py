@@ -1,0 +1,60 @@
+"""What more padding moves, and whether zeros under a mask do more than end a row."""
+
+from __future__ import annotations
+
+from probes.compare import Comparison
+from probes.execution import Ran
+from probes.experiment import Experiment
+from probes.finding import ExperimentError
+from probes.guess import is_named
+from probes.masking.hidden import Hidden
+from probes.masking.longer import Longer, longer
+from probes.masking.visible import Visible
+
+BY = 3  # positions that are added
+
+
+def compared(experiment: Experiment, each: Longer) -> Comparison:
+    """Where the batch with more padding parts from the other, at places that all masks let see.
+
+    Raises ExperimentError where the subject raises.
+    """
+    known = f"longer by {each.by} under {', '.join(each.keys)}"
+    if known not in experiment.memo:
+        before = experiment.evaluated.ran
+        ran = each.aligned(_longer(experiment, each), before)
+        look = Visible(experiment, each.each)
+        what = f"{each.by} more under {', '.join(each.keys)}"
+        experiment.memo[known] = experiment.parted(what, ran, look)
+    found: Comparison = experiment.memo[known]
+    return found
+
+
+def _longer(experiment: Experiment, each: Longer) -> Ran:
+    try:
+        return experiment.evaluate(each.batch)
+    except ExperimentError:
+        # outputs that end with the longest row, as packed ones do, want labels that do
+        labels = [one.key for one in experiment.layout.labels if one.key in each.keys]
+        if not labels:
+            raise
+        return experiment.evaluate(each.with_old(labels, experiment.batch))
+
+
+def is_harmless(experiment: Experiment, each: Hidden) -> bool:
+    """Whether numbers under the mask are zeros that do no more than end a row, as a model may want.
+
+    Such as those that a convolution would put there itself, or that add nothing to a sum: no more
+    of them changes anything. Where the model takes no more of them, only a mask that is declared,
+    or called one, is taken to mean more than that.
+    """
+    tensor = experiment.tensors[each.key]
+    if not tensor.is_floating_point() or bool(tensor[~each.keep].any()):
+        return False
+    for made in longer(experiment, BY):
+        if made.each.mask.key == each.mask.key and made.each.keep.ndim == each.keep.ndim:
+            try:
+                return not compared(experiment, made).outputs
+            except ExperimentError:
+                break
+    return each.guessed is not None and not is_named(each.mask.key)
