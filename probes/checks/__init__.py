@@ -69,6 +69,7 @@ from probes.checks.unmoved import Unmoved
 from probes.checks.unreachable_label import UnreachableLabel
 from probes.checks.unread_state import UnreadState
 from probes.checks.unregistered import Unregistered
+from probes.checks.unshifted_mask import UnshiftedMask
 from probes.checks.unused_input import UnusedInput
 from probes.checks.view_for_transpose import ViewForTranspose
 from probes.experiment import Experiment
@@ -110,6 +111,7 @@ RULES: tuple[Check[Experiment], ...] = (
     IdleMask(),
     HidesNothing(),
     MaskDisagreement(),
+    UnshiftedMask(),
     BatchDependence(),
     Future(),
     OwnLabel(),

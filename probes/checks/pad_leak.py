@@ -11,9 +11,11 @@ import torch
 from probes.compare import Comparison, Difference
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
+from probes.masking.as_marked import as_marked, is_marked
 from probes.masking.hidden import Hidden
 from probes.masking.in_training import normed_leaks
 from probes.masking.share import own_leaks, true_leaks
+from probes.masking.visible import Visible
 from probes.place import place
 from probes.vary import vary
 
@@ -83,7 +85,9 @@ class PadLeak:
         finding = self._finding(experiment, each, found, worst)
         if in_training:
             finding = _only_in_training(finding, each.mask.key)
-        if each.guessed and _is_start(experiment, each, found):
+        if each.guessed and (
+            _is_start(experiment, each, found) or _is_end(experiment, each, found)
+        ):
             finding = replace(finding, verdict=Verdict.NOTE)
         yield resting_on(finding, [each.guessed] if each.guessed else [])
 
@@ -130,6 +134,25 @@ def _is_start(experiment: Experiment, each: Hidden, found: Comparison) -> bool:
     """
     scalar = all(not experiment.evaluated.ran.outputs[one.site].ndim for one in found.outputs)
     return scalar and each.keep.ndim > 1 and bool((~each.keep[..., 0]).any())
+
+
+def _is_end(experiment: Experiment, each: Hidden, found: Comparison) -> bool:
+    """Whether only the loss moves, and by the first hidden place of each row alone.
+
+    A text may end with the id that it is padded with, and be asked for that end.
+    """
+    if any(one.site != LOSS for one in found.outputs) or each.keep.ndim != 2:
+        return False
+    later = ~each.keep
+    later[:, 1:] &= ~each.keep[:, :-1]
+    tensor = experiment.tensors[each.key]
+    other = vary(tensor, later, tensor[each.keep]) if bool(later.any()) else None
+    if other is None or torch.equal(later, ~each.keep):
+        return False
+    batch = with_leaf(experiment.batch, each.key, other)
+    marked = is_marked(experiment, each)
+    ran = as_marked(experiment, batch) if marked else experiment.evaluate(batch)
+    return not experiment.evaluated.against(ran, Visible(experiment, each)).outputs
 
 
 def _is_target(experiment: Experiment, key: str, found: Comparison) -> bool:

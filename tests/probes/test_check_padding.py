@@ -81,7 +81,7 @@ def total(hidden: Tensor, lengths: Tensor) -> Tensor:
 def padded(floats: bool = False) -> Batch:
     chance = torch.Generator().manual_seed(0)
     keep = torch.arange(9) < LENGTHS[:, None]
-    ids = torch.randint(3, 50, (6, 9), generator=chance) * keep
+    ids = torch.randint(3, 40, (6, 9), generator=chance) * keep
     frames = torch.randn(6, 9, 4, generator=chance) * keep[..., None]
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
     read = {"frames": frames} if floats else {"ids": ids}
@@ -233,3 +233,80 @@ def test_a_key_that_happens_to_be_as_long_is_not_padded_with_the_others() -> Non
 
     batch = padded(floats=True) | {"sound": torch.randn(6, 5, 9)}
     assert said(Both(total), batch, ("frames", "lengths", "sound"), ["MSK004"]) == {}
+
+
+class Writer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(40, 16), nn.Linear(16, 40)
+        self.lstm = nn.LSTM(16, 16, batch_first=True)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.lstm(self.embedding(ids))[0])
+        return logits
+
+
+def answers(end: int | None, for_outputs: bool) -> Batch:
+    """A question, a 3, its answer, and an end; the mask marks what is to be learned."""
+    chance = torch.Generator().manual_seed(0)
+    ids, mask = torch.zeros(2, 6, 15, dtype=torch.long)
+    for row in range(6):
+        words = torch.randint(4, 40, (2 + row % 5,), generator=chance)
+        text = [*words.tolist(), 3, *words.flip(0).tolist(), *([end] if end else [])]
+        ids[row, : len(text)] = torch.tensor(text)
+        mask[row, len(words) + 1 - for_outputs : len(text) - (for_outputs and bool(end))] = 1
+    return {"ids": ids, "mask_of_answers": mask}
+
+
+@pytest.mark.parametrize(
+    ("end", "for_outputs", "labels_too", "codes"),
+    [
+        (2, False, False, ["MSK013"]),
+        (2, False, True, []),
+        (2, True, False, []),  # made for outputs: the padding is never scored
+        (None, True, False, []),  # and texts that end with what they are padded with
+        (None, False, False, ["MSK013"]),  # by the separator
+    ],
+)
+def test_a_mask_that_marks_ids_is_to_be_shifted_with_the_labels(
+    end: int | None, for_outputs: bool, labels_too: bool, codes: list[str]
+) -> None:
+    def loss(model: nn.Module, b: Batch) -> Tensor:
+        scores = model(b["ids"])[:, :-1].transpose(1, 2)
+        mask = b["mask_of_answers"][:, 1:] if labels_too else b["mask_of_answers"][:, :-1]
+        each = F.cross_entropy(scores, b["ids"][:, 1:], reduction="none")
+        return (each * mask).sum() / mask.sum()
+
+    seed_everything(0)
+    subject = Subject(
+        Writer(),
+        [answers(end, for_outputs)],
+        loss,
+        lambda model: torch.optim.Adam(model.parameters()),
+        predict=lambda model, b: model(b["ids"]),
+    )
+    checks = chosen(["MSK013", "MSK001"], known=RULES)
+    found = judge(checks, Experiment.of(subject)).findings
+    assert [f.code for f in found if f.verdict.rank > Verdict.NOTE.rank] == codes
+
+
+@pytest.mark.parametrize(("beyond", "codes"), [(0, []), (1, ["MSK001"])])
+def test_the_first_padding_may_be_the_end_that_a_text_is_asked_for(
+    beyond: int, codes: list[str]
+) -> None:
+    def loss(model: nn.Module, b: Batch) -> Tensor:
+        scores = model(b["ids"])[:, :-1].transpose(1, 2)
+        each = F.cross_entropy(scores, b["ids"][:, 1:], reduction="none")
+        places = torch.arange(each.shape[1])
+        return (each * (places < b["lengths"][:, None] + beyond)).mean()
+
+    seed_everything(0)
+    subject = Subject(
+        Writer(),
+        [{key: value for key, value in padded().items() if key != "labels"}],
+        loss,
+        lambda model: torch.optim.Adam(model.parameters()),
+        predict=lambda model, b: model(b["ids"]),
+    )
+    found = judge(chosen(["MSK001"], known=RULES), Experiment.of(subject)).findings
+    assert [f.code for f in found if f.verdict.rank > Verdict.NOTE.rank] == codes
