@@ -93,8 +93,8 @@ def _at(
     whole: Sequence[Tensor], parts: Sequence[Tensor], place: int, step: int, steps: int, size: int
 ) -> tuple[Tensor, Tensor] | None:
     """What both give then; the whole of it where both are called once, as for an input."""
-    if len(whole) == len(parts) == 1 and steps > 1:
-        return whole[0], parts[0]
+    if len(whole) == 1 and steps > 1 and all(part.shape == whole[0].shape for part in parts):
+        return whole[0], parts[min(step, len(parts) - 1)]  # as of an input, be it read anew
     extra = len(parts) - steps
     if step >= steps or extra < 0 or extra >= len(parts):
         return None

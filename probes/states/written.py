@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from probes.batch import leaves, map_leaves
-from probes.compare import gap, scale
+from probes.compare import FILL, gap, scale
 from probes.experiment import Experiment, with_leaf
 from probes.finding import ExperimentError
 from probes.scoring.calls import Scoring
@@ -21,7 +21,7 @@ from probes.states.parted import Parted
 from probes.subject import Batch
 from probes.vary import vary
 
-FILL = -9000.0  # a mask's, of what may not be written
+SPECIAL = 4  # first ids, that often pad, begin, end and stand for the unknown
 REACH = 2  # places by which what a decoder is fed may stand after its labels
 
 
@@ -83,12 +83,12 @@ def from_written(experiment: Experiment, output: str) -> Parted | None:
     if after is None:
         return None
     free = torch.equal(after.written.ids, before.written.ids)
+    whole = (after if free else before).taught.scores
+    if free and not _is_fed(before.taught.scores, whole, begins):
+        return None
     if place is None:
         started = free and _hang_together(experiment, before, output)
-        return _from_the_start(experiment, before) if started else None
-    whole = (after if free else before).taught.scores
-    if free and not _is_fed(before.taught.scores, whole, place):
-        return None
+        return _from_the_start(experiment, before, whole) if started else None
     return _later(experiment, before, whole, fed if free else experiment.batch, place)
 
 
@@ -242,11 +242,13 @@ def _count(others: int) -> str:
 def _plain(experiment: Experiment, seen: Seen, steps: int) -> Tensor:
     """(sample, step) whether all ids up to there were chosen, and none before it is a special one.
 
-    What a batch is padded with, begins or ends with may be hidden, or end the writing.
+    What a batch is padded with, begins or ends with, or never holds of the first ids, may be
+    hidden, or end the writing.
     """
     asked, chosen = seen.taught, seen.written.chosen[:, :steps]
     ids = experiment.tensors[asked.key]
     odd = {int(i) for i in asked.labels[~asked.counted].unique()}
+    odd |= set(range(SPECIAL)) - set(asked.labels[asked.counted].unique().tolist())
     padded = [one.keep for one in experiment.masks if one.key == asked.key]
     for keep in padded:
         odd |= {int(i) for i in ids[~keep].unique()} if keep.shape == ids.shape else set()
@@ -258,18 +260,26 @@ def _plain(experiment: Experiment, seen: Seen, steps: int) -> Tensor:
     return seen.written.sure[:, :steps] & (before == 0)
 
 
-def _from_the_start(experiment: Experiment, seen: Seen) -> Parted | None:
-    """How far they are apart at the first place already, in what the model itself gives."""
-    asked, given = seen.taught, seen.written.given[:, 0]
-    scores, look = asked.scores[:, 0], asked.counted[:, 0]
-    other = look & (scores.argmax(-1) != given.argmax(-1))
-    if not bool(other.any()) or head_agrees(experiment, asked.scores):
+def _from_the_start(experiment: Experiment, seen: Seen, whole: Tensor) -> Parted | None:
+    """How far they are apart at the first place already, in what the model itself gives.
+
+    None also where all ids are the same, and their scores alone are not.
+    """
+    given = seen.written.given[:, : whole.shape[1]]
+    steps = given.shape[1]
+    whole = whole[:, :steps]
+    look = _plain(experiment, seen, steps) & seen.taught.counted[:, :steps]
+    other = look & (whole.argmax(-1) != given.argmax(-1))
+    if not bool(other.any()) or head_agrees(experiment, seen.taught.scores):
         return None
-    row = int(other.nonzero()[0])
-    size = scale(scores)
-    largest, _ = gap(scores, given, look[:, None] & _may(given))
-    how = f"`predict` writes the first id, {_count(int(other.sum()))} would be another"
-    site = first_apart(experiment, experiment.batch, 0, 0, row, seen.written.given.shape[1])
+    row = int(other.any(1).nonzero()[0])
+    size = scale(whole)
+    largest, _ = gap(whole, given, look[..., None] & _may(given))
+    how = (
+        "`predict` writes the first id, scores are others already, and of all that it writes "
+        f"{_count(int(other.sum()))} would be another"
+    )
+    site = first_apart(experiment, experiment.batch, 0, 0, row, steps)
     return Parted(how, 0, row, largest, largest / size, 1e-2 * size, site)
 
 
