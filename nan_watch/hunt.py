@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,7 +21,7 @@ from probes.loop import Loop
 from probes.raised import asked_of_user, is_out_of_memory
 from probes.record import Recorder
 from probes.replay import Snapshot
-from probes.subject import Batch, Subject
+from probes.subject import Batch, Subject, length_of
 
 LEAST, MOST = 100, 1000  # steps, where the number is not asked for
 
@@ -49,7 +49,7 @@ class Hunt:
 
 def default_steps(batches: Iterable[Batch]) -> int:
     """One pass over the batches, but not under 100 steps nor over 1,000; 100 where none can say."""
-    return min(MOST, max(LEAST, len(batches))) if isinstance(batches, Sized) else LEAST
+    return min(MOST, max(LEAST, length_of(batches) or 0))
 
 
 @asked_of_user("a step of the hunt")

@@ -74,6 +74,14 @@ class Subject:
     group: str | None = None
 
 
+def length_of(batches: object) -> int | None:
+    """How many batches there are; None where none can say, as of a DataLoader over a stream."""
+    try:
+        return len(batches)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
 def load_subject(address: str, seed: int | None = None) -> Subject:
     """The subject at `FILE.py:NAME` or `package.module:NAME`, made afresh after seeding.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probes.replay import RandomState
 from probes.seeding import kept_random_state
-from probes.subject import Batch
+from probes.subject import Batch, length_of
 
 
 class Passes:
@@ -55,11 +55,8 @@ class CountedPasses(Passes):
 
 def passes(make: Callable[[], Iterable[Batch]]) -> Passes:
     """Passes over what `make` makes, with a length where that has one."""
-    try:
-        length = len(make())  # type: ignore[arg-type]
-    except TypeError:  # a stream
-        return Passes(make)
-    return CountedPasses(make, length)
+    length = length_of(make())
+    return Passes(make) if length is None else CountedPasses(make, length)
 
 
 def plain(batch: Any) -> Batch:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from probes.subject import Batch
+from probes.subject import Batch, length_of
 
 
 def again_and_again(batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
@@ -22,7 +22,7 @@ def again_and_again(batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
 
 def from_batch(batches: Iterable[Batch], first: int) -> Iterator[tuple[int, Batch]]:
     """Index and batch, pass after pass, from where so many steps from the start would stand."""
-    skipped = first % len(batches) if isinstance(batches, Sized) and len(batches) else first
+    skipped = first % (length_of(batches) or first + 1)
     return islice(again_and_again(batches), skipped, None)
 
 
