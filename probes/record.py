@@ -44,12 +44,12 @@ def new_folder(out: Path | None = None) -> Path:
         except OSError as error:
             raise RequestError(
                 f"`{folder}` cannot be written ({error.strerror}): name a folder that you may "
-                "write by `--out`."
+                "write by `--out`, in code by `out`."
             ) from error
         return folder
     raise RequestError(
         f"`{folder}` exists already, and a run never overwrites another: name a folder that does "
-        "not exist by `--out`, or remove this one."
+        "not exist by `--out`, in code by `out`, or remove this one."
     )
 
 
@@ -90,7 +90,7 @@ class Recorder:
         budget: int = BUDGET,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self._given, self._whole = folder, folder.absolute()
         self.budget = budget
         self.facts: dict[str, Any] = {
             "schema": SCHEMA,
@@ -113,6 +113,11 @@ class Recorder:
         # a recorder that is dropped closes its files, and its run stays incomplete
         self._release = weakref.finalize(self, _close, self._streams, (self._sites, self._done))
         strict_json.write(folder / "run.json", self.facts)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder: as it was given, and whole where it is no longer found so."""
+        return self._given if self._given.absolute() == self._whole else self._whole
 
     def column(self, kind: str, site: str) -> int:
         """The column of this site in the rows of this kind; a new one where it is new."""
@@ -220,7 +225,7 @@ class Recorder:
 
     def _stream(self, kind: str, stat: str) -> Stream:
         """A new stream."""
-        made = Stream(self.folder / "readings" / f"{kind}.{stat}")
+        made = Stream(self._whole / "readings" / f"{kind}.{stat}")
         self._streams[kind, stat] = made
         return made
 
