@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,9 +22,11 @@ from nan_watch.grad_norms import Norms
 from probes.errors import RequestError
 from probes.finding import Evidence, Finding
 from probes.record import Recorder, new_folder
-from probes.wrapped import is_sharded
+from probes.wrapped import is_sharded, reducers
 
 TIMEOUT = 600.0  # seconds that a rank waits for the others
+LATE = ("timed out", "timeout")  # in torch's words
+LOST = (*LATE, "closed by peer", "reset by peer", "remote process", "broken pipe")
 Value = TypeVar("Value")
 
 
@@ -34,12 +37,11 @@ class Ranks:
     """
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
-        dist = torch.distributed
-        together = dist.is_available() and dist.is_initialized()
-        self.count = dist.get_world_size() if together else 1
-        self.number = dist.get_rank() if together else 0
+        self.count, self.number = 1, 0
         self._timeout = timeout
         self._group: Any = None
+        self._home: Path | None = None
+        self._joined: list[Any] | None = None  # the DistributedDataParallels that may be
         self.drift: Drift | None = None
 
     @property
@@ -50,36 +52,37 @@ class Ranks:
     def begin(self, model: nn.Module, named: Mapping[str, Tensor]) -> None:
         """The ranks know each other, and what each of them holds of the model.
 
-        Raises RequestError where their parameters differ in shape, or where `torchrun` started
-        several of them that have no process group.
+        Raises RequestError where their parameters differ in name, shape or dtype, or where
+        `torchrun` started several of them that have no process group. Warns where the environment
+        alone says that there are several.
         """
-        started = int(os.environ.get("WORLD_SIZE", "1"))
-        if not self.several and started > 1 and torch.distributed.is_torchelastic_launched():
-            raise RequestError(
-                f"`torchrun` started {started} processes, but torch.distributed is not "
-                "initialised, so that the ranks cannot decide together: call "
-                "`torch.distributed.init_process_group()` before the watch begins."
-            )
+        if _together():
+            dist = torch.distributed
+            self.count, self.number = dist.get_world_size(), dist.get_rank()
+        else:
+            _demand_alone()
         if not self.several:
             return
-        with self._in_time("to begin"):
+        held = {name: (tuple(each.shape), str(each.dtype)) for name, each in named.items()}
+        with self._in_time("to begin", ", or it has no watch: let every rank begin one"):
             self._group = torch.distributed.new_group(
                 backend="gloo", timeout=timedelta(seconds=self._timeout)
             )
-            shapes = {name: tuple(parameter.shape) for name, parameter in named.items()}
-            own = sha256(repr(shapes).encode()).hexdigest()
-            all_of_them = self._gather(own)
-        odd = [rank for rank, print_ in enumerate(all_of_them) if print_ != all_of_them[0]]
+            own = sha256(repr(held).encode()).hexdigest()
+            prints = self._gather(own)
+            odd = [rank for rank, print_ in enumerate(prints) if print_ != prints[0]]
+            whole = self._gather(held) if odd else []
         if odd:
             raise RequestError(
-                f"the model of rank {odd[0]} has other parameters than that of rank 0: every rank "
-                "must hold the same names and shapes; build the model alike on all of them."
+                f"the model of rank {odd[0]} has other parameters than that of rank 0: "
+                f"{_difference(whole[0], whole[odd[0]], odd[0])}. Every rank must hold the same "
+                "names, shapes and dtypes; build the model alike on all of them."
             )
         self.drift = Drift(model, named, self._gathered)
 
     def folder(self, out: Path | None) -> Path:
         """The run folder: rank 0's own, and `rank1` in it for rank 1."""
-        home = self.shared(0, lambda: new_folder(out))
+        home = self._home = self.shared(0, lambda: new_folder(out))
         return home if self.number == 0 else new_folder(home / f"rank{self.number}")
 
     def tell_drift(self, recorder: Recorder) -> None:
@@ -101,7 +104,9 @@ class Ranks:
         `waiting`. norms: of the gradients, whose agreement is noted with that of the parameters.
         """
         if self.drift is None:
+            self._demand_still_alone(step)
             return 0 if poisoned else None
+        self._demand_as_many_steps()
         flags = np.zeros((2, self.count))  # (what, rank)
         flags[:, self.number] = poisoned, poisoned and begins
         own = self.drift.replicas.own(sums, norms)
@@ -135,12 +140,17 @@ class Ranks:
         return replace(norms, seen=found[0], before=found[1] if len(found) > 1 else None)
 
     def shared(self, rank: int, make: Callable[[], Value]) -> Value:
-        """What this rank's `make` gives, on all of them; it is called there alone."""
+        """What this rank's `make` gives, on all of them; it is called there alone.
+
+        The RequestError that it raises there is raised on all of them.
+        """
         if not self.several:
             return make()
-        held: list[Any] = [make() if self.number == rank else None]
+        held: list[Any] = [_made(make) if self.number == rank else None]
         with self._in_time("for what another one found"):
             torch.distributed.broadcast_object_list(held, rank, group=self._group)
+        if isinstance(held[0], RequestError):
+            raise held[0]
         return held[0]  # type: ignore[no-any-return]
 
     def named(self, finding: Finding) -> Finding:
@@ -160,16 +170,106 @@ class Ranks:
         torch.distributed.all_gather_object(held, value, group=self._group)
         return held
 
+    def _demand_still_alone(self, step: int) -> None:
+        if _together():
+            raise RequestError(
+                f"torch.distributed was initialised inside the watch's block, before step {step}, "
+                "so that the ranks cannot decide together: call "
+                "`torch.distributed.init_process_group()` before the watch begins."
+            )
+
+    def _demand_as_many_steps(self) -> None:
+        """Ranks that may run out of batches before others would leave those waiting for them."""
+        if self._joined is None:
+            self._joined = reducers()
+        if any(each._join_config.enable for each in self._joined):
+            raise RequestError(
+                "DistributedDataParallel is at work inside `join()`, where ranks may take "
+                "different numbers of steps, but the watch decides each step for all ranks "
+                "together: give every rank as many batches, as by "
+                "`DistributedSampler(data, drop_last=True)`, and leave `join()` out."
+            )
+
     @contextmanager
-    def _in_time(self, why: str) -> Iterator[None]:
+    def _in_time(self, why: str, or_else: str = "") -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:  # a peer is gone, or the time is up
+            late = _says(error, LATE)
             raise RequestError(
-                f"rank {self.number} waited {why} and got no answer from the other "
-                f"{self.count - 1} within {self._timeout:g} s: one of them has ended, or takes "
-                "fewer steps; its own run folder says how far it came."
+                f"rank {self.number} waited {why}, and "
+                + (
+                    f"no answer came from {self._others} within {self._timeout:g} s: a rank hangs, "
+                    f"has ended, or takes fewer steps{or_else}"
+                    if late
+                    else f"the connection to {self._others} broke off: a rank has ended"
+                )
+                + f"{self._where}."
             ) from error
+
+    def tell_lost(self, error: BaseException) -> None:
+        """The error that torch raises where another rank is gone says so, and where to look."""
+        if self.several and isinstance(error, RuntimeError) and _says(error, LOST):
+            error.add_note(
+                f"whynan: rank {self.number} lost {self._others}: a rank has ended, hangs, or "
+                f"takes fewer steps{self._where}."
+            )
+
+    @property
+    def _others(self) -> str:
+        return "the other rank" if self.count == 2 else f"the other {self.count - 1} ranks"
+
+    @property
+    def _where(self) -> str:
+        return f"; `{self._home}` says how far each of them came" if self._home else ""
+
+
+def _says(error: BaseException, words: Sequence[str]) -> bool:
+    return any(each in str(error).lower() for each in words)
+
+
+def _together() -> bool:
+    dist = torch.distributed
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _demand_alone() -> None:
+    """Raises RequestError, or warns, where this process seems to be one of several."""
+    told = os.environ.get("WORLD_SIZE", "")
+    started = int(told) if told.isdecimal() else 1
+    if started < 2:
+        return
+    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
+        raise RequestError(
+            f"`torchrun` started {started} processes, but torch.distributed is not "
+            "initialised, so that the ranks cannot decide together: call "
+            "`torch.distributed.init_process_group()` before the watch begins."
+        )
+    if "RANK" in os.environ:
+        warnings.warn(
+            f"`WORLD_SIZE` is {started} and `RANK` is {os.environ['RANK']}, but torch.distributed "
+            "is not initialised: this process is watched by itself. Where it trains together with "
+            "others, call `torch.distributed.init_process_group()` before the watch begins.",
+            stacklevel=4,
+        )
+
+
+def _difference(one: Mapping[str, Any], two: Mapping[str, Any], rank: int) -> str:
+    """The first parameter that rank 0 and this one hold otherwise, with what each of them holds."""
+    name = next(each for each in [*one, *two] if one.get(each) != two.get(each))
+    sides = [_told(held.get(name)) for held in (one, two)]
+    return f"`{name}` is {sides[0]} on rank 0, and {sides[1]} on rank {rank}"
+
+
+def _told(held: tuple[tuple[int, ...], str] | None) -> str:
+    return "absent" if held is None else f"{list(held[0])} in {held[1].removeprefix('torch.')}"
+
+
+def _made(make: Callable[[], Value]) -> Value | RequestError:
+    try:
+        return make()
+    except RequestError as error:
+        return error
 
 
 def _copies(parameter: Tensor) -> int | None:
