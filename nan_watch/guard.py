@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch.optim import Optimizer
 
+from nan_watch.adapters.together import together
 from probes.errors import RequestError
 from probes.finding import Finding
 from probes.replay import with_inner
@@ -29,15 +30,18 @@ class PoisonedStep(RuntimeError):  # noqa: N818
 
 
 def real_optimizer(optimizer: Any) -> Optimizer:
-    """The optimizer; or the one that it wraps, where it is a class of its own.
+    """The optimizer; or the one that it wraps, where it is a class of its own; several as one.
 
     Raises RequestError where there is none.
     """
+    if isinstance(optimizer, (list, tuple)) and optimizer:
+        return together([real_optimizer(each) for each in optimizer])
     found = with_inner([optimizer]) if hasattr(optimizer, "__dict__") else []
     if not found:
         raise RequestError(
             f"`optimizer` is a {type(optimizer).__name__}, which neither is a torch Optimizer nor "
-            "holds one: pass the `torch.optim.Optimizer` that writes the parameters."
+            "holds one: pass the `torch.optim.Optimizer` that writes the parameters, or a list of "
+            "all that do."
         )
     return found[0]
 
@@ -66,16 +70,30 @@ class Guard:
         self._after = after
         self._asleep = asleep
         self._hooks = ExitStack()
+        self._stands = False
         self._at_work = optimizer  # the one that steps, of those that it holds
         self._outermost: FrameType | None = None  # the call of `step` that is at work
+        self._inner = 0  # how many are at work inside of it
+
+    def demand_free(self) -> None:
+        """Raises RequestError where the guard stands already."""
+        if self._stands:
+            raise RequestError(
+                "this `NanWatch` stands around a block already, and was to stand around another "
+                "inside of it: make a new one for each block, or begin it once."
+            )
 
     def __enter__(self) -> Self:
         """The guard stands."""
+        pre, post = self._pre, self._post
+        if "torch._dynamo" in sys.modules:  # a step that is compiled calls them from outside of it
+            pre, post = (torch.compiler.disable(each) for each in (pre, post))
         with ExitStack() as hooks:
             for each in with_inner([self.optimizer]):
-                hooks.callback(each.register_step_pre_hook(self._pre).remove)
-                hooks.callback(each.register_step_post_hook(self._post).remove)
+                hooks.callback(each.register_step_pre_hook(pre).remove)
+                hooks.callback(each.register_step_post_hook(post).remove)
             self._hooks = hooks.pop_all()
+        self._stands = True
         return self
 
     def __exit__(
@@ -86,7 +104,7 @@ class Guard:
     ) -> None:
         """Our hooks are off, and no other."""
         self._hooks.close()
-        self._outermost = None
+        self._outermost, self._stands = None, False
 
     def refuse(self) -> None:
         """The step that is about to be taken changes neither parameters nor optimizer state."""
@@ -105,20 +123,22 @@ class Guard:
         return 1.0 if scale is None else float(scale)
 
     def _pre(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
-        if self._asleep() or self._inside(
-            sys._getframe(1)
-        ):  # a replay, or an optimizer whose step calls its parent's
+        if self._asleep():  # a replay
             return None
-        self._outermost, self._at_work = None, optimizer
+        caller = _caller(sys._getframe(1))
+        if self._inside(caller):  # an optimizer whose step calls its parent's
+            self._inner += 1
+            return None
+        self._outermost, self._at_work, self._inner = None, optimizer, 0
         # torch calls the hook with the optimizer itself as the first of the arguments
         own, rest = args[:1], args[1:]
         closure = rest[0] if rest else kwargs.get("closure")
         if closure is None:
             self._before()
-            self._outermost = sys._getframe(1)
+            self._outermost = caller
             return None
 
-        self._outermost = sys._getframe(1)
+        self._outermost = caller
 
         def guarded() -> Any:  # the gradients are there only once the closure has run
             loss = closure()
@@ -128,7 +148,11 @@ class Guard:
         return (*own, guarded, *rest[1:]), {k: v for k, v in kwargs.items() if k != "closure"}
 
     def _post(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if not self._asleep() and sys._getframe(1) is self._outermost:
+        if self._asleep() or self._outermost is None:
+            return
+        if self._inner:
+            self._inner -= 1
+        else:
             self._outermost = None
             self._after()
 
@@ -139,3 +163,10 @@ class Guard:
                 return True
             frame = frame.f_back
         return False
+
+
+def _caller(frame: FrameType | None) -> FrameType | None:
+    """The frame, or the one that calls it through `torch.compiler.disable`."""
+    while frame is not None and frame.f_globals.get("__name__") == "torch._dynamo.eval_frame":
+        frame = frame.f_back
+    return frame

@@ -12,11 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from probes.errors import RequestError
+
 SYNC = ("require_backward_grad_sync", "require_forward_param_sync")
 
 
 def wrappers_of(model: nn.Module) -> list[nn.Module]:
-    """The DistributedDataParallels and compiled modules around a model, the outermost first."""
+    """The DistributedDataParallels and compiled modules around a model, the outermost first.
+
+    Raises RequestError where it is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise RequestError(
+            f"`model` is a {type(model).__name__}, but an `nn.Module` was expected: pass the model "
+            "that is trained; several that are trained together as one `nn.ModuleList`."
+        )
     found: list[nn.Module] = []
     while (inner := _inside(model)) is not None:
         found.append(model)
