@@ -51,7 +51,8 @@ class Course:
     let no gradient through, of `units`. edges: bits of their range that places in the code have
     left. frozen, unheld, changed: names of parameters that take no gradient, that do but that the
     optimizer does not hold, and of frozen ones whose numbers were others at the end; None where
-    the run does not say.
+    the run does not say. replaced, unregistered: names of what gets gradients and is not held,
+    since it came later, or is not among the parameters.
     """
 
     name: str
@@ -70,6 +71,8 @@ class Course:
     frozen: frozenset[str] | None = None
     unheld: frozenset[str] | None = None
     changed: frozenset[str] | None = None
+    replaced: tuple[str, ...] = ()
+    unregistered: tuple[str, ...] = ()
 
     @property
     def modules(self) -> Mapping[str, list[int]]:
@@ -217,7 +220,11 @@ def read_course(name: str, run: Run) -> Course:
         _factor(run, grads, before),
         _at(grads.steps, _table(run, "loss", "value"), "<loss>"),
         np.where(np.isnan(given), total, given),
-        *(_names(said, key) for key in ("frozen", "unheld", "changed")),
+        _names(said, "frozen"),
+        _names(said, "unheld"),
+        _names(said, "changed"),
+        tuple(said.get("replaced", ())),
+        tuple(said.get("unregistered", ())),
     )
 
 

@@ -82,6 +82,7 @@ class GradNorms:
         self.optimizer = optimizer
         self._clipped: _Clipped | None = None
         self._unchanged = False
+        self.reached = 0  # steps in which any parameter had a gradient
         self.refresh()
 
     def refresh(self) -> None:
@@ -150,6 +151,7 @@ class GradNorms:
         clipped = self._clipped
         self._unchanged = self._valid(grads) is not None
         self._places = places
+        self.reached += bool(places)
         if clipped is None:
             return norms_of(grads)
         once = self._unchanged and clipped.norms is clipped.first

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nan_watch.causes import RULES as CAUSES
+from nan_watch.guard import PoisonedStep
 from nan_watch.ranks import Ranks
 from nan_watch.rules import RULES as HEALTH
 from probes.finding import limits
@@ -32,6 +33,15 @@ def opened_record(watch: NanWatch, out: Path | str | Recorder | None, ranks: Ran
     )
     ranks.tell_drift(made)
     return made
+
+
+def ended(recorder: Recorder, error: BaseException | None, ranks: Ranks) -> bool:
+    """Whether the loop came to its end, or to a refusal; what else ended it is noted."""
+    if error is None or isinstance(error, PoisonedStep):
+        return True
+    recorder.note(ended_by=type(error).__name__)
+    ranks.tell_lost(error)
+    return False
 
 
 def render_or_warn(folder: Path) -> None:

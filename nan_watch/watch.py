@@ -25,7 +25,7 @@ from nan_watch.inquest.replays import Replays
 from nan_watch.inquest.telling import Telling
 from nan_watch.out_of_memory.exhaustion import Exhaustions
 from nan_watch.own_writes import OwnWrites
-from nan_watch.page import opened_record, render_or_warn
+from nan_watch.page import ended, opened_record, render_or_warn
 from nan_watch.parameters import Parameters
 from nan_watch.ranks import TIMEOUT, Ranks
 from nan_watch.readings import Readings
@@ -33,6 +33,7 @@ from nan_watch.rules import RULES as HEALTH
 from nan_watch.sampled.looks import Sampled
 from nan_watch.scaling import Scalers
 from nan_watch.state import Poisoned, poisoned
+from nan_watch.steppers import Steppers
 from nan_watch.stepping import stepping
 from nan_watch.updates import Updates
 from probes.bus import Bus, Observer
@@ -57,6 +58,7 @@ REFUSALS = 10  # in a row, after which skipping gives up
 class NanWatch:
     """Watches a loop: records every step, and keeps what is not finite out of the weights.
 
+    optimizer: the one that is stepped, or all that are: they are guarded as one.
     tier: `sites` looks at every output and its gradient; `sentinel` at loss and gradients only.
     on_poison: `raise` raises PoisonedStep before the optimizer writes; `skip` drops the step and
     goes on, and raises after ten in a row; `allow` lets it through.
@@ -76,7 +78,7 @@ class NanWatch:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer,
+        optimizer: Optimizer | Sequence[Optimizer],
         tier: Tier = "sites",
         on_poison: OnPoison = "raise",
         out: Path | str | Recorder | None = None,
@@ -95,6 +97,7 @@ class NanWatch:
         self.tier = tier
         self.on_poison = on_poison
         self.steps = self._start = start
+        self._before = start  # how many there were when the one that was handed over began
         self.loss: float | None = None
         self.batch: int | None = None
         self._out = out
@@ -104,7 +107,6 @@ class NanWatch:
         self._updates = Updates()
         self._losses, self._late_losses, self._roots = (list[Tensor]() for _ in range(3))
         self._told = self._at_once = False
-        self._before = start  # how many steps there were when the one that was handed over began
         self._writes = OwnWrites(lambda: self._norms.parameters)
         self._snapshots = Snapshots(model)
         self._replays = Replays(model, optimizer, capsules, self._wrappers)
@@ -113,9 +115,8 @@ class NanWatch:
         self._health = Judgement()
         self._in_a_row = 0
         self._sampled = Sampled(model, on=tier == "sites")
-        self._telling = Telling(
-            optimizer, self._replays, self._sampled.edges, goes_on=on_poison == "allow"
-        )
+        goes_on, edges = on_poison == "allow", self._sampled.edges
+        self._telling = Telling(optimizer, self._replays, edges, goes_on=goes_on)
         sites, hooked = tier == "sites", [self._hooked] if parameter_hooks else []
         observers: list[Observer] = [self._flags] if sites else []
         observers += [*self._sampled.observers, *hooked]
@@ -123,12 +124,15 @@ class NanWatch:
         self._sampled.units.sites = self._bus.sites
         after, asleep = self._updates.after, partial(getattr, self._replays, "running")
         self._guard = Guard(optimizer, self._before_step, after, asleep)
-        overflows = partial(self._replays.overflows, self._bus)
-        self.scalers = Scalers(with_inner([optimizer]), self._before_step, overflows)
+        overflows, watched = partial(self._replays.overflows, self._bus), with_inner([optimizer])
+        self.scalers = Scalers(watched, self._before_step, overflows)
+        self._steppers = Steppers(model, watched, asleep)
+        self._hooks = (self._bus, self._guard, self.scalers, self._steppers)
         self._root = next(name for name, module in watched_modules(model) if module is model)
 
     def __enter__(self) -> Self:
         """Every hook is on and the run folder is there; or neither, where one could not be."""
+        self._guard.demand_free()
         with ExitStack() as opened:
             self._ranks.begin(self.model, self._norms.named)
             self.recorder = opened_record(self, self._out, self._ranks)
@@ -142,9 +146,8 @@ class NanWatch:
             self.loaded = tuple(each.name for each in poisoned(self._state()))
             frozen = self._parameters.facts()["frozen"]
             self._telling.begin(self._buffers, frozen, self._bus, self.recorder)
-            opened.enter_context(self._bus)
-            opened.enter_context(self._guard)
-            opened.enter_context(self.scalers)
+            for each in self._hooks:
+                opened.enter_context(each)
             opened.pop_all()
         return self
 
@@ -155,9 +158,8 @@ class NanWatch:
         trace: TracebackType | None,
     ) -> None:
         """Our hooks are off, the record is closed, and the report made where there is one to."""
-        self.scalers.__exit__(kind, error, trace)
-        self._guard.__exit__(kind, error, trace)
-        self._bus.__exit__(kind, error, trace)
+        for each in reversed(self._hooks):
+            each.__exit__(kind, error, trace)
         if error is not None:
             self._exhaustions.note(self.recorder, error, self.steps, None)
         if isinstance(error, Exception) and not isinstance(error, (PoisonedStep, RequestError)):
@@ -165,7 +167,7 @@ class NanWatch:
         try:
             if error is None or isinstance(error, (PoisonedStep, KeyboardInterrupt)):
                 self._read_late()
-            self.recorder.note(parameters=self._parameters.facts_at_end(), **self.scalers.facts())
+            self._steppers.tell(self)
         finally:
             self._close(error)
 
@@ -387,9 +389,7 @@ class NanWatch:
     def _close(self, error: BaseException | None) -> None:
         if self.recorder is self._out:
             return
-        whole = error is None or isinstance(error, PoisonedStep)
-        if not whole:
-            self.recorder.note(ended_by=type(error).__name__)
+        whole = ended(self.recorder, error, self._ranks)
         self._health = judge(HEALTH, self.run)
         self.recorder.close(self.judgement, complete=whole)
         if self.judgement.findings and self._ranks.number == 0:  # one page for all

@@ -133,6 +133,11 @@ class Captured:
         """The calls that are kept, and the one that raised, if one did."""
         return self.calls if self.raised is None else [*self.calls, self.raised]
 
+    @property
+    def answered(self) -> int:
+        """How many calls the step has made, where a gradient came back to one that is kept."""
+        return len(self.calls) + self.dropped if any(each.grads for each in self.calls) else 0
+
     def forget(self) -> None:
         """The step is over: nothing of it is held any more."""
         for call in self.calls:

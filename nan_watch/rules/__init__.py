@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nan_watch.rules.apart import Apart
+from nan_watch.rules.at_rest import AtRest
 from nan_watch.rules.clipping import Clipping
 from nan_watch.rules.dead_units import DeadUnits
 from nan_watch.rules.exact_zero import ExactZero
@@ -32,6 +33,7 @@ RULES: tuple[Health[Run], ...] = (
     FrozenChanges(),
     SteadyGrowth(),
     NearingEdge(),
+    AtRest(),
     Apart(),
     OutOfMemory(),
 )

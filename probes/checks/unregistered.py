@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -13,8 +13,7 @@ from probes.finding import Evidence, Finding, Verdict
 from probes.replay import Snapshot, replay
 from probes.stepping.made_anew import Born, made_anew
 from probes.stepping.one_step import made
-
-DEPTH = 4  # containers in containers that are looked into
+from probes.unregistered import unregistered
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Unregistered:
         own = {id(p) for p in model.parameters()}
         groups = made(experiment.subject).optimizer.param_groups
         held = {id(p) for group in groups for p in group["params"]}
-        kept = {id(tensor): name for name, tensor in _kept(model)}
+        kept = {id(tensor): name for name, tensor, _ in unregistered(model)}
         lost = [
             kept[id(leaf)]
             for leaf in _leaves(experiment)
@@ -109,27 +108,6 @@ def _leaves(experiment: Experiment) -> list[Tensor]:
 
     replay(step, subject.model, Snapshot.take(subject.model))
     return found
-
-
-def _kept(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The tensors that attributes of the model's modules lead to, past what is registered."""
-    for place, module in model.named_modules():
-        for name, value in vars(module).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
-                yield from _in(value, f"{place}.{name}" if place else name, DEPTH)
-
-
-def _in(value: Any, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, nn.Module):
-        yield from ((f"{name}.{inner}", p) for inner, p in value.named_parameters())
-    elif depth and isinstance(value, (list, tuple)):
-        for i, each in enumerate(value):
-            yield from _in(each, f"{name}[{i}]", depth - 1)
-    elif depth and isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _in(each, f"{name}[{key!r}]", depth - 1)
 
 
 def _module(model: nn.Module, name: str) -> str:

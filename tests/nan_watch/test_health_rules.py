@@ -211,6 +211,7 @@ def test_what_a_run_does_not_say_is_not_judged(tmp_path: Path) -> None:
         "GRD009": "the run does not say which parameters the optimizer holds",
         "GRD010": "the run does not say whether frozen parameters changed",
         "GRD012": "no log, root, division or exp was seen in a step handed to `watch.step`",
+        "GRD013": "the run does not say what the optimizer did to its end",
         "GRD020": "one process trained alone",
     }
     assert set(judgement.passed) == {"GRD001", "GRD003", "GRD011", "MEM001"}
@@ -222,6 +223,7 @@ def test_a_run_without_gradients_is_not_judged(tmp_path: Path) -> None:
     assert len(judgement.not_judged) == len(RULES)
     assert {each.why for each in judgement.not_judged} == {
         "the run holds no gradient norms",
+        "the run does not say what the optimizer did to its end",
         "one process trained alone",
     }
 
