@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from nan_watch.adapters.around import Around
+from nan_watch.adapters.known import known, stranger
 from nan_watch.adapters.passes import passes
 from nan_watch.adapters.standing import Standing
 from nan_watch.adapters.together import together
@@ -29,6 +30,7 @@ if "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules
 else:
     import lightning.pytorch as pl  # type: ignore[no-redef]
 
+FRAMEWORK = pl.__name__.partition(".")[0]  # as it is installed
 LOGGING = ("log", "log_dict")
 
 
@@ -43,6 +45,9 @@ class WatchCallback(pl.Callback):
         self._options = options
         self._standing: Standing | None = None
         self._steps = 0
+
+    def __getattr__(self, name: str) -> Any:
+        raise stranger(name, "lightning", "transformers")
 
     @property
     def watch(self) -> Any:
@@ -61,7 +66,8 @@ class WatchCallback(pl.Callback):
                 f"the Trainer has {len(same)} callbacks of class `WatchCallback`, but one watch "
                 "was expected: give it one."
             )
-        self._standing = Standing(pl_module, together(trainer.optimizers), **self._options)
+        optimizers = known(trainer, "optimizers", FRAMEWORK)
+        self._standing = Standing(pl_module, together(optimizers), **self._options)
         self._steps = self._standing.watch.steps
 
     def on_train_batch_start(
@@ -69,7 +75,9 @@ class WatchCallback(pl.Callback):
     ) -> None:
         """A part of a step begins."""
         if self._standing is not None:
-            parts = 1 if not pl_module.automatic_optimization else trainer.accumulate_grad_batches
+            parts = 1
+            if pl_module.automatic_optimization:
+                parts = known(trainer, "accumulate_grad_batches", FRAMEWORK)
             self._standing.note_part(_Again(trainer, pl_module, batch_idx, parts), batch, parts)
 
     def on_train_batch_end(
@@ -109,7 +117,7 @@ class _Again:
         trainer, module = self.trainer, self.module
         with _unlogged(module), _uncounted(trainer):
             given = _arguments(module, batch, self.index)
-            loss = _loss_of(trainer.strategy.training_step(*given))
+            loss = _loss_of(known(trainer, "strategy", FRAMEWORK).training_step(*given))
             if module.automatic_optimization and isinstance(loss, Tensor):
                 scaler = getattr(trainer.precision_plugin, "scaler", None)
                 scaled = loss / self.parts if self.parts > 1 else loss

@@ -30,6 +30,7 @@ class Standing:
         self._parts: list[Part] = []
         self._ended = False
         self._seen = 0
+        self._began = 0  # how many steps there were when the one at work began
 
     def part(self, run: Callable[[Batch], Any], batch: Batch, parts: int = 1) -> Any:
         """A part of the step has run on its batch, forward and backward; returns its loss.
@@ -50,8 +51,11 @@ class Standing:
     def note_part(self, run: Callable[[Batch], Any], batch: Batch, parts: int = 1) -> None:
         """A part of the step is about to run; the first one begins it."""
         kept = map_leaves(batch, lambda _, leaf: leaf)  # the loop may pop from the containers
+        if self.watch.steps > self._began:  # the framework did not say that it was over
+            self.end_step()
         if self._step is None:
             self._parts = []
+            self._began = self.watch.steps
             self.watch.batch = self._seen
             whole = kept if parts == 1 else [kept]
             self._step = self.watch.stepping(self._again, batch=whole, at_once=True)

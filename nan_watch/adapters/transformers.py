@@ -18,10 +18,11 @@ from transformers import Trainer, TrainerCallback
 
 from nan_watch.adapters.around import Around
 from nan_watch.adapters.copied import names_of, optimizer_for, schedule_for
+from nan_watch.adapters.known import known, stranger
 from nan_watch.adapters.passes import passes
 from nan_watch.adapters.standing import Standing
 from probes.errors import RequestError
-from probes.subject import Batch, Subject
+from probes.subject import Batch, Subject, length_of
 from probes.wrapped import innermost
 
 MAY_RAISE = (
@@ -30,6 +31,7 @@ MAY_RAISE = (
     "_get_grad_norm",
     "_maybe_log_save_evaluate",
 )  # parts of a step, beside `training_step`, of the versions that have them
+NEEDED = ("model_wrapped", "model", "optimizer", "accelerator", "training_step")
 FEWEST = 1000  # steps of a schedule
 
 
@@ -45,6 +47,9 @@ class WatchCallback(TrainerCallback):
         self._standing: Standing | None = None
         self._around = Around()
 
+    def __getattr__(self, name: str) -> Any:
+        raise stranger(name, "transformers", "lightning")
+
     @property
     def watch(self) -> Any:
         """The NanWatch around the newest training. Raises RequestError where there was none."""
@@ -55,6 +60,8 @@ class WatchCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """The watch stands."""
         trainer: Any = _trainer_above(self)
+        for name in NEEDED:
+            known(trainer, name, "transformers")
         same = [each for each in trainer.callback_handler.callbacks if isinstance(each, type(self))]
         if len(same) > 1:
             raise RequestError(
@@ -126,8 +133,10 @@ def _trainer_above(callback: TrainerCallback) -> Trainer:
     frame = sys._getframe(1)
     while frame is not None:
         found = frame.f_locals.get("self")
-        if isinstance(found, Trainer) and callback in found.callback_handler.callbacks:
-            return found
+        if isinstance(found, Trainer):
+            handler = known(found, "callback_handler", "transformers")
+            if callback in handler.callbacks:
+                return found
         frame = frame.f_back  # type: ignore[assignment]
     raise RequestError(
         "`WatchCallback` was called by no transformers Trainer: pass it as "
@@ -228,5 +237,8 @@ def _steps(trainer: Any) -> int:
     """How many optimizer steps the Trainer would take."""
     if trainer.args.max_steps > 0:
         return int(trainer.args.max_steps)
-    per_pass = len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps
+    batches = length_of(trainer.get_train_dataloader())
+    if batches is None:  # a stream: the Trainer itself would ask for `max_steps`
+        return FEWEST
+    per_pass = batches // trainer.args.gradient_accumulation_steps
     return max(1, int(per_pass * trainer.args.num_train_epochs))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from nan_watch import NanWatch
 from nan_watch.adapters.copied import names_of, optimizer_for, schedule_for
+from nan_watch.adapters.known import known
 from nan_watch.adapters.passes import passes
 from nan_watch.adapters.together import together
 from nan_watch.hunt import hunt
@@ -143,3 +146,70 @@ def test_manual_optimization_is_a_step_of_the_modules_own() -> None:
     assert not hunt(healthy, steps=8).judgement.findings
     found = hunt(load_subject(f"{place}:sick", seed=0), steps=8).judgement.findings
     assert found[0].code == "NAN001"
+
+
+def classified(kind: str, callbacks: list[object]) -> object:
+    """The example's Trainer, of a class of one's own where `kind` is the name of what it lacks."""
+    source: dict[str, object] = {"__name__": "example"}
+    exec(compile((EXAMPLES / "trainer_classifier.py").read_text(), "example.py", "exec"), source)
+    own: type = source["Trainer"]  # type: ignore[assignment]
+
+    class Other(own):  # type: ignore[misc, valid-type]
+        def __getattribute__(self, name: str) -> object:
+            if name == kind and "nan_watch" in sys._getframe(1).f_globals["__name__"]:
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    return source["make"](Other, callbacks)  # type: ignore[operator]
+
+
+@trainer
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["callback_handler", "model_wrapped", "training_step"])
+def test_a_trainer_of_an_unknown_version_is_refused_with_a_sentence(name: str) -> None:
+    from nan_watch.adapters.transformers import WatchCallback
+
+    said = f"its Other has no `{name}`, which was expected"
+    with pytest.raises(RequestError, match=said):
+        classified(name, [WatchCallback()]).train()  # type: ignore[attr-defined]
+    assert not Path("runs").exists()
+
+
+@trainer
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_trainer_that_does_not_say_that_a_step_is_over_is_replayed_step_by_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers.trainer_callback import CallbackHandler
+
+    from nan_watch.adapters.transformers import WatchCallback
+
+    monkeypatch.setattr(CallbackHandler, "on_optimizer_step", lambda *given: given[-1])
+    watch = WatchCallback()
+    classified("", [watch]).train()  # type: ignore[attr-defined]
+    assert watch.watch.steps == 6
+    assert len(watch._standing._parts) <= 2  # type: ignore[union-attr]
+
+
+@trainer
+@lightning
+@pytest.mark.slow
+def test_a_callback_says_which_framework_it_is_of() -> None:
+    from nan_watch.adapters.lightning import WatchCallback as Lightnings
+    from nan_watch.adapters.transformers import WatchCallback as Trainers
+
+    for callback, other in ((Lightnings(), "transformers"), (Trainers(), "lightning")):
+        with pytest.raises(AttributeError, match=f"import it from `nan_watch.adapters.{other}`"):
+            _ = callback.on_something
+        assert not hasattr(callback, "on_something")
+        assert copy.deepcopy(callback) is not callback
+
+
+@lightning
+def test_an_unknown_version_is_told_with_its_number() -> None:
+    with pytest.raises(RequestError, match=r"lightning 2\.\S+ is of a version that is not known"):
+        known(object(), "strategy", "lightning")
+    with pytest.raises(RequestError, match="nowhere of no version is of a version"):
+        known(object(), "strategy", "nowhere")
