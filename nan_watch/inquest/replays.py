@@ -59,12 +59,29 @@ class Replays:
         """The finding as the step's replay tells it, and where its capsule is, if it failed."""
         with self.at_work(bus):
             if self.step is not None:
-                told = self._inquest.hold(symptom, finding, self.step)
+                told = self._handed_over(symptom, finding, self.step)
             else:
                 told = explain(self.captured, self._inquest, symptom, finding)
             told = self._compilers(self._charted(told, recorder))
             failed = finding.verdict is Verdict.FAIL
             return self._kept(symptom, told, recorder) if failed else told
+
+    def _handed_over(self, symptom: Symptom, finding: Finding, step: Repeatable) -> Finding:
+        """As the step tells it; or the model's calls, where it does something else when run again.
+
+        One that takes its batch from an iterator reads the next one then.
+        """
+        told = self._inquest.hold(symptom, finding, step)
+        if self._inquest.found is not None or lacks(self.captured) is not None:
+            return told
+        part = explain(self.captured, self._inquest, symptom, finding)
+        if self._inquest.found is None:
+            return told
+        said = Evidence(
+            "the step that was handed over, run again",
+            "does something else: let it take its batch from outside, and not from an iterator",
+        )
+        return replace(part, evidence=(*part.evidence, said))
 
     def overflows(self, bus: Bus, scale: float) -> bool:
         """Whether the step at work is finite without its loss scale; so where nobody can tell."""
