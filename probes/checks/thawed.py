@@ -18,11 +18,11 @@ from probes.stepping.one_step import one_step
 class Thawed:
     """A parameter that the layout declares frozen changes in a step, or the statistics under it.
 
-    A parameter without `requires_grad` that the optimizer holds and that moves is a warning, and
+    A parameter without `requires_grad` that the optimizer's step moves is a warning, and
     running statistics of a module that is frozen as a whole are a note, or a warning where the
     layout declares it frozen: `eval()` would keep them. They are a warning too where the module
     was in evaluation mode, what learns was not, and the step itself calls `train()` on it.
-    What the optimizer does not hold may be moved by others, such as a teacher's average. A module
+    What the optimizer does not move may be moved by others, such as a teacher's average. A module
     or parameter that was given `requires_grad = False` to no effect, since torch reads no such
     attribute of it, is a warning.
 
@@ -52,7 +52,7 @@ class Thawed:
         parameters = dict(model.named_parameters())
         moved = [name for name in parameters if name in stepped.moved]
         told = [name for name in moved if name.startswith(declared)]
-        still = [n for n in moved if not parameters[n].requires_grad and n in stepped.rates]
+        still = [name for name in moved if name in stepped.thawed]
         if told:
             yield self._said(Verdict.FAIL, told, "is declared frozen")
         elif still:

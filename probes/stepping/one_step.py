@@ -19,6 +19,7 @@ from probes.loop import Loop
 from probes.raised import said, source_of
 from probes.replay import Snapshot, held_back, replay
 from probes.stepping.passes import Passes
+from probes.stepping.pulled import Pulled, Pulls
 from probes.stepping.scheduled import noted_schedules
 from probes.subject import Batch, Subject
 
@@ -36,7 +37,9 @@ class Stepped:
     calls: calls of the step until the optimizer stepped. training: each module's mode in the last
     forward pass of the whole model; empty where that was never called. lost: how many backward
     passes were cleared before an optimizer was stepped with them.
-    schedules: how often the step itself stepped a schedule.
+    schedules: how often the step itself stepped a schedule. pulled: what was moved towards a twin
+    after the optimizer's step. thawed: the parameters that require no gradient and that the
+    optimizer's step itself changed.
     """
 
     grads: Mapping[str, Tensor | None]
@@ -50,6 +53,8 @@ class Stepped:
     training: Mapping[str, bool]
     lost: int
     schedules: int
+    pulled: Pulled | None
+    thawed: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -85,8 +90,9 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
         loop = made(subject)  # which may put other modules into the model
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
-        passes, schedules = Passes(model), list[LRScheduler]()
-        with passes.noted(), noted_schedules(schedules.append):
+        passes, pulls, schedules = Passes(model), Pulls(model, before), list[LRScheduler]()
+        noting = passes.noted(), pulls.noted(), noted_schedules(schedules.append)
+        with noting[0], noting[1], noting[2]:
             seen, rates, calls = until_stepped(loop, model, batch)
         after = dict(model.named_parameters())
         held = [p for group in loop.optimizer.param_groups for p in group["params"]]
@@ -107,6 +113,8 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
                 training=modes.modes,
                 lost=len(passes.lost),
                 schedules=sum(each is not loop.schedule for each in schedules),
+                pulled=pulls.found(),
+                thawed=frozenset(pulls.thawed),
             )
         )
         return torch.zeros(())
