@@ -68,6 +68,7 @@ from probes.checks.uncleared import Uncleared
 from probes.checks.unit_axis import UnitAxis
 from probes.checks.unmoved import Unmoved
 from probes.checks.unreachable_label import UnreachableLabel
+from probes.checks.unread_columns import UnreadColumns
 from probes.checks.unread_state import UnreadState
 from probes.checks.unregistered import Unregistered
 from probes.checks.unshifted_mask import UnshiftedMask
@@ -93,6 +94,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Modes(),
     HeavyDropout(),
     UnusedInput(),
+    UnreadColumns(),
     IdleTable(),
     OneRow(),
     InputScale(),
