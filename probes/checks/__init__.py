@@ -30,6 +30,7 @@ from probes.checks.ignored_class import IgnoredClass
 from probes.checks.ignored_start import IgnoredStart
 from probes.checks.index_alignment import IndexAlignment
 from probes.checks.input_scale import InputScale
+from probes.checks.joined_graphs import JoinedGraphs
 from probes.checks.label_among_inputs import LabelAmongInputs
 from probes.checks.label_offset import LabelOffset
 from probes.checks.label_place import LabelPlace
@@ -125,6 +126,7 @@ RULES: tuple[Check[Experiment], ...] = (
     LabelOffset(),
     ScoredPadding(),
     IndexAlignment(),
+    JoinedGraphs(),
     LeftOver(),
     StillState(),
     CutState(),

@@ -74,7 +74,7 @@ def owners(experiment: Experiment) -> Owners | None:
 def _all(tensors: Mapping[str, Tensor]) -> Iterator[Owners]:
     whole = {k: t for k, t in tensors.items() if not t.is_floating_point() and t.numel()}
     for key, values in whole.items():
-        if NAMED.search(key.rpartition(".")[2]) and _counts_up(values):
+        if NAMED.search(key.rpartition(".")[2]) and counts_up(values):
             rows = len(values)
             keys = tuple(k for k, t in tensors.items() if k != key and t.ndim and len(t) == rows)
             if any(tensors[k].ndim > 1 for k in keys):
@@ -83,7 +83,7 @@ def _all(tensors: Mapping[str, Tensor]) -> Iterator[Owners]:
             yield from _by_table(key, table, tensors)
 
 
-def _counts_up(values: Tensor) -> bool:
+def counts_up(values: Tensor) -> bool:
     """Whether it is 0, 0, 0, 1, 1, 2, ...: samples of several rows, without a gap."""
     if values.ndim != 1 or values.dtype is torch.bool or int(values[0]) != 0:
         return False

@@ -101,3 +101,53 @@ def test_messages_between_graphs_are_told(sick: bool) -> None:
 def test_nodes_of_one_graph_are_no_samples(batch: Batch) -> None:
     subject = Subject(nn.Linear(2, 2), [batch], lambda model, b: model(b["x"]).sum(), sgd)
     assert owners(Experiment.of(subject)) is None
+
+
+def laid_out(count: str, seed: int = 0) -> Batch:
+    """Sixteen chains of 4 to 8 nodes, of which the last two may have no edge; with a class each.
+
+    count: how far on each next graph's numbers are moved.
+    """
+    chance = torch.Generator().manual_seed(seed)
+    base, edges, owner = 0, [], []
+    for graph in range(16):
+        nodes = int(torch.randint(4, 9, (1,), generator=chance))
+        bound = nodes - int(torch.randint(0, 3, (1,), generator=chance))
+        chain = torch.stack([torch.arange(bound - 1), torch.arange(1, bound)])
+        edges.append(chain + base)
+        owner += [graph] * nodes
+        base += {"nodes": nodes, "bound": bound, "none": 0, "less": nodes - 1}[count]
+    features = torch.randn(len(owner), 4, generator=chance)
+    kind = torch.arange(16) % 3
+    return {"x": features, "e": torch.cat(edges, 1), "of": torch.tensor(owner), "kind": kind}
+
+
+def by_keys(model: nn.Module, batch: Batch) -> Tensor:
+    return F.cross_entropy(model(batch["x"], batch["e"], batch["of"]), batch["kind"])
+
+
+def of_steps(every: bool) -> Batch:
+    """Nodes of several times, and edges to the same node one time on; and within one time."""
+    at = torch.arange(8).repeat_interleave(6)
+    onward = torch.stack([torch.arange(42), torch.arange(6, 48)])
+    within = torch.stack([torch.arange(47), torch.arange(1, 48)])
+    edges = torch.cat([onward, within[:, at[1:] == at[:-1]]], 1) if not every else onward
+    return {"x": torch.randn(48, 4), "e": edges, "of": at, "kind": torch.arange(8) % 3}
+
+
+@pytest.mark.parametrize(
+    ("batch", "told"),
+    [
+        (laid_out("nodes"), 0),
+        (laid_out("bound"), 1),
+        (laid_out("none"), 1),
+        (laid_out("less"), 1),
+        (of_steps(every=True), 0),
+        (of_steps(every=False), 0),
+    ],
+    ids=["nodes", "bound", "none", "less", "onward", "in and on"],
+)
+def test_edges_of_the_batch_that_join_graphs_are_told(batch: Batch, told: int) -> None:
+    seed_everything(0)
+    found = said("IDX008", Graphs(), batch, by_keys, "x e of")
+    assert ["not laid out as the nodes are" in one.message for one in found] == [True] * told
