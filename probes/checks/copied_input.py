@@ -12,6 +12,7 @@ from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, Finding, Verdict
 from probes.layout import Labels
 from probes.reading.causal import seen_causal
+from probes.scoring.fed_target import Fed, by_place, fed_targets
 from probes.scoring.wanted import SHARE, Wanted, wanted
 
 
@@ -22,8 +23,11 @@ class CopiedInput:
     Which id a place is asked for is told by the loss's gradient. Two models have nothing to gain
     from it: a causal one, found so by changing one token, whose labels were not shifted; and one
     that fills in masked tokens, whose ids differ from the labels by one id alone, and which is
-    scored where nothing is masked, more often than not. An autoencoder, asked for all it reads,
-    is none of them.
+    scored where nothing is masked, more often than not. So has a decoder that reads something else
+    as well, be it of ids or of numbers, and is fed its target without a shift: within the loss the
+    target's gradient that does not come by way of the output is the output's own, turned round, and
+    the output at a place reads the target up to there, though `predict` does not read it. An
+    autoencoder, asked for all it reads, is none of them.
 
     Sick: `cross_entropy(logits.flatten(0, 1), ids.flatten())` of a causal model.
     Healthy: `cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())`.
@@ -36,16 +40,17 @@ class CopiedInput:
     family: ClassVar[Literal["check"]] = "check"
 
     def lacks(self, experiment: Experiment) -> str | None:
-        """A loss of ids by place."""
+        """A loss of ids by place, or of numbers by place."""
         if LOSS not in experiment.evaluated.ran.outputs:
             return "the loss could not be had: `Subject.loss` raises"
-        if not any(True for _ in wanted(experiment)):
-            return "the loss asks for no ids by place"
+        if not any(True for _ in wanted(experiment)) and not any(by_place(experiment)):
+            return "the loss asks for no ids, and no key holds numbers, by place"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a key."""
         known = {each.key for each in experiment.layout.labels if each.key in experiment.tensors}
+        said = set[str]()
         for each in wanted(experiment):
             if each.key in known or each.ids.shape != each.asked.shape:
                 continue
@@ -56,9 +61,34 @@ class CopiedInput:
                     experiment.tensors[key].shape == each.ids.shape for key in known
                 )  # LBL001 holds these against their labels
                 if not separate and any(True for _ in seen_causal(experiment, labels, each.key)):
+                    said.add(each.key)
                     yield self._finding(each, share, "a causal model that has read it")
             elif self.least <= share < SHARE and _fills_in(experiment, each):
                 yield self._finding(each, share, "though it is to fill in what is masked")
+        yield from (self._fed(each) for each in fed_targets(experiment) if each.key not in said)
+
+    def _fed(self, each: Fed) -> Finding:
+        other = (
+            f"beside `{each.beside}`, which it is to tell it from"
+            if each.beside is not None
+            else "though `predict` does without"
+        )
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"what `{each.site}` gives at a place is scored against `{each.key}` at the "
+            f"same place, and has read it there, {other}: a decoder that is fed what it is asked "
+            "for need only copy.",
+            fix=f"Feed it `{each.key}` one place later, behind a start: "
+            f"`torch.cat([start, {each.key}[:, :-1]], 1)`.",
+            site=each.site,
+            phase="forward",
+            evidence=(
+                Evidence("places between what is read last and what is asked for", 0, 1),
+                Evidence("what it is to be told from", each.beside or "what `predict` reads"),
+            ),
+        )
 
     def _finding(self, each: Wanted, share: float, what: str) -> Finding:
         count = int(each.scored.sum())

@@ -60,27 +60,40 @@ def _all(experiment: Experiment) -> Iterator[Wanted]:
         if ids.ndim != 2 or ids.is_floating_point() or ids.dtype is torch.bool or ids.numel() < 8:
             continue
         for width in (ids.shape[1], ids.shape[1] - 1):
-            found = _asked(experiment, (len(ids), width), int(ids.max()))
-            name = None if found is None else _name(experiment, found)
+            found = asked(experiment, (len(ids), width), int(ids.max()))
+            name = None if found is None else _name(experiment, found.lines)
             if found is not None and name is not None:
-                size = found.abs().amax(-1)
-                yield Wanted(key, name, ids, found.argmin(-1), size > SMALL * size.max())
+                yield found.wants(key, name, ids)
                 break
 
 
-def _asked(experiment: Experiment, shape: tuple[int, int], largest: int) -> Tensor | None:
-    """(sample, place, class) the gradient of a loss of classes; None without one of that form."""
+@dataclass(frozen=True)
+class Asked:
+    """The tensor of that index among those shown; lines: (sample, place, class) its gradient."""
+
+    index: int
+    lines: Tensor
+
+    def wants(self, key: str, name: str, ids: Tensor) -> Wanted:
+        """Laid beside a key of ids of the same places."""
+        size = self.lines.abs().amax(-1)
+        return Wanted(key, name, ids, self.lines.argmin(-1), size > SMALL * size.max())
+
+
+def asked(experiment: Experiment, shape: tuple[int, ...], largest: int) -> Asked | None:
+    """What a loss of classes looks at by place; None without a gradient of that form."""
     seen = alive(experiment)
-    fits = [each for each in seen.shown if lines_of(each.tensor, shape) is not None]
     own = {id(each) for each in seen.given}
-    for each in sorted(fits, key=lambda one: id(one) in own)[::-1]:
+    fits = [i for i, each in enumerate(seen.shown) if lines_of(each.tensor, shape) is not None]
+    for index in sorted(fits, key=lambda i: id(seen.shown[i]) in own)[::-1]:
+        each = seen.shown[index]
         grad = seen.of_loss([each.tensor])[0]
         first = grad is not None and has_classes_first(grad, shape)
         lines = None if grad is None else lines_of(grad, shape, first)
         if lines is None or lines.shape[-1] <= max(2, largest) or not bool(lines.any()):
             continue
         if _is_of_classes(lines):
-            return lines
+            return Asked(index, lines)
     return None
 
 
