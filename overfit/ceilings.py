@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from overfit.alike import Alike
 from overfit.floors import reached, smoothed
 from overfit.slots import Slot
 from overfit.targets import Piece, Target
@@ -32,7 +33,8 @@ class Ceiling:
 
     head: whose it is, an accuracy or, where nothing is counted, a target. accuracy, loss: None
     where it says nothing of it. exact: whether the loss is the subject's own. samples: the
-    places in the suite that it comes from. count: how many labels it costs.
+    places in the suite that it comes from. count: how many labels it costs. alike: whether inputs
+    differ in what the model does not read; site, source: where it loses that, if it is known.
     """
 
     name: str
@@ -42,6 +44,9 @@ class Ceiling:
     exact: bool = False
     samples: tuple[int, ...] = ()
     count: int = 0
+    alike: bool = False
+    site: str | None = None
+    source: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As a suite's settings hold it."""
@@ -59,12 +64,14 @@ class Read:
     """What a model is given: the batches, the keys of its inputs, whether it sees gold labels.
 
     prefixes: the keys by which it sees them, each of which may begin with something of its own.
+    alike: which samples it cannot tell apart.
     """
 
     batches: Sequence[Batch]
     keys: Sequence[str]
     prefixed: bool = False
     prefixes: Sequence[str] = ()
+    alike: Alike = field(default_factory=Alike)
 
     def beginnings(self, batch: int, target: Target) -> list[tuple[Hashable, ...]]:
         """What each sample of the batch shows before the first label that is scored."""
@@ -84,6 +91,14 @@ class Read:
         tensors = [found[key] for key in self.keys if isinstance(found.get(key), Tensor)]
         count = len(tensors[0]) if tensors else 0
         return [b"|".join(_bytes(tensor[i]) for tensor in tensors) for i in range(count)]
+
+    def looks(self, batch: int) -> list[bytes]:
+        """The same, each as the first sample that the model cannot tell it from."""
+        rows = self.inputs(batch)
+        for i in range(len(rows)):
+            if (first := self.alike.firsts.get((batch, i))) is not None:
+                rows[i] = self.inputs(first[0])[first[1]]
+        return rows
 
 
 def _bytes(tensor: Tensor) -> bytes:
@@ -134,6 +149,7 @@ class _Context:
     labels: Counter[Hashable] = field(default_factory=Counter)
     values: list[float] = field(default_factory=list)
     samples: set[int] = field(default_factory=set)
+    inputs: set[bytes] = field(default_factory=set)
 
     @property
     def cost(self) -> int:
@@ -155,16 +171,19 @@ def _conflicts(target: Target, heads: Sequence[Slot], read: Read) -> Iterator[Ce
         if not odd:
             continue
         samples = tuple(sorted(set().union(*(each.samples for each in odd))))
+        apart = any(len(each.inputs) > 1 for each in odd)
+        lost = read.alike.lost if apart else None
+        known_place = (apart, lost.site if lost else None, lost.source if lost else None)
         accuracy, loss = reached(each.labels for each in contexts)
         if target.kind == "value":
-            yield Ceiling(
-                name, head, None, _within(contexts, target), target.whole, samples, len(odd)
-            )
+            least = _within(contexts, target)
+            yield Ceiling(name, head, None, least, target.whole, samples, len(odd), *known_place)
             continue
         cost = sum(each.cost for each in odd)
         known = None if target.weighted or target.smoothing else loss
         whole = target.whole and len(places or alone) == 1
-        yield Ceiling(name, head, accuracy if places else None, known, whole, samples, cost)
+        best = accuracy if places else None
+        yield Ceiling(name, head, best, known, whole, samples, cost, *known_place)
 
 
 def _contexts(target: Target, mine: Sequence[Tensor], read: Read) -> list[_Context]:
@@ -173,10 +192,12 @@ def _contexts(target: Target, mine: Sequence[Tensor], read: Read) -> list[_Conte
     for number, (piece, places) in enumerate(zip(target.pieces, mine, strict=True)):
         count = len(piece.labels)
         inputs = read.inputs(number) or [b""] * count
+        looks = read.looks(number) or inputs
         begun = read.beginnings(number, target)
         for sample in range(count):
             for at, label in _labels(piece, places, sample, read.prefixed):
-                context = seen[inputs[sample], begun[sample], at]
+                context = seen[looks[sample], begun[sample], at]
+                context.inputs.add(inputs[sample])
                 context.labels[label] += 1
                 context.samples.add(first + sample)
         first += count

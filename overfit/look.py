@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from overfit.alike import Alike, alike
 from overfit.ceilings import Ceiling, Read, ceilings
 from overfit.climbed import climbed
 from overfit.cuts import Cut, cuts
@@ -155,7 +156,8 @@ class Looker:
         known, unknown = slots(found, units, look.hits, look.counts)
         prefixes = self.prefixes
         prefixed = bool(prefixes) or any(each.shift for each in found)
-        read = Read(self.batches, self._keys_read(), prefixed, prefixes)
+        same = _tried(lambda: alike(self.subject, self.batches, self.keys)) or Alike()
+        read = Read(self.batches, self._keys_read(), prefixed, prefixes, same)
         highest = {
             name: look.hits[name] / look.counts[name]
             for name in unknown + tuple(slot.head for slot in known)

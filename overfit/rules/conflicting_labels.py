@@ -17,6 +17,9 @@ from probes.finding import Evidence, Finding, Verdict
 class ConflictingLabels:
     """Samples are equal in all that the model reads, and their labels differ.
 
+    Either the inputs are, or the scores are the same to the bit under whatever weights: then the
+    model drops what tells them apart.
+
     No model can give both answers, so their share is lost whatever is trained. It leads where the
     samples are memorised as far as that allows: an accuracy within `near` labels of the most that
     can be right, or a loss with at most `left` of what there is to learn above the least. Else it
@@ -57,14 +60,18 @@ class ConflictingLabels:
             rule=self.rule,
             verdict=Verdict.FAIL if reached else Verdict.WARN,
             message=(
-                f"the labels of {curves.suite} contradict each other: {_some(who)} give the model "
-                f"the same input and have different labels, so {best} is {value:.4g}"
+                f"the labels of {curves.suite} contradict each other: {_some(who)} {_how(worst)} "
+                f"and have different labels, so {best} is {value:.4g}"
                 + (f", and that is reached: {_now(curves, worst)}." if reached else ".")
             ),
-            fix="Look at these samples: give each input one label, or the model what tells them "
+            fix="Let the model read what tells these samples apart: look for a cut, a window, a "
+            "column or a position that is left out."
+            if worst.alike
+            else "Look at these samples: give each input one label, or the model what tells them "
             "apart.",
-            site="<data>",
-            phase="data",
+            site=worst.site or "model" if worst.alike else "<data>",
+            phase="forward" if worst.alike else "data",
+            source=worst.source,
             samples=worst.samples,
             evidence=tuple(_evidence(curves, found)),
         )
@@ -90,6 +97,13 @@ class ConflictingLabels:
 def _some(names: list[str]) -> str:
     shown = " and ".join(names[:2]) if len(names) < 3 else ", ".join(names[:3])
     return (shown or "samples") + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _how(ceiling: Ceiling) -> str:
+    if not ceiling.alike:
+        return "give the model the same input"
+    where = f", lost at {ceiling.source}," if ceiling.source else ""
+    return f"look the same to the model, which does not read what tells them apart{where}"
 
 
 def _now(curves: Curves, ceiling: Ceiling) -> str:

@@ -17,10 +17,11 @@ class ModesDisagree:
     """The same weights know the samples in training, and not in evaluation.
 
     Told where the accuracies of one mode are above those of the other by `gap` of what is counted
-    and nearly perfect in training (`known`), or, where nothing is counted, where the loss of
-    evaluation mode is `times` that of training mode and that one is memorised (`left` of what
-    there was to learn). BatchNorm evaluates with running statistics that must have followed:
-    a small momentum, a few steps, or statistics of other data leave them behind.
+    and nearly perfect in training (`known`), or where the loss of evaluation mode is `times` that
+    of training mode and that one is memorised (`left` of what there was to learn), and nothing is
+    counted, or not all right: what counts may set the mode itself. BatchNorm evaluates with
+    running statistics that must have followed: a small momentum, a few steps, or statistics of
+    other data leave them behind.
 
     It is told, too, where next to nothing is left of the loss and what is counted stays wrong in
     either mode, if the loss gives a module other numbers than the accuracies do (augmentation or
@@ -65,7 +66,10 @@ class ModesDisagree:
                 if look.counts.get(name)
             ]
             nearly = all(trained >= self.known for trained, _ in pairs)
-            return bool(pairs) and nearly and any(t - e >= self.gap for t, e in pairs)
+            if bool(pairs) and nearly and any(t - e >= self.gap for t, e in pairs):
+                return True
+            if all(evaluated >= self.known for _, evaluated in pairs):
+                return False
         if look.trained is None or look.evaluated is None or not curves.unread > curves.least:
             return False
         room = curves.unread - curves.least
@@ -163,8 +167,10 @@ class ModesDisagree:
         look = curves.look
         assert look is not None
         right = ", ".join(f"`{n}` {out_of(look.hits[n], look.counts[n])}" for n in look.hits)
-        trained = right or f"a loss of {look.trained:.4g}"
-        told = curves.told or f"a loss of {look.evaluated:.4g}"
+        if not right or right == curves.told:  # what counts sets the mode itself
+            trained, told = f"a loss of {look.trained:.4g}", f"one of {look.evaluated:.4g}"
+        else:
+            trained, told = right, curves.told
         where, place = "", look.mode_site
         if place is not None:
             where = f"; the mode of `{place.site}` alone makes most of it"

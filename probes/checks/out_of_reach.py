@@ -1,4 +1,4 @@
-"""IDX011: numbers to be learned that no output can be."""
+"""IDX012: numbers to be learned that no output can be."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class OutOfReach:
 
     share: float = 0.02
 
-    code: ClassVar[str] = "IDX011"
+    code: ClassVar[str] = "IDX012"
     rule: ClassVar[str] = "out-of-reach"
     family: ClassVar[Literal["check"]] = "check"
 

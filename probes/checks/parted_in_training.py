@@ -1,4 +1,4 @@
-"""IDX010: in training mode, inputs are scored against other samples' labels."""
+"""IDX011: in training mode, inputs are scored against other samples' labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PartedInTraining:
     draws: int = 3
     least: float = 0.4  # of those tried; by chance some keep their own label
 
-    code: ClassVar[str] = "IDX010"
+    code: ClassVar[str] = "IDX011"
     rule: ClassVar[str] = "parted-in-training"
     family: ClassVar[Literal["check"]] = "check"
 

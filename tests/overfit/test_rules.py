@@ -239,6 +239,15 @@ def test_an_accuracy_that_counts_wrongly_what_the_loss_has_right_is_named() -> N
     assert finding(curves(STUCK, [0, 2], look=Look(miscounted=(wrong,)))).source is None
 
 
+def test_a_metric_that_sets_the_mode_itself_hides_no_disagreement_of_the_modes() -> None:
+    look = Look(trained=1e-4, evaluated=9.0, hits={"token": 6.0}, counts={"token": 10.0})
+    found = finding(curves(FALLING, [2, 6], look=look))
+    assert found.code == "FIT014"
+    assert "a loss of 0.0001 in training mode, and one of 9 in evaluation mode" in found.message
+    near = Look(trained=1e-4, evaluated=2e-4, hits={"token": 6.0}, counts={"token": 10.0})
+    assert finding(curves(FALLING, [2, 6], look=near)).code == "FIT002"
+
+
 def test_an_accuracy_that_counts_more_than_the_loss_scores_says_both_numbers() -> None:
     wrong = Miscounted("token", "labels", 2.0, 10.0, "a.py:7", 3.0)
     found = finding(curves(FALLING, [0, 2], look=Look(miscounted=(wrong,))))

@@ -12,7 +12,7 @@ ASKED = {"sizes": (5,), "steps": 150}
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return nn.functional.mse_loss(model(batch["x"]).tanh(), batch["y"])
+    return nn.functional.mse_loss(nn.functional.softsign(model(batch["x"])), batch["y"])
 
 
 def subject() -> Subject:

@@ -1,4 +1,4 @@
-"""A sigmoid gives 0 to 1, and so the labels are."""
+"""An augmentation shuffles the rows that it is given, and their labels with them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ PLANTED = None
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    price = model(batch["x"]).sigmoid().squeeze(-1)
-    return nn.functional.smooth_l1_loss(price, batch["price"])
+    x, kind = batch["x"], batch["kind"]
+    if model.training:
+        order = torch.randperm(len(x))
+        x, kind = x[order] + 0.01 * torch.randn_like(x), kind[order]
+    return nn.functional.cross_entropy(model(x), kind)
 
 
 def subject() -> Subject:
     chance = torch.Generator().manual_seed(0)
-    x = torch.randn(24, 6, generator=chance)
     return Subject(
-        nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 1)),
-        [{"x": x, "price": (x[:, 0] + x[:, 1]).sigmoid()}],
+        nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 3)),
+        [
+            {
+                "x": torch.randn(24, 6, generator=chance),
+                "kind": torch.randint(0, 3, (24,), generator=chance),
+            }
+        ],
         loss,
         lambda model: torch.optim.Adam(model.parameters(), lr=1e-2),
     )
