@@ -59,6 +59,7 @@ from probes.checks.pulled_back import PulledBack
 from probes.checks.repeats import Repeats
 from probes.checks.scored_padding import ScoredPadding
 from probes.checks.shared import Shared
+from probes.checks.shared_class import SharedClass
 from probes.checks.softmax_axis import SoftmaxAxis
 from probes.checks.stale_cache import StaleCache
 from probes.checks.step_parity import StepParity
@@ -138,6 +139,7 @@ RULES: tuple[Check[Experiment], ...] = (
     IgnoredClass(),
     UnreachableLabel(),
     OutOfReach(),
+    SharedClass(),
     Contradicting(),
     CtcTargets(),
     OneClass(),

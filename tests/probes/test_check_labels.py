@@ -364,3 +364,45 @@ def test_labels_that_stand_beside_their_tokens_are_told(
         words, kinds = words.masked_fill(hidden, 39), kinds.masked_fill(~hidden, -100)
     said = found("LBL010", Reader(both), [placed(words, by, kinds)], loss)
     assert ["stands beside the tokens" in one.message for one in said] == [True] * told
+
+
+class Heat(nn.Module):
+    """A score for every cell of a map, laid out flat."""
+
+    def __init__(self, cells: int) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, cells)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.body(x)
+        return scores
+
+
+def at_cell(stride: int, by: int = 1, picked: bool = False) -> Loss:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        cell = batch["at"][:, 1] * stride + batch["at"][:, 0] * by
+        scores = model(batch["x"])
+        if picked:
+            return -scores.log_softmax(1)[torch.arange(len(cell)), cell].mean()
+        return F.cross_entropy(scores, cell)
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "cells", "told"),
+    [
+        (at_cell(5), 40, 1),
+        (at_cell(5, picked=True), 40, 1),
+        (at_cell(8), 40, 0),
+        (at_cell(9), 45, 0),
+        (at_cell(1, by=5), 40, 0),
+        (at_cell(5), 32, 0),  # there is no room for all: they are to share
+    ],
+)
+def test_two_places_have_a_class_each(loss: Loss, cells: int, told: int) -> None:
+    seed_everything(0)
+    places = torch.stack([torch.arange(40) % 8, torch.arange(40) // 8], 1)
+    batch = {"x": torch.randn(40, 6), "at": places[torch.randperm(40)]}
+    said = found("IDX009", Heat(cells), [batch], loss)
+    assert ["places share a class" in one.message for one in said] == [True] * told
