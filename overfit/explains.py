@@ -19,7 +19,8 @@ READ = (
 """What of its input the model reads."""
 
 SCORED = (
-    *("WIR009", "WIR010", "WIR012", "WIR013", "IDX002", "IDX003", "IDX011", "IDX012", "IDX009"),
+    *("WIR009", "WIR010", "WIR012", "WIR013"),
+    *("IDX002", "IDX003", "IDX009", "IDX010", "IDX011", "IDX012"),
     *("LBL001", "LBL002", "LBL003", "LBL006", "LBL008", "LBL009", "LBL010"),
 )
 """What its output is scored against, and how."""

@@ -66,6 +66,7 @@ from probes.checks.step_parity import StepParity
 from probes.checks.still_state import StillState
 from probes.checks.thawed import Thawed
 from probes.checks.thrown_away import ThrownAway
+from probes.checks.tiled_groups import TiledGroups
 from probes.checks.uncleared import Uncleared
 from probes.checks.unit_axis import UnitAxis
 from probes.checks.unmoved import Unmoved
@@ -133,6 +134,7 @@ RULES: tuple[Check[Experiment], ...] = (
     CutState(),
     Pairing(),
     PartedInTraining(),
+    TiledGroups(),
     CopiedInput(),
     StepParity(),
     FullLengths(),

@@ -42,8 +42,9 @@ class Alive:
 
     shown: floating tensors that have a gradient, in forward order. picks, views: what the
     subject's code took by index, and how it changed shapes. classed, aligned: what losses of
-    classes and of CTC were handed. root: how the model itself is called. looked_up: what was had
-    of tables by `embedding`.
+    classes and of CTC were handed. tiled: how many rows were repeated, one copy after the other, to
+    how many. root: how the model itself is called. looked_up: what was had of tables by
+    `embedding`.
     """
 
     loss: Tensor
@@ -52,6 +53,7 @@ class Alive:
     views: tuple[Reshaped, ...]
     classed: tuple[Classed, ...]
     aligned: tuple[Aligned, ...]
+    tiled: tuple[tuple[int, int], ...]
     root: str
     looked_up: tuple[Pick, ...] = ()
 
@@ -142,6 +144,7 @@ def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Ali
         tuple(seen.views),
         tuple(seen.classed),
         tuple(seen.aligned),
+        tuple(seen.tiled),
         modules[0],
         tuple(seen.looked_up),
     )

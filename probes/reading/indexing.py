@@ -23,6 +23,7 @@ EMBEDDINGS: Mapping[Any, tuple[str, str]] = {
     F.embedding: ("input", "weight"),
     torch.embedding: ("weight", "indices"),
 }
+TILES = ("repeat", "tile")
 VIEWS = ("view", "reshape", "_unsafe_view", "view_as", "reshape_as", "unflatten")
 
 
@@ -69,6 +70,7 @@ class Indexing(TorchFunctionMode):
         self.views: list[Reshaped] = []
         self.classed: list[Classed] = []
         self.aligned: list[Aligned] = []
+        self.tiled: list[tuple[int, int]] = []
         self._clock = clock
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -88,6 +90,8 @@ class Indexing(TorchFunctionMode):
                 self.views.append(Reshaped(name, next(self._clock), before, out, source_here()))
         elif not out.is_floating_point():
             return out
+        elif name in TILES and args[0].ndim == out.ndim > 0:
+            self.tiled.append((len(args[0]), len(out)))
         elif name in GATHERS or name == "__getitem__":
             self._pick(name, args, given, out)
         elif name in CLASSES or name == "ctc_loss":

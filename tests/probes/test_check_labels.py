@@ -406,3 +406,36 @@ def test_two_places_have_a_class_each(loss: Loss, cells: int, told: int) -> None
     batch = {"x": torch.randn(40, 6), "at": places[torch.randperm(40)]}
     said = found("IDX009", Heat(cells), [batch], loss)
     assert ["places share a class" in one.message for one in said] == [True] * told
+
+
+def centred(groups: Callable[[Tensor], Tensor], lay: Callable[[Tensor], Tensor]) -> Loss:
+    """Rewards less a number of their group. groups: (group, row); lay: a number for each row."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        reward = batch["reward"]
+        means = lay(groups(reward).mean(1))
+        scores = model(batch["answer"])[:, 0] + 0 * batch["question"].sum()
+        return F.mse_loss(scores, reward - means)
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (centred(lambda r: r.view(6, 4), lambda m: m.repeat(4)), 1),
+        (centred(lambda r: r.view(6, 4), lambda m: 1.5 * m.tile(4)), 1),
+        (centred(lambda r: r.view(6, 4), lambda m: m.repeat_interleave(4)), 0),
+        (centred(lambda r: r.view(4, 6).T, lambda m: m.repeat(4)), 0),  # in turn, as they stand
+        (centred(lambda r: r.view(6, 4), lambda m: m.repeat(4).view(4, 6).T.flatten()), 0),
+    ],
+)
+def test_a_groups_number_meets_its_own_rows(loss: Loss, told: int) -> None:
+    seed_everything(0)
+    batch = {
+        "question": torch.randn(6, 1),
+        "answer": torch.randn(24, 5),
+        "reward": torch.randn(24),
+    }
+    said = found("IDX010", nn.Linear(5, 1), [batch], loss)
+    assert ["number meets rows of other groups" in one.message for one in said] == [True] * told
