@@ -126,7 +126,7 @@ def _texts(experiment: Experiment, call: Aligned) -> list[Tensor]:
 
 
 def _is(own: Tensor, held: Tensor) -> bool:
-    return own.shape == held.shape and bool((own == held).all())
+    return own.shape == held.shape and bool((own.cpu() == held).all())
 
 
 def _ends(text: Tensor, blank: int) -> bool:

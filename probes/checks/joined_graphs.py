@@ -17,6 +17,7 @@ from probes.reading.alive import alive
 from probes.reading.rows import looked
 
 EDGES = re.compile(r"edge|link|adj|bond|(^|_)arcs?(_|$)", re.IGNORECASE)
+ASKED = re.compile(r"neg|label|target", re.IGNORECASE)  # pairs of which it is asked, not told
 FEW = 8  # edges that say too little
 
 
@@ -118,14 +119,14 @@ def _pairs(experiment: Experiment) -> Iterator[tuple[str, str]]:
         if not counts_up(values):
             continue
         for key, edges in whole.items():
-            ends = _ends(edges, len(values))
-            if ends is None:
+            ends, name = _ends(edges, len(values)), key.rpartition(".")[2]
+            if ends is None or ASKED.search(name):
                 continue
             picked = _picked(experiment, ends, len(values))
             known = {len(values), ends.shape[1], int(values[-1]) + 1}
             rows = [len(t) for t in experiment.tensors.values() if t.ndim and t is not edges]
             others = any(count >= FEW and count not in known for count in rows)
-            if picked == 2 or (not others and (picked or EDGES.search(key.rpartition(".")[2]))):
+            if picked == 2 or (not others and (picked or EDGES.search(name))):
                 yield owner, key  # with rows of another kind, either end may be one of those
 
 
@@ -145,7 +146,7 @@ def _picked(experiment: Experiment, ends: Tensor, nodes: int) -> int:
         {
             len(pick.source)
             for pick in alive(experiment).picks
-            if pick.axis == 0 and torch.equal(pick.index.flatten().long(), end.long())
+            if pick.axis == 0 and torch.equal(pick.index.flatten().long().cpu(), end.long().cpu())
         }
         for end in ends
     ]

@@ -76,7 +76,7 @@ def classed(
     at = 5 if name == "nll_loss" else 4
     ignored = args[at] if len(args) > at else given.get("ignore_index", -100)
     axis = 0 if scores.ndim == 1 else 1
-    return Classed(name, order, scores, wanted.detach(), axis, int(ignored), line)
+    return Classed(name, order, scores, wanted.detach().cpu(), axis, int(ignored), line)
 
 
 def aligned(args: Sequence[Any], given: Mapping[str, Any], line: str | None) -> Aligned | None:
@@ -87,4 +87,4 @@ def aligned(args: Sequence[Any], given: Mapping[str, Any], line: str | None) -> 
         return None
     frames, letters = (torch.as_tensor(held[name]).detach().cpu() for name in CTC[2:4])
     blank, lenient = int(held.get("blank", 0)), bool(held.get("zero_infinity", False))
-    return Aligned(scores, targets.detach(), frames, letters, blank, lenient, line)
+    return Aligned(scores, targets.detach().cpu(), frames, letters, blank, lenient, line)

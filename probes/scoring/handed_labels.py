@@ -42,13 +42,13 @@ def is_scored(experiment: Experiment, labels: Labels, name: str, rows: Tensor) -
 
 def handed(experiment: Experiment, labels: Labels) -> Iterator[Handed]:
     """The scores that the key's integers are asked of, by losses of torch and picks by index."""
-    values, seen = experiment.tensors[labels.key], alive(experiment)
+    values, seen = experiment.tensors[labels.key].cpu(), alive(experiment)
     for call in seen.classed:
         if _are_these(values, call.wanted, {labels.ignore, call.ignored}):
             yield call.scores, call.axis
     for pick in seen.picks:
         own = pick.source.requires_grad and pick.index.ndim > 0
-        if own and _are_these(values, pick.index, {labels.ignore}):
+        if own and _are_these(values, pick.index.cpu(), {labels.ignore}):
             yield pick.source, pick.axis
 
 
@@ -94,7 +94,8 @@ def _comes_from(seen: Alive, scores: Tensor, output: Tensor) -> bool:
 def _shown(seen: Alive, output: Tensor) -> list[Tensor]:
     """The output among what modules gave in that pass."""
     tensors = [each.tensor for each in seen.shown]
-    return [t for t in tensors if t.shape == output.shape and torch.equal(t.detach(), output)]
+    same = [t for t in tensors if t.shape == output.shape]
+    return [t for t in same if torch.equal(t.detach().to(output), output)]
 
 
 def _has(tensors: list[Tensor], one: Tensor) -> bool:

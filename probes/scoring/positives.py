@@ -57,7 +57,7 @@ class _Scores(TorchFunctionMode):
             scores = args[0] if args else given.get("input")
             picked = args[1] if len(args) > 1 else given.get("target")
             if isinstance(scores, Tensor) and isinstance(picked, Tensor):
-                self._keep(scores.detach().clone(), picked.detach().clone())
+                self._keep(scores.detach().cpu().clone(), picked.detach().cpu().clone())
         return func(*args, **given)
 
     def _keep(self, scores: Tensor, picked: Tensor) -> None:

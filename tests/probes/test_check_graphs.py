@@ -151,3 +151,9 @@ def test_edges_of_the_batch_that_join_graphs_are_told(batch: Batch, told: int) -
     seed_everything(0)
     found = said("IDX008", Graphs(), batch, by_keys, "x e of")
     assert ["not laid out as the nodes are" in one.message for one in found] == [True] * told
+
+
+def test_pairs_that_are_asked_for_may_join_graphs() -> None:
+    seed_everything(0)
+    batch = laid_out("nodes") | {"negative_edges": torch.randint(60, (2, 30))}
+    assert said("IDX008", Graphs(), batch, by_keys, "x e of") == []
