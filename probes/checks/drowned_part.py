@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.masking.longer import Longer, longer
-from probes.scoring.terms import FAR, Terms, grown, terms
+from probes.scoring.terms import FAR, Terms, grown, parts, terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class DrownedPart:
     is not scored, as a penalty or a divergence, and where the loss itself weighs the smaller less.
     With every sample twice in the batch, a sum doubles and a mean stays: a larger term that is a
     sum beside a smaller one that is a mean is a warning, whatever they are, where they are so far
-    apart in a whole batch. A note is all where `train_step` minimises something else than `loss`.
+    apart in a whole batch; so much is also told of a loss that is seen to be a sum, of which nobody
+    has named the terms. A note is all where `train_step` minimises something else than `loss`.
 
     Sick: the mean over 5 answers beside a mean that is divided by all 5000 outputs.
     Healthy: each term a mean over its own answers; a divergence that begins near zero.
@@ -38,8 +39,12 @@ class DrownedPart:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Two parts."""
-        if len(experiment.subject.parts) < 2:
-            return "`Subject.parts` does not name two terms of the loss"
+        try:
+            few = len(parts(experiment)) < 2
+        except ExperimentError as error:
+            return f"no two terms are known: {error}"
+        if few:
+            return "`Subject.parts` does not name two terms of the loss, nor is it seen to be a sum"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
@@ -47,7 +52,8 @@ class DrownedPart:
         found = terms(experiment, self.far)
         what = "The norm of the gradient that each term of the loss gives to what all of them reach"
         experiment.keep(self.rule, found.norms, ("part",), {"part": found.names}, what=what)
-        if not (found.times >= self.far or found.summed):
+        named = len(experiment.subject.parts) > 1
+        if not ((found.times >= self.far and named) or found.summed):
             return
         padded = _padded(experiment, found) if found.wanted else None
         finding = self._finding(found, padded)

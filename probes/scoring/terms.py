@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,10 +16,12 @@ from probes.finding import ExperimentError
 from probes.first_step import first_batch
 from probes.masking.longer import Longer
 from probes.replay import Snapshot, replay
+from probes.scoring.addends import Part, addends, part
 from probes.seeding import seed_everything
 from probes.subject import Batch
 from probes.vary import vary
 
+MOST = 6  # terms that the loss is looked into for
 MANY = 8  # times each sample, where chance is to be averaged out
 FAR = 20.0  # times as large: from there on shared layers follow one term alone
 
@@ -69,7 +71,7 @@ def terms(experiment: Experiment, far: float = FAR) -> Terms:
 
 
 def _terms(experiment: Experiment, far: float) -> Terms:
-    names = tuple(experiment.subject.parts)
+    names, named = tuple(parts(experiment)), len(experiment.subject.parts) > 1
     grads = [_gradient(experiment, name, experiment.batch) for name in names]
     shared = tuple(n for n in grads[0] if all(bool(g.get(n, _NONE).any()) for g in grads))
     if not shared:
@@ -80,6 +82,10 @@ def _terms(experiment: Experiment, far: float) -> Terms:
     found = Terms(names, shared, joined.norm(dim=1), more=more)
     if not found.times * more >= far:
         return found
+    if not named:  # each is as the loss weighs it
+        by_name = dict(zip(names, _weighed(experiment), strict=True))
+        heavy = abs(by_name[found.large]) > far / 4 * abs(by_name[found.small])
+        return replace(found, summed=not heavy and _is_sum_beside_mean(experiment, found))
     weights = _weights(experiment, joined, shared)
     rate = 1.0  # by how much the loss weighs the largest more than the smallest
     if weights is not None:
@@ -91,6 +97,45 @@ def _terms(experiment: Experiment, far: float) -> Terms:
     scored = found.times >= far and all(_is_scored(experiment, name) for name in both)
     summed = found.times * rate * more >= far and _is_sum_beside_mean(experiment, found)
     return replace(found, wanted=scored, summed=summed)
+
+
+def parts(experiment: Experiment) -> Mapping[str, Part]:
+    """`Subject.parts` where they name two terms at least, else what the loss is the sum of.
+
+    Raises ExperimentError where the loss raises.
+    """
+    named = experiment.subject.parts
+    if len(named) > 1:
+        return named
+    found = _addends(experiment)
+    return {name: part(experiment.subject, place) for name, _, place in found}
+
+
+def _weighed(experiment: Experiment) -> list[float]:
+    return [weight for _, weight, _ in _addends(experiment)]
+
+
+def _addends(experiment: Experiment) -> list[tuple[str, float, int]]:
+    """How the terms of the loss that learn are called, what each is multiplied by, its place."""
+    subject, memo = experiment.subject, experiment.memo
+    if "addends" in memo:
+        known: list[tuple[str, float, int]] = memo["addends"]
+        return known
+    found = list[tuple[str, float, int]]()
+
+    def step() -> Tensor:
+        with attempted("`Subject.loss`"):
+            terms = addends(subject, subject.model.eval(), copied(experiment.batch))
+        names = [each.name for each in terms]
+        for i, each in enumerate(terms):
+            name = f"{each.name} ({i + 1})" if names.count(each.name) > 1 else each.name
+            if each.value.requires_grad:
+                found.append((name, each.weight, i))
+        return torch.zeros(())
+
+    replay(step, subject.model, Snapshot.take(subject.model))
+    memo["addends"] = found if 1 < len(found) <= MOST else []
+    return _addends(experiment)
 
 
 def grown(experiment: Experiment, name: str, each: Longer) -> float | None:
@@ -111,8 +156,8 @@ _NONE = torch.zeros(1)
 def _gradient(experiment: Experiment, name: str | None, batch: Batch) -> dict[str, Tensor]:
     """Of a part, or of the loss itself, by parameter; in evaluation mode, without draws."""
     subject = experiment.subject
-    function = subject.loss if name is None else subject.parts[name]
-    what = "`Subject.loss`" if name is None else f"`Subject.parts[{name!r}]`"
+    function = subject.loss if name is None else parts(experiment)[name]
+    what = "`Subject.loss`" if name is None or not subject.parts else _quoted(name)
 
     def step() -> Tensor:
         model = subject.model.eval()
@@ -126,14 +171,18 @@ def _gradient(experiment: Experiment, name: str | None, batch: Batch) -> dict[st
     return {n: g.to_dense().double() for n, g in done.grads.items() if g is not None}
 
 
+def _quoted(name: str) -> str:
+    return f"`Subject.parts[{name!r}]`"
+
+
 def _value(experiment: Experiment, name: str, batch: Batch, seed: int | None = None) -> Tensor:
     """Of a part, in evaluation mode. seed: for another random state."""
-    value, model = experiment.subject.parts[name], experiment.subject.model
+    value, model = parts(experiment)[name], experiment.subject.model
 
     def step() -> Tensor:
         if seed is not None:
             seed_everything(seed)
-        with attempted(f"`Subject.parts[{name!r}]`"), torch.no_grad():
+        with attempted(_quoted(name)), torch.no_grad():
             return value(model.eval(), copied(batch))
 
     return replay(step, model, Snapshot.take(model)).loss
