@@ -73,6 +73,7 @@ from probes.checks.unit_axis import UnitAxis
 from probes.checks.unmoved import Unmoved
 from probes.checks.unreachable_label import UnreachableLabel
 from probes.checks.unread_columns import UnreadColumns
+from probes.checks.unread_end import UnreadEnd
 from probes.checks.unread_state import UnreadState
 from probes.checks.unregistered import Unregistered
 from probes.checks.unshifted_mask import UnshiftedMask
@@ -100,6 +101,7 @@ RULES: tuple[Check[Experiment], ...] = (
     HeavyDropout(),
     UnusedInput(),
     UnreadColumns(),
+    UnreadEnd(),
     IdleTable(),
     OneRow(),
     InputScale(),
