@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from textwrap import shorten
+from types import FrameType
 
 import torch
 
@@ -98,13 +99,19 @@ def place_in(name: str, line: int) -> str:
 
 def source_here() -> str | None:
     """`file.py:line` of the innermost frame of the user's own code that is at work now."""
+    frame = own_frame()
+    if frame is None:
+        return None
+    name = frame.f_code.co_filename
+    return _place(traceback.FrameSummary(name, frame.f_lineno, "", lookup_line=False))
+
+
+def own_frame() -> FrameType | None:
+    """The innermost frame of the user's own code that is at work now; None without one."""
     frame = inspect.currentframe()
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if _is_own(name):
-            return _place(traceback.FrameSummary(name, frame.f_lineno, "", lookup_line=False))
+    while frame is not None and not _is_own(frame.f_code.co_filename):
         frame = frame.f_back
-    return None
+    return frame
 
 
 def source_of_code(function: Callable[..., object]) -> str | None:

@@ -14,6 +14,7 @@ from probes.checks.crowded_row import CrowdedRow
 from probes.checks.ctc_targets import CtcTargets
 from probes.checks.cut_state import CutState
 from probes.checks.decoding_parity import DecodingParity
+from probes.checks.doubled import DoubledTensor
 from probes.checks.drowned_part import DrownedPart
 from probes.checks.empty_row import EmptyRow
 from probes.checks.flat import Flat
@@ -112,6 +113,7 @@ RULES: tuple[Check[Experiment], ...] = (
     LogOfSoftmax(),
     SoftmaxAxis(),
     UnitAxis(),
+    DoubledTensor(),
     DrownedPart(),
     OwnBackward(),
     Gradient(),

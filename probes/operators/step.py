@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from probes.operators.cuts import Cuts, Looked
+from probes.operators.doubled import Doubled, Doubles
 from probes.operators.normed import Cosine, Crossed, NormedAxes
 from probes.softmaxes.formed import Formed, Use
 from probes.stepping.one_step import step_under
@@ -18,18 +19,25 @@ class Operated:
     uses: of softmaxes and sigmoids, where that reaches the loss. crossed: products along another
     axis than the one that was normalised. cosines: calls of `cosine_similarity`.
     looked: look-ups by numbers that were cut to whole ones.
+    doubled: sums of a tensor and itself.
     """
 
     uses: tuple[Use, ...]
     crossed: tuple[Crossed, ...]
     cosines: tuple[Cosine, ...]
     looked: tuple[Looked, ...]
+    doubled: tuple[Doubled, ...]
 
 
 def operated(subject: Subject, batch: Batch) -> Operated:
     """One step was taken and undone. Raises ExperimentError where it raises."""
     model = subject.model
-    formed, normed, cuts = Formed(model), NormedAxes(model), Cuts(model)
-    step_under(subject, batch, formed, normed, cuts)
-    uses = tuple(use for use in formed.uses if use.reaches)
-    return Operated(uses, tuple(normed.crossed), tuple(normed.cosines), tuple(cuts.looked))
+    formed, normed, cuts, doubles = Formed(model), NormedAxes(model), Cuts(model), Doubles(model)
+    step_under(subject, batch, formed, normed, cuts, doubles)
+    return Operated(
+        uses=tuple(use for use in formed.uses if use.reaches),
+        crossed=tuple(normed.crossed),
+        cosines=tuple(normed.cosines),
+        looked=tuple(cuts.looked),
+        doubled=tuple(doubles.found),
+    )
