@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from torch import Tensor
 
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
@@ -12,6 +14,8 @@ from probes.stepping.cancelled import NARROW, WIDE, cancelled
 from probes.stepping.matters import matters
 from probes.stepping.summed_up import summed_up
 from probes.stepping.walk import STEPS
+
+FEW = 6  # modules that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +63,13 @@ class Flat:
         if not lost:
             yield from self._cancelled(experiment)
             return
-        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         yield Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.WARN,
-            message=f"the gradient of `{lost[0]}`{more} is exactly zero in each of the first "
-            f"{STEPS} steps, though the loss depends on it: what comes after is constant there.",
+            message=f"the gradient of `{lost[0]}`{_more(lost)} is exactly zero in each of the "
+            f"first {STEPS} steps, though the loss depends on it: what comes after is constant "
+            "there.",
             fix="Look behind it for units that are dead or saturated from the start, a rounding, "
             "a sign, an argmax or a weight of zero.",
             site=lost[0].rpartition(".")[0] or lost[0],
@@ -73,6 +77,7 @@ class Flat:
             evidence=(
                 Evidence("parameters with a gradient of zeros", len(lost), 0),
                 Evidence("parameters with a gradient", len(largest)),
+                Evidence("of those of zeros, that hold nothing else", _zeros(live, lost)),
             ),
         )
 
@@ -100,3 +105,20 @@ class Flat:
                 Evidence("the same over the first steps in its own float", first.narrow, NARROW),
             ),
         )
+
+
+def _more(names: list[str]) -> str:
+    """How many others there are, and of which modules, the nearest to the loss first."""
+    if len(names) == 1:
+        return ""
+    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+    if len(modules) == 1 or not all(modules):
+        return f" and {len(names) - 1} more"
+    few = ", ".join(f"`{name}`" for name in modules[:FEW])
+    rest = f" and {len(modules) - FEW} more modules" if len(modules) > FEW else ""
+    return f" and {len(names) - 1} more, of {few}{rest},"
+
+
+def _zeros(live: Mapping[str, Tensor], names: list[str]) -> int:
+    """How many of them hold nothing but zeros, so that one holds the other's gradient at zero."""
+    return sum(not bool(live[name].detach().any()) for name in names)
