@@ -21,7 +21,8 @@ class Broadcast:
     has a gradient and the other has none. Where that is not so, as of an advantage or a weight, it
     is a warning if the column came with its axis, out of a module of one output, a key of the batch
     or `gather`, and the row out of another. Pairs that are meant have an axis that was made for
-    them, by `[:, None]`, `unsqueeze` or `keepdim`, or are both of one tensor.
+    them, by `[:, None]`, `unsqueeze` or `keepdim`, or are both of one tensor. So is a comparison in
+    a metric, of `keepdim` or `topk` too, as all pairs are then counted.
     One number a sample, `(N,)`, that meets samples of N
     features is told as well, wherever it stands: there the n-th feature of all samples gets the
     n-th sample's number, and with any other size of batch the code would raise. It is known by
@@ -52,13 +53,14 @@ class Broadcast:
     def _column(self, column: Column, n: int) -> Finding:
         other = "target" if column.told else "number"
         named = [", ".join(f"`{each}`" for each in of) for of in (column.column, column.row)]
+        within = "" if column.metric is None else f" in the metric `{column.metric}`"
         of = f" (of {named[0]})" * bool(named[0]), f" (of {named[1]})" * bool(named[1])
         return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL if column.told else Verdict.WARN,
-            message=f"`{column.op}` is given ({n}, 1){of[0]} and ({n},){of[1]}, which become {n} "
-            f"by {n}: every sample meets every other's {other}.",
+            message=f"`{column.op}`{within} is given ({n}, 1){of[0]} and ({n},){of[1]}, which "
+            f"become {n} by {n}: every sample meets every other's {other}.",
             fix="Give both the same shape, for example by `.squeeze(-1)`.",
             site="<loss>",
             op=column.op,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ LOSSES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_l
 PAIRS = ("sub", "__sub__", "__rsub__", "rsub", "mul", "__mul__", "__rmul__", "add", "__add__")
 QUOTIENTS = ("__radd__", "div", "__truediv__", "__rtruediv__", "true_divide")
 CHOICES = ("min", "max", "minimum", "maximum", "where", "fmin", "fmax")
+COMPARES = ("eq", "__eq__", "ne", "__ne__", "lt", "gt", "le", "ge", "isclose")
 PICKS = ("gather", "take_along_dim")
 PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "linear", "addmm")
 SHAPES = ("view", "reshape", "view_as", "reshape_as")
@@ -33,7 +35,8 @@ CUTS = ("chunk", "split", "tensor_split", "split_with_sizes")
 class Column:
     """A call that was given a column and a row. told: one of them is scored, the other is not.
 
-    column, row: what they come from, keys of the batch and modules.
+    column, row: what they come from, keys of the batch and modules. metric: in which; None in the
+    loss.
     """
 
     op: str
@@ -41,6 +44,7 @@ class Column:
     column: tuple[str, ...]
     row: tuple[str, ...]
     told: bool
+    metric: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class _Columns(TorchFunctionMode):
     size: int
     found: list[Column] = field(default_factory=list)
     depth: int = 0
+    metric: str | None = None
     sees: Mapping[Kind, See] = field(init=False)
     bus: Bus | None = None
 
@@ -102,7 +107,8 @@ class _Columns(TorchFunctionMode):
         """The function's result; what it was given was looked at."""
         name = getattr(func, "__name__", "")
         tensors = list(tensors_in((*args, *(kwargs or {}).values())))
-        if not self.depth and name in LOSSES + PAIRS + QUOTIENTS + CHOICES:
+        meets = LOSSES + PAIRS + QUOTIENTS + CHOICES if self.metric is None else COMPARES
+        if not self.depth and name in meets:
             self._meet(name, tensors[:3])
         out = func(*args, **(kwargs or {}))
         for each in tensors_in((out,)):
@@ -121,11 +127,14 @@ class _Columns(TorchFunctionMode):
         columns = [self._known.get(each) for each in given if self._is_column(each)]
         if columns and name not in PICKS:
             axes = {"made" if each is None or each.axis is None else each.axis for each in columns}
-            return next(axis for axis in ("given", "shaped", "made") if axis in axes)
+            return next(axis for axis in ("given", "shaped", "kept", "made") if axis in axes)
         if name in SHAPES:
             return "shaped"
-        sliced = name == "__getitem__" and not _adds_axis(args[1])
-        return "given" if sliced or name in PICKS + PRODUCTS + CUTS else "made"
+        if name in ("unsqueeze", "expand", "__get__") or (
+            name == "__getitem__" and _adds_axis(args[1])
+        ):
+            return "made"
+        return "given" if name in (*PICKS, *PRODUCTS, *CUTS, "__getitem__") else "kept"
 
     def _meet(self, name: str, given: list[Tensor]) -> None:
         column = next((each for each in given if self._is_column(each)), None)
@@ -135,12 +144,13 @@ class _Columns(TorchFunctionMode):
         one, two = self._known.get(column), self._known.get(row)
         axis = None if one is None else one.axis
         told = column.requires_grad != row.requires_grad
-        told = told and name in LOSSES + PAIRS and (axis != "made" or name in LOSSES)
+        told = told and name in LOSSES + PAIRS and (axis not in ("made", "kept") or name in LOSSES)
         alike = _names(one) == _names(two) and column.requires_grad and row.requires_grad
         parted = one is not None and two is not None and one.of != two.of
-        if told or (axis == "given" and parted and not alike):
-            found = Column(name.strip("_"), source_here(), _names(one), _names(two), told)
-            self.found.append(found)
+        enough = ("given",) if self.metric is None else ("given", "shaped", "kept")
+        if told or (axis in enough and parted and not alike):
+            whence = _names(one), _names(two)
+            self.found.append(Column(name.strip("_"), source_here(), *whence, told, self.metric))
 
 
 def _names(origin: _Origin | None) -> tuple[str, ...]:
@@ -154,10 +164,12 @@ def _adds_axis(index: Any) -> bool:
 
 
 def columns(experiment: Experiment) -> list[Column]:
-    """Where the loss's own code, around the model, lets a column meet a row, in order.
+    """Where the code of the loss and the metrics, around the model, lets a column meet a row.
 
-    Those where one of them has a gradient and the other has none; and those whose column came with
-    its axis out of a module, the batch or a pick, and the row out of something else.
+    In order. Those where one of them has a gradient and the other has none; and those whose column
+    came with its axis out of a module, the batch or a pick, and the row out of something else. In
+    a metric, where the two are compared; there an axis that was kept will do as well. Of a metric
+    that raises, what it did before.
     """
     subject, mode = experiment.subject, _Columns(experiment.size)
 
@@ -167,6 +179,9 @@ def columns(experiment: Experiment) -> list[Column]:
             mode.know(key, leaf)
         with attempted("`Subject.loss`"):
             subject.loss(subject.model, batch)
+        for mode.metric, metric in subject.metrics.items():
+            with suppress(Exception), torch.no_grad():
+                metric(subject.model, batch)
         return torch.zeros(())
 
     with Bus(subject.model, [mode], mode, whole=True) as mode.bus:

@@ -125,3 +125,50 @@ def test_a_column_that_came_with_its_axis_meets_a_row(terms: Terms, op: str, wor
 @pytest.mark.parametrize("terms", [right, ranked, all_pairs, energy, kernel, over_two])
 def test_pairs_that_are_meant_are_silent(terms: Terms) -> None:
     assert said(terms) == []
+
+
+Metric = Callable[[nn.Module, Batch], tuple[Tensor, int]]
+
+
+def by_top(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+    found = model(batch["x"])[0].topk(1).indices == batch["a"]
+    return found.sum(), len(found)
+
+
+def by_sign(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+    found = (model(batch["x"])[1] > 0) == (batch["up"] > 0)
+    return found.sum(), len(found)
+
+
+def by_class(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+    found = model(batch["x"])[0].argmax(1) == batch["a"]
+    return found.sum(), len(found)
+
+
+def by_order(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+    score = model(batch["x"])[1].squeeze(1)
+    found = (score[:, None] > score) == (batch["ret"][:, None] > batch["ret"])
+    return found.sum(), found.numel()
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"), [(by_top, True), (by_sign, True), (by_class, False), (by_order, False)]
+)
+def test_a_metric_that_compares_all_pairs_is_told(metric: Metric, told: bool) -> None:
+    seed_everything(0)
+    batch = {
+        "x": torch.randn(9, 6),
+        "a": torch.randint(4, (9,)),
+        "ret": torch.randn(9),
+        "up": torch.randint(2, (9,)),
+    }
+    subject = Subject(
+        Actor(),
+        [batch],
+        lambda model, b: F.cross_entropy(model(b["x"])[0], b["a"]),
+        lambda model: torch.optim.Adam(model.parameters()),
+        metrics={"hits": metric},
+    )
+    found = check(subject, chosen(["WIR009"])).findings
+    assert [one.op for one in found] == (["eq"] if told else [])
+    assert all("in the metric `hits`" in one.message for one in found)
