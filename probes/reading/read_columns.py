@@ -126,7 +126,8 @@ class _Slices(TorchFunctionMode):
         self._known = WeakTensorKeyDictionary()
 
     def know(self, leaf: Tensor) -> None:
-        self._known[leaf] = torch.arange(leaf.shape[-1]).expand(leaf.shape), None
+        columns = torch.arange(leaf.shape[-1], device=leaf.device)
+        self._known[leaf] = columns.expand(leaf.shape), None
 
     def see(self, number: int, tensor: Tensor) -> None:
         assert self.bus is not None
