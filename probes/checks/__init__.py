@@ -47,8 +47,8 @@ from probes.checks.modes import Modes
 from probes.checks.more_padding import MorePadding
 from probes.checks.one_class import OneClass
 from probes.checks.one_row import OneRow
-from probes.checks.out_of_reach import OutOfReach
 from probes.checks.one_way import OneWay
+from probes.checks.out_of_reach import OutOfReach
 from probes.checks.over_samples import OverSamples
 from probes.checks.own_backward import OwnBackward
 from probes.checks.own_label import OwnLabel
