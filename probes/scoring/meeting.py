@@ -15,6 +15,7 @@ from probes.finding import ExperimentError
 from probes.replay import Snapshot, replay
 from probes.scoring.targets import varied
 from probes.seeding import seed_everything
+from probes.stepping.aim import minimised
 from probes.subject import Batch
 from probes.vary import vary
 
@@ -55,7 +56,7 @@ class Meetings:
 class Meeting:
     """Measures them: the loss, from one and the same state.
 
-    drawn: in the subject's own modes and from this seed, and not in evaluation mode. Raises
+    drawn: as a training step has it, from this seed, and not in evaluation mode. Raises
     ExperimentError where no label or no input can be changed, or where the loss raises.
     """
 
@@ -111,8 +112,10 @@ class Meeting:
 
     def loss(self, inputs: Iterable[int] = (), labels: Iterable[int] = ()) -> float:
         """With other inputs for these samples and other labels for those."""
-        batch = self.batch(inputs, labels)
-        model, found = self.experiment.subject.model, []
+        subject, batch = self.experiment.subject, self.batch(inputs, labels)
+        if self._drawn is not None and subject.train_step is not None:
+            return minimised(subject, batch, self._drawn)
+        model, found = subject.model, []
 
         def step() -> Tensor:
             if self._drawn is None:
@@ -120,7 +123,7 @@ class Meeting:
             else:
                 seed_everything(self._drawn)
             with attempted("`Subject.loss`, with inputs and labels exchanged,"), torch.no_grad():
-                value = self.experiment.subject.loss(model, copied(batch))
+                value = subject.loss(model, copied(batch))
             found.append(float(value.detach()))
             return value.detach()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from probes.finding import ExperimentError
 from probes.replay import Snapshot, held_back, replay
+from probes.seeding import seed_everything
 from probes.stepping.accumulated import loss_gradient, without_dropout
 from probes.stepping.one_step import CALLS, keep_strangers, made, take_step
 from probes.stepping.roots import noted_roots
@@ -30,16 +31,19 @@ class Update:
     grads: Grads
 
 
-def updates(subject: Subject, batch: Batch) -> tuple[Update, ...]:
+def updates(subject: Subject, batch: Batch, seed: int | None = None) -> tuple[Update, ...]:
     """The steps that the optimizer, held back, was asked for: in one call that has any.
 
-    Without dropout, and undone. Raises ExperimentError where the step raises.
+    Without dropout, and undone. seed: from which random state; as it is by default. Raises
+    ExperimentError where the step raises.
     """
     model, roots, found = subject.model, list[Tensor](), list[Update]()
 
     def step() -> Tensor:
         without_dropout(model)
         loop = made(subject)
+        if seed is not None:
+            seed_everything(seed)
 
         def note() -> None:
             grads = {n: None if p.grad is None else p.grad.clone() for n, p in named.items()}
@@ -58,6 +62,17 @@ def updates(subject: Subject, batch: Batch) -> tuple[Update, ...]:
         keep_strangers(subject, outside)
         replay(step, model, Snapshot.take(model, parameters=True))
     return tuple(found)
+
+
+def minimised(subject: Subject, batch: Batch, seed: int) -> float:
+    """The one loss that a step of the subject's own minimises, from this random state.
+
+    Raises ExperimentError where it minimises several, or none.
+    """
+    found = updates(subject, batch, seed)
+    if len(found) != 1 or len(found[0].losses) != 1:
+        raise ExperimentError("a step of `Subject.train_step` minimises more than one loss")
+    return found[0].losses[0]
 
 
 def is_the_loss(subject: Subject, batch: Batch) -> bool:

@@ -178,3 +178,28 @@ def test_of_as_many_classes_as_places_the_gradient_tells_the_axis(turned: bool) 
     assert [one.code for one in found] == []
     labels = next(keys(experiment := Experiment.of(subject)))
     assert scores_of(experiment, labels).first is not turned
+
+
+@pytest.mark.parametrize("labels_too", [False, True])
+def test_a_step_of_the_subject_s_own_that_shuffles_inputs_is_held_against_what_it_minimises(
+    labels_too: bool,
+) -> None:
+    def train_step(model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
+        order = torch.randperm(len(batch["x"]))
+        kinds = batch["kind"][order] if labels_too else batch["kind"]
+        value = F.cross_entropy(model(batch["x"][order]), kinds)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        return value.detach()
+
+    torch.manual_seed(0)
+    subject = Subject(
+        nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3)),
+        [{"x": torch.randn(12, 4), "kind": torch.arange(12) % 3}],
+        lambda model, batch: F.cross_entropy(model(batch["x"]), batch["kind"]),
+        lambda model: torch.optim.Adam(model.parameters()),
+        train_step=train_step,
+    )
+    found = check(subject, chosen(only=["IDX011"])).findings
+    assert [each.code for each in found] == ([] if labels_too else ["IDX011"])
