@@ -10,6 +10,7 @@ from probes.checks.broadcast import Broadcast
 from probes.checks.carried_graph import CarriedGraph
 from probes.checks.contradicting import Contradicting
 from probes.checks.copied_input import CopiedInput
+from probes.checks.crossing import Crossing
 from probes.checks.crowded_row import CrowdedRow
 from probes.checks.ctc_targets import CtcTargets
 from probes.checks.cut_state import CutState
@@ -127,6 +128,7 @@ RULES: tuple[Check[Experiment], ...] = (
     MaskDisagreement(),
     UnshiftedMask(),
     PlacesOfPadding(),
+    Crossing(),
     BatchDependence(),
     Future(),
     OwnLabel(),
