@@ -58,8 +58,8 @@ from probes.checks.padding_pick import PaddingPick
 from probes.checks.padding_row import PaddingRow
 from probes.checks.pairing import Pairing
 from probes.checks.parted_in_training import PartedInTraining
-from probes.checks.pulled_back import PulledBack
 from probes.checks.places_of_padding import PlacesOfPadding
+from probes.checks.pulled_back import PulledBack
 from probes.checks.repeats import Repeats
 from probes.checks.scored_padding import ScoredPadding
 from probes.checks.shared import Shared

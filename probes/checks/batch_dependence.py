@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from probes.batch import take
-from probes.compare import NOISES, Comparison, gap, scale
+from probes.compare import NOISES, Comparison, Look, gap, scale
 from probes.execution import Ran
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.line import line
 from probes.masking.hidden import Hidden
 from probes.masking.owners import Owners, owners
 from probes.place import Place, place
+from probes.subject import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class BatchDependence:
             found = experiment.parted(f"neighbours of sample {i}", ran, look)
             differ = [each for each in found.outputs if each.site in experiment.sample_axis]
             if differ:
-                yield self._dependent(experiment, i, found, experiment.samples_guessed)
+                finding = self._dependent(experiment, i, found, experiment.samples_guessed)
+                yield replace(finding, source=_line(experiment, copies, found, look))
                 return
             if done == self.enough:
                 break
@@ -232,6 +235,17 @@ class _Owned:
 
     def __call__(self, _: str, value: Tensor) -> Tensor | None:
         return self._owned.row(self._sample, value)
+
+
+def _line(experiment: Experiment, copies: Batch, found: Comparison, look: Look) -> str | None:
+    """The user's line at which others come to the sample that stays in its place."""
+    return line(
+        experiment.subject.model,
+        found,
+        look,
+        lambda mode: experiment.evaluate(experiment.batch, (mode,)),
+        lambda mode: experiment.evaluate(copies, (mode,)),
+    )
 
 
 class _Row:

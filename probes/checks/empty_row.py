@@ -100,6 +100,7 @@ class EmptyRow:
             "something, or zero what it gives and declare the mask `may_be_empty=True`.",
             site=rows[0].site,
             phase="forward",
+            source=rows[0].source,
             samples=(int(where["sample"]),) if "sample" in where else None,
             where=where,
             evidence=(
@@ -118,6 +119,7 @@ class EmptyRow:
             fix="Nothing, if these rows are meant to see nothing.",
             site=rows[0].site,
             phase="forward",
+            source=rows[0].source,
             evidence=(Evidence("rows that see nothing", _count(rows), 0),),
         )
 

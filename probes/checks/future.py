@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar, Literal
 
@@ -14,10 +14,12 @@ from torch.nn.modules.conv import _ConvNd
 from probes.compare import SAME, Comparison
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
+from probes.line import line
 from probes.masking.share import comes_of_empty_rows, takes_only_its_share
 from probes.place import place
 from probes.reading.causal import Causal
 from probes.scoring.wanted import causal_or_ahead, looked_at
+from probes.subject import Batch
 from probes.vary import vary
 
 
@@ -59,16 +61,36 @@ class Future:
             for cut in sorted({order.numel() * share // 4 - 1 for share in (1, 2, 3)} - {-1}):
                 found = self._cut(experiment, each, order, cut)
                 if any(one.site == each.output for one in found.outputs):
-                    yield self._finding(experiment, each, found, cut)
+                    source = self._line(experiment, each, order, cut, found)
+                    yield replace(self._finding(experiment, each, found, cut), source=source)
                     break
 
-    def _cut(self, experiment: Experiment, each: Causal, order: Tensor, cut: int) -> Comparison:
+    def _changed(
+        self, experiment: Experiment, each: Causal, order: Tensor, cut: int
+    ) -> Batch | None:
         tensor = experiment.tensors[each.key]
-        later = (order > cut).expand(tensor.shape[: each.shared])
-        changed = vary(tensor, later)
-        if changed is None:
+        changed = vary(tensor, (order > cut).expand(tensor.shape[: each.shared]))
+        return None if changed is None else with_leaf(experiment.batch, each.key, changed)
+
+    def _line(
+        self, experiment: Experiment, each: Causal, order: Tensor, cut: int, found: Comparison
+    ) -> str | None:
+        """The user's line at which what is later comes to what is before."""
+        batch = self._changed(experiment, each, order, cut)
+        if batch is None:
+            return None
+        return line(
+            experiment.subject.model,
+            found,
+            _Earlier(experiment, each, order <= cut + each.ahead),
+            lambda mode: experiment.evaluate(experiment.batch, (mode,)),
+            lambda mode: experiment.evaluate(batch, (mode,)),
+        )
+
+    def _cut(self, experiment: Experiment, each: Causal, order: Tensor, cut: int) -> Comparison:
+        batch = self._changed(experiment, each, order, cut)
+        if batch is None:
             return SAME
-        batch = with_leaf(experiment.batch, each.key, changed)
         look = _Earlier(experiment, each, order <= cut + each.ahead)
         found = experiment.parted(f"{each.key} after {cut}", experiment.evaluate(batch), look)
         if found.outputs and takes_only_its_share(experiment, batch, look):

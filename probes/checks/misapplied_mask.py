@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -100,7 +100,8 @@ class MisappliedMask:
         for one in attended(experiment):
             words = pattern(each, one)
             if words is not None and (only is None or words in only):
-                return self._finding(each, f"`{each.mask.key}` {words}, in `{one.site}`", one.site)
+                said = f"`{each.mask.key}` {words}, in `{one.site}`"
+                return replace(self._finding(each, said, one.site), source=one.source)
         return None
 
     def _turned(self, experiment: Experiment, each: Hidden, found: Comparison) -> Finding | None:

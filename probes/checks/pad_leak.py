@@ -11,11 +11,12 @@ import torch
 from probes.compare import Comparison, Difference
 from probes.experiment import LOSS, Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
+from probes.line import line
 from probes.masking.as_marked import as_marked, is_marked
 from probes.masking.hidden import Hidden
 from probes.masking.in_training import normed_leaks
 from probes.masking.share import own_leaks, true_leaks
-from probes.masking.visible import Visible
+from probes.masking.visible import Visible, changed
 from probes.place import place
 from probes.vary import vary
 
@@ -85,6 +86,8 @@ class PadLeak:
         finding = self._finding(experiment, each, found, worst)
         if in_training:
             finding = _only_in_training(finding, each.mask.key)
+        else:
+            finding = replace(finding, source=_line(experiment, each, found))
         if each.guessed and (
             _is_start(experiment, each, found) or _is_end(experiment, each, found)
         ):
@@ -115,6 +118,23 @@ class PadLeak:
                 Evidence("hidden positions", int((~each.keep).sum()), None, each.mask.key),
             ),
         )
+
+
+def _line(experiment: Experiment, each: Hidden, found: Comparison) -> str | None:
+    """The user's line at which what is hidden comes to what is visible."""
+    batch = changed(experiment, [each])
+    if batch is None:
+        return None
+    marked = is_marked(experiment, each)
+    return line(
+        experiment.subject.model,
+        found,
+        Visible(experiment, each),
+        lambda mode: experiment.evaluate(experiment.batch, (mode,)),
+        lambda mode: (
+            as_marked(experiment, batch, (mode,)) if marked else experiment.evaluate(batch, (mode,))
+        ),
+    )
 
 
 def _only_in_training(finding: Finding, mask: str) -> Finding:

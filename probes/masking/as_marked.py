@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import torch
@@ -27,7 +28,9 @@ def is_marked(experiment: Experiment, each: Hidden) -> bool:
     return not bool((same.flatten(1).all(1) if same.ndim > 1 else same).any())
 
 
-def as_marked(experiment: Experiment, batch: Batch) -> Ran:
+def as_marked(
+    experiment: Experiment, batch: Batch, under: Sequence[AbstractContextManager[Any]] = ()
+) -> Ran:
     """The evaluation of a batch with other content, in which all comparisons come out as before.
 
     A mask that the model takes from its ids (`ids.eq(0)`) hides what it hid, while vectors that
@@ -38,7 +41,7 @@ def as_marked(experiment: Experiment, batch: Batch) -> Ran:
         first = _Comparisons()
         experiment.evaluate(experiment.batch, (first,))
         experiment.memo["comparisons"] = first.found
-    return experiment.evaluate(batch, (_Comparisons(experiment.memo["comparisons"]),))
+    return experiment.evaluate(batch, (*under, _Comparisons(experiment.memo["comparisons"])))
 
 
 class _Comparisons(TorchDispatchMode):

@@ -31,6 +31,7 @@ class Attended:
     site: the module at work. call: how often it had attended before. weights: (row, head, query,
     key) as the values were weighed. blocked: the same shape, true where the key was masked away,
     before the softmax or after it. empty: the same but for the key: every score was masked away.
+    source: the user's own line.
     """
 
     site: str
@@ -38,6 +39,7 @@ class Attended:
     weights: Tensor
     blocked: Tensor
     empty: Tensor
+    source: str | None = None
 
 
 def attended(experiment: Experiment, batch: Batch | None = None) -> list[Attended]:
@@ -87,6 +89,7 @@ def _attended(use: Use, heads: int, call: int) -> Attended:
         weights=weights,
         blocked=hidden | (weights == 0),
         empty=hidden.all(-1),
+        source=use.softmax.source,
     )
 
 

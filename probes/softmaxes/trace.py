@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from probes.raised import source_here
+
 SOFTMAX = {"aten::_softmax", "aten::_safe_softmax"}
 CARRY = {  # the same numbers, perhaps in another shape
     *("aten::view", "aten::_unsafe_view", "aten::reshape", "aten::_reshape_alias", "aten::expand"),
@@ -31,7 +33,7 @@ class Softmax:
     """A softmax that was seen: where, over which scores, and with which weights.
 
     weights: as the softmax returned them, its own axis moved last.
-    hidden: the same shape, true where the score was masked away.
+    hidden: the same shape, true where the score was masked away. source: the user's own line.
     """
 
     site: str
@@ -39,6 +41,7 @@ class Softmax:
     hidden: Tensor
     axis: int
     shape: torch.Size
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class SoftmaxTrace(TorchDispatchMode):
             hidden=(scores <= HIDDEN).movedim(axis, -1),
             axis=axis,
             shape=out.shape,
+            source=source_here(),
         )
         self._carried[id(out)] = (out, softmax, softmax.weights)
 

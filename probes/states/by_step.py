@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from probes.bus import Kind
 from probes.compare import gap, scale
 from probes.execution import Event
 from probes.experiment import Experiment
@@ -84,7 +85,7 @@ def _pairs(experiment: Experiment, fed: Batch) -> Iterator[tuple[str, list[Tenso
 def _by_site(events: Iterator[Event]) -> dict[tuple[str, str], list[Tensor]]:
     found: dict[tuple[str, str], list[Tensor]] = {}
     for each in events:
-        if each.value is not None:
+        if each.kind is Kind.OUTPUT and each.value is not None:
             found.setdefault((each.site, each.module), []).append(each.value)
     return found
 

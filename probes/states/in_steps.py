@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from probes.bus import Kind
 from probes.compare import FILL, NOISES, gap, scale
 from probes.execution import Event, run
 from probes.experiment import Experiment, attempted, copied, with_leaf
+from probes.place import came_about
 from probes.reading.alive import alive
 from probes.reading.causal import Causal
 from probes.replay import Snapshot
@@ -118,29 +118,33 @@ def _reads(
 
 
 def _site(experiment: Experiment, places: int) -> str:
-    """The first module that gives something else step by step, where it is called so."""
+    """The module in whose code something else comes about step by step, where it is called so."""
     subject, batch = experiment.subject, experiment.batch
     assert subject.predict is not None
     whole = list(given_by(experiment, subject.loss, batch))
     steps = list(given_by(experiment, subject.predict, batch))
     for event in whole:
-        calls = sum(each.site == event.site for each in whole)
-        pieces = [each.value for each in steps if each.site == event.site]
+        calls = sum(_is_same(each, event) for each in whole)
+        pieces = [each.value for each in steps if _is_same(each, event)]
         if len(pieces) == calls * places and event.value is not None:
             one = _joined(event.value, pieces[event.call :: calls])
             if one is not None and gap(event.value, one)[0] > LEAST * scale(event.value):
-                return event.module
+                return came_about(event.kind, event.module, subject.model).site
     return "model"
+
+
+def _is_same(one: Event, two: Event) -> bool:
+    return (one.site, one.kind) == (two.site, two.kind)
 
 
 def given_by(
     experiment: Experiment, call: Callable[[nn.Module, Batch], object], batch: Batch
 ) -> Iterator[Event]:
-    """What the modules give in a call of the subject's, in order."""
+    """What the modules take and give in a call of the subject's, in order."""
     model = experiment.subject.model
     with torch.no_grad(), attempted("the subject's own code, which had run before,"):
         ran = run(lambda: call(model.eval(), copied(batch)), model, Snapshot.take(model))
-    yield from (event for event in ran.events if event.kind is Kind.OUTPUT)
+    yield from ran.events
 
 
 def _joined(whole: Tensor, pieces: Iterable[Tensor | None]) -> Tensor | None:
