@@ -19,15 +19,10 @@ def compared(experiment: Experiment, each: Longer) -> Comparison:
 
     Raises ExperimentError where the subject raises.
     """
-    known = f"longer by {each.by} under {', '.join(each.keys)}"
-    if known not in experiment.memo:
-        before = experiment.evaluated.ran
-        ran = each.aligned(_longer(experiment, each), before)
-        look = Visible(experiment, each.each)
-        what = f"{each.by} more under {', '.join(each.keys)}"
-        experiment.memo[known] = experiment.parted(what, ran, look)
-    found: Comparison = experiment.memo[known]
-    return found
+    before = experiment.evaluated.ran
+    ran = each.aligned(_longer(experiment, each), before)
+    look = Visible(experiment, each.each)
+    return experiment.parted(f"{each.by} more under {', '.join(each.keys)}", ran, look)
 
 
 def _longer(experiment: Experiment, each: Longer) -> Ran:
