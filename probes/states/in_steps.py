@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from probes.bus import Kind
 from probes.compare import FILL, NOISES, gap, scale
 from probes.execution import Event, run
 from probes.experiment import Experiment, attempted, copied, with_leaf
@@ -140,11 +141,14 @@ def _is_same(one: Event, two: Event) -> bool:
 def given_by(
     experiment: Experiment, call: Callable[[nn.Module, Batch], object], batch: Batch
 ) -> Iterator[Event]:
-    """What the modules take and give in a call of the subject's, in order."""
+    """What the modules take of vectors, and give, in a call of the subject's, in order."""
     model = experiment.subject.model
     with torch.no_grad(), attempted("the subject's own code, which had run before,"):
         ran = run(lambda: call(model.eval(), copied(batch)), model, Snapshot.take(model))
-    yield from ran.events
+    for event in ran.events:
+        vectors = event.value is None or event.value.is_floating_point()
+        if event.kind is Kind.OUTPUT or vectors:
+            yield event
 
 
 def _joined(whole: Tensor, pieces: Iterable[Tensor | None]) -> Tensor | None:
