@@ -22,6 +22,7 @@ from probes.reading.lost import Lost, lost_of
 from probes.reading.passed_over import forgotten, read_twice, starts_from_zero
 from probes.reading.read_apart import seen_apart
 from probes.reading.read_places import unread_places
+from probes.scoring.behind_ids import read_behind_ids
 from probes.states.recurrence import Recurrent
 from probes.stepping.aim import updates
 from probes.subject import Batch
@@ -280,7 +281,8 @@ def _effect(experiment: Experiment, batch: Batch) -> _Effect:
         return _Effect(True, True)
     limit = NOISES * experiment.evaluated.noise
     moved = [n for n, value in before.items() if _moves(value, ran.outputs.get(n), limit)]
-    return _Effect(bool(moved), any(before[name].ndim for name in moved))
+    outputs = any(before[name].ndim for name in moved)
+    return _Effect(bool(moved), outputs or (bool(moved) and read_behind_ids(experiment, batch)))
 
 
 def _moves_the_step(experiment: Experiment, batch: Batch) -> bool:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from probes.batch import leaves, sample_count
 from probes.compare import NOISES, gap
-from probes.experiment import Experiment, with_leaf
+from probes.experiment import LOSS, Experiment, with_leaf
 from probes.finding import ExperimentError
 from probes.guess import LENGTH
 from probes.modules import every_module
+from probes.scoring.behind_ids import read_behind_ids
 from probes.scoring.targets import varied
 from probes.vary import vary
 
@@ -32,21 +33,23 @@ def looked(experiment: Experiment) -> Iterator[dict[str, Tensor]]:
 
 
 def is_read(experiment: Experiment, key: str, where: Tensor | None = None) -> bool:
-    """Whether an output moves with other values of the key; where: boolean, of the key's shape."""
+    """Whether an output moves with other values of the key; where: boolean, of the key's shape.
+
+    Of outputs that are ids alone: or the loss, and what the ids are made of.
+    """
     tensor = experiment.tensors[key]
     all_of_it = torch.ones_like(tensor, dtype=torch.bool)
     other = vary(tensor, all_of_it if where is None else where)
     if other is None:
         return False
+    batch = with_leaf(experiment.batch, key, other)
     try:
-        ran = experiment.evaluate(with_leaf(experiment.batch, key, other)).outputs
+        ran = experiment.evaluate(batch).outputs
     except ExperimentError:
         return True
-    limit = NOISES * experiment.evaluated.noise
-    return any(
-        name not in ran or gap(value, ran[name])[0] > limit
-        for name, value in experiment.outputs.items()
-    )
+    limit, before = NOISES * experiment.evaluated.noise, experiment.evaluated.ran.outputs
+    moved = {n for n, value in before.items() if n not in ran or gap(value, ran[n])[0] > limit}
+    return bool(moved - {LOSS}) or (bool(moved) and read_behind_ids(experiment, batch))
 
 
 def reader(experiment: Experiment, key: str) -> str | None:

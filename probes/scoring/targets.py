@@ -10,6 +10,7 @@ from torch import Tensor
 
 from probes.compare import NOISES, gap
 from probes.finding import ExperimentError
+from probes.scoring.behind_ids import read_behind_ids
 from probes.vary import vary
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ NAMES = ("label", "target", "gold")
 def targets(experiment: Experiment) -> Iterator[str]:
     """Keys that hold labels: declared, guessed, or found to move the loss and no output.
 
-    Masks are none of them; where any are declared, they are all. Where the loss or the outputs
-    cannot be had, the known ones only.
+    Where outputs are ids alone, which a small change leaves as they are, nothing that they are
+    made of moves either. Masks are none of them; where any are declared, they are all. Where the
+    loss or the outputs cannot be had, the known ones only.
     """
     from probes.experiment import LOSS
 
@@ -52,7 +54,9 @@ def _is_target(experiment: Experiment, key: str) -> bool:
         return any(name in key.lower() for name in NAMES)
     before, limit = experiment.evaluated.ran.outputs, NOISES * experiment.evaluated.noise
     moved = {n for n, value in before.items() if n in ran and gap(value, ran[n])[0] > limit}
-    return LOSS in moved and all(not before[name].ndim for name in moved)
+    if LOSS not in moved or any(before[name].ndim for name in moved):
+        return False
+    return not read_behind_ids(experiment, with_leaf(experiment.batch, key, other))
 
 
 def varied(tensor: Tensor, where: Tensor) -> Tensor | None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from probes import Subject
 from probes.checking import check, chosen
+from probes.experiment import Experiment
 from probes.finding import Finding, Verdict
 from probes.seeding import seed_everything
 
@@ -52,3 +53,40 @@ def test_what_numbers_them_repeats_the_label_or_does_not_tell_them_apart_is_not(
     more: dict[str, Tensor],
 ) -> None:
     assert "nobody reads" not in found(**more).message
+
+
+class Slow(nn.Module):
+    """Its first class wins whatever comes in, as an untrained head's may."""
+
+    def __init__(self, reads: bool) -> None:
+        super().__init__()
+        self.reads = reads
+        self.of_kind, self.of_signal = nn.Embedding(4, 16), nn.Linear(6, 16)
+        self.head = nn.Linear(16, 3)
+        nn.init.normal_(self.head.weight, std=1e-3)
+        self.head.bias.data = torch.tensor([1.0, 0.0, 0.0])
+
+    def forward(self, kind: Tensor, signal: Tensor) -> Tensor:
+        seen = self.of_kind(kind) + self.of_signal(signal) * self.reads
+        logits: Tensor = self.head(seen.tanh())
+        return logits
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_what_moves_the_loss_and_not_the_likeliest_class_is_read(reads: bool) -> None:
+    seed_everything(0)
+    batch = {"kind": torch.arange(32) % 4, "signal": torch.randn(32, 6), "labels": LABELS}
+    subject = Subject(
+        Slow(reads),
+        [batch],
+        lambda model, batch: F.cross_entropy(
+            model(batch["kind"], batch["signal"]), batch["labels"]
+        ),
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+        predict=lambda model, batch: model(batch["kind"], batch["signal"]).argmax(-1),
+    )
+    experiment = Experiment.of(subject)
+    assert experiment.targets == ("labels",)
+    assert [each.code for each in check(subject, chosen(only=["LBL006"])).findings] == (
+        [] if reads else ["LBL006"]
+    )
