@@ -49,7 +49,8 @@ class Experiment:
     layout: declared and guessed. declared: as the user wrote it. arrays: what the checks measured
     and the run folder is to keep, by name, each name a check's slug and what it is. memo: what
     several checks want to know, by name. effects: what every change came to that was compared, by
-    what was changed. repeats: two runs are known to be the same to the bit.
+    what was changed. repeats: two runs are known to be the same to the bit. uncut: the batch with
+    all its samples, where the experiments are made with few of them.
     Nothing of the subject is changed by an experiment; what its code counts up outside of the
     model is not known.
     """
@@ -62,6 +63,7 @@ class Experiment:
     memo: dict[str, Any] = field(default_factory=dict, compare=False)
     effects: dict[str, tuple[Difference, ...]] = field(default_factory=dict, compare=False)
     repeats: bool = False
+    uncut: Batch | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, subject: Subject) -> Experiment:
@@ -77,7 +79,9 @@ class Experiment:
     def of_batch(self, batch: Batch) -> Experiment:
         """The same subject and layout with another batch, of which nothing is known yet."""
         repeats = self.repeats or self.evaluated.noise == 0
-        return replace(self, batch=batch, arrays={}, memo={}, effects={}, repeats=repeats)
+        return replace(
+            self, batch=batch, arrays={}, memo={}, effects={}, repeats=repeats, uncut=None
+        )
 
     @classmethod
     def _with(cls, subject: Subject, batch: Batch) -> Experiment:
@@ -101,8 +105,9 @@ class Experiment:
         order = self._hidden_by_row().argsort(descending=True, stable=True).tolist()
         rows = sorted([*order[: fit[0] // 2], *order[::-1][: fit[0] - fit[0] // 2]])
         fewer = self._with(self.subject, take(self.batch, rows, self.layout))
+        fewer = replace(fewer, uncut=self.batch)
         try:
-            _ = fewer.evaluated, fewer.stepped
+            _ = fewer.evaluated, fewer._stepped_cut
         except ExperimentError:
             return self  # the model knows how large its batches are
         return fewer
@@ -232,7 +237,7 @@ class Experiment:
     @cached_property
     def order(self) -> Order:
         """In which order a few calls of the step run backward and the optimizer."""
-        return order_of_step(self.subject, self.batch)
+        return order_of_step(self.subject, self.step_batch)
 
     @cached_property
     def outputs(self) -> dict[str, Tensor]:
@@ -295,13 +300,36 @@ class Experiment:
 
     @cached_property
     def stepped(self) -> Stepped:
-        """One training step of the subject's own, from its own mode."""
+        """One training step of the subject's own, from its own mode, on `step_batch`."""
+        return self._stepped_cut if self.step_batch is self.batch else self._stepped_whole
+
+    @cached_property
+    def _stepped_cut(self) -> Stepped:
         return one_step(self.subject, self.batch)
 
     @cached_property
+    def _stepped_whole(self) -> Stepped:
+        return one_step(self.subject, self.uncut)
+
+    @cached_property
+    def step_batch(self) -> Batch:
+        """What a whole step is looked at with: few samples, where it does with them what it does.
+
+        A step of the subject's own that cuts its batch into parts has fewer of them, or none, with
+        fewer samples; then it is given all.
+        """
+        if self.uncut is None or self.subject.train_step is None:
+            return self.batch
+        try:
+            same = self._stepped_whole.passes == self._stepped_cut.passes
+        except ExperimentError:
+            return self.batch
+        return self.batch if same else self.uncut
+
+    @cached_property
     def walked(self) -> Walked:
-        """A few training steps on the batch, looked at and undone."""
-        return walk(self.subject, self.batch)
+        """A few training steps on `step_batch`, looked at and undone."""
+        return walk(self.subject, self.step_batch)
 
     @cached_property
     def operated(self) -> Operated:

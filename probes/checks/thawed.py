@@ -115,7 +115,7 @@ def _moved_in_training(experiment: Experiment) -> frozenset[str]:
     """The buffers that a step changes once `train()` was called, as loops do before an epoch."""
     subject = Life(experiment).subject
     subject.model.train()
-    return one_step(subject, experiment.batch).buffers
+    return one_step(subject, experiment.step_batch).buffers
 
 
 def _in_vain(model: nn.Module) -> tuple[str, str] | None:

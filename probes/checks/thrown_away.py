@@ -40,7 +40,7 @@ class ThrownAway:
         """At most one finding."""
         if not experiment.stepped.lost:
             return
-        passes = passes_of(experiment.subject, experiment.batch)
+        passes = passes_of(experiment.subject, experiment.step_batch)
         lost, every = passes.lost, len(passes.every)
         if not lost:
             return

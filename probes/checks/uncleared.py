@@ -41,7 +41,7 @@ class Uncleared:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding."""
-        steps = held_back_steps(experiment.subject, experiment.batch)
+        steps = held_back_steps(experiment.subject, experiment.step_batch)
         first, second, third = (_joined(grads) for grads in steps)
         same = first.shape == second.shape == third.shape
         if not same or not bool((first != 0).any()):

@@ -35,8 +35,9 @@ class Stepped:
     strangers: how many it holds that are not the model's; dead: those of them that require a
     gradient and have none. twice: names of those it holds twice.
     calls: calls of the step until the optimizer stepped. training: each module's mode in the last
-    forward pass of the whole model; empty where that was never called. lost: how many backward
-    passes were cleared before an optimizer was stepped with them.
+    forward pass of the whole model; empty where that was never called. passes: how many backward
+    passes gave parameters a gradient. lost: how many of them were cleared before an optimizer was
+    stepped with them.
     schedules: how often the step itself stepped a schedule. pulled: what was moved towards a twin
     after the optimizer's step. thawed: the parameters that require no gradient and that the
     optimizer's step itself changed.
@@ -51,6 +52,7 @@ class Stepped:
     twice: tuple[str, ...]
     calls: int
     training: Mapping[str, bool]
+    passes: int
     lost: int
     schedules: int
     pulled: Pulled | None
@@ -111,6 +113,7 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
                 twice=tuple(n for i, n in names.items() if sum(id(p) == i for p in held) > 1),
                 calls=calls,
                 training=modes.modes,
+                passes=len(passes.every),
                 lost=len(passes.lost),
                 schedules=sum(each is not loop.schedule for each in schedules),
                 pulled=pulls.found(),

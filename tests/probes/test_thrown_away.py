@@ -12,6 +12,7 @@ from torch.optim import SGD, Optimizer
 
 from probes import Subject
 from probes.checking import check, chosen
+from probes.experiment import Experiment
 from probes.seeding import seed_everything
 
 Batch = dict[str, Tensor]
@@ -169,3 +170,32 @@ def found(step: Step, optimizer: Callable[[nn.Module], Optimizer]) -> list[objec
     judged = check(Subject(Pair(), [batch], loss, optimizer, train_step=step), chosen(["WIR024"]))
     assert judged.not_judged == ()
     return [one.evidence[0].value for one in judged.findings]
+
+
+def in_parts_of_eight(model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
+    """Clears before each part; few samples are one part alone."""
+    for x, y in zip(batch["x"].split(8), batch["y"].split(8), strict=True):
+        optimizer.zero_grad()
+        (loss(model, {"x": x, "y": y}) / 4).backward()
+    optimizer.step()
+    return torch.zeros(())
+
+
+def adds_up_parts_of_eight(model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
+    optimizer.zero_grad()
+    for x, y in zip(batch["x"].split(8), batch["y"].split(8), strict=True):
+        (loss(model, {"x": x, "y": y}) / 4).backward()
+    optimizer.step()
+    return torch.zeros(())
+
+
+@pytest.mark.parametrize("step", [in_parts_of_eight, adds_up_parts_of_eight])
+def test_a_step_that_cuts_its_batch_is_looked_at_with_all_its_samples(step: Step) -> None:
+    seed_everything(0)
+    batch = {"x": torch.randn(32, 5), "y": torch.randn(32, 2)}
+    subject = Subject(Pair(), [batch], loss, lambda m: SGD(m.parameters(), 0.1), train_step=step)
+    experiment = Experiment.of(subject)
+    assert experiment.size < 8
+    assert experiment.stepped.passes == 4
+    findings = check(subject, chosen(only=["WIR024"])).findings
+    assert [each.code for each in findings] == ["WIR024"] * (step is in_parts_of_eight)
