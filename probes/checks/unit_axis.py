@@ -17,14 +17,15 @@ class UnitAxis:
     """What is to be a cosine is none: the vectors were normalised along an axis of items.
 
     `F.normalize`, and a division by a norm, give unit length along one axis, by default the second.
-    Where that is the axis of a sample's tokens or views, by the batch's own, and two such tensors
-    are multiplied and summed along another, the results are not cosines, and each item hangs on
-    those beside it. `F.cosine_similarity` is told where it runs along such an axis, and where
-    along one that it spread one of the two over. Maps whose second axis holds channels, and
-    vectors of a layer's weights, are healthy.
+    Where that is the axis of samples, or of a sample's tokens or views, by the batch's own, and two
+    such tensors are multiplied and summed along another, the results are not cosines, and each
+    item hangs on those beside it. `F.cosine_similarity` is told where it runs along such an axis,
+    and where along one that it spread one of the two over. Maps whose second axis holds channels,
+    and vectors of a layer's weights, are healthy.
 
     Sick: `z = F.normalize(z); z @ z.mT` of (sample, view, feature).
-    Healthy: `F.normalize(z, dim=-1)`; `F.normalize(maps)` of (sample, channel, row, column).
+    Healthy: `F.normalize(z, dim=-1)`; `F.normalize(maps)` of (sample, channel, row, column);
+    `one = F.normalize(one, dim=0); one.T @ two` of features that are to be unlike each other.
     """
 
     code: ClassVar[str] = "WIR030"
@@ -40,23 +41,23 @@ class UnitAxis:
         said = set[tuple[str, str | None]]()
         for each in experiment.operated.crossed:
             place = each.of.site, each.of.source
-            if place not in said and (key := _is_along_items(experiment, each)) is not None:
+            if place not in said and (what := _is_along_items(experiment, each)) is not None:
                 said.add(place)
-                yield self._crossed(each, key)
+                yield self._crossed(each, what)
         for cosine in experiment.operated.cosines:
             place = cosine.site, cosine.source
             if place not in said and (why := _why(experiment, cosine)) is not None:
                 said.add(place)
                 yield self._cosine(cosine, why)
 
-    def _crossed(self, crossed: Crossed, key: str) -> Finding:
+    def _crossed(self, crossed: Crossed, what: str) -> Finding:
         of, summed = crossed.of, " x ".join(map(str, crossed.summed))
         return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.WARN,
-            message=f"`{of.op}` of {of.shape} gives unit length along axis {of.axis}, the items of "
-            f"`{key}`, and dot products run along {summed} others, where lengths are "
+            message=f"`{of.op}` of {of.shape} gives unit length along axis {of.axis}, {what}, "
+            f"and dot products run along {summed} others, where lengths are "
             f"{crossed.low:.2g} to {crossed.high:.2g}: they are no cosines, and each item hangs on "
             "those beside it.",
             fix="Normalise along the axis of features, mostly `dim=-1`.",
@@ -89,13 +90,16 @@ class UnitAxis:
 
 
 def _is_along_items(experiment: Experiment, crossed: Crossed) -> str | None:
-    """The key whose items stand along the axis that was normalised; None where none do."""
+    """What stands along the axis that was normalised, in words; None where no items do."""
     of = crossed.of
     if not of.square or of.shape[0] != experiment.size or len(crossed.summed) != 1:
         return None
-    if of.axis in (0, len(of.shape) - 1) or crossed.summed[0] != of.shape[-1]:
+    if of.axis == len(of.shape) - 1 or crossed.summed[0] != of.shape[-1]:
         return None
-    return items_at(experiment, of.axis, of.shape[of.axis])
+    if of.axis == 0:
+        return "that of samples" if of.learned else None
+    key = items_at(experiment, of.axis, of.shape[of.axis])
+    return None if key is None else f"the items of `{key}`"
 
 
 def _why(experiment: Experiment, cosine: Cosine) -> str | None:

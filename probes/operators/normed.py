@@ -42,6 +42,7 @@ SCALES = {  # scores that are scaled, masked or biased are scores
 }
 NORMS = {"norm", "vector_norm", "linalg_norm", "linalg_vector_norm"}
 KEPT = {"clamp", "clamp_min", "add", "maximum", "max", "unsqueeze", "clip"}
+NUMBERS = {"mul", "rmul", "imul", "multiply", "div", "truediv"}
 DIVISIONS = {"div", "truediv", "true_divide", "divide"}
 ONE, UNIT = 1e-2, 1e-2  # sums, and squared lengths, may be so far from one
 
@@ -51,7 +52,8 @@ class Normed:
     """What was normalised. square: to unit length, else so that it sums to one.
 
     op, axis, shape: by which function, along which axis of what shape. scored: it is of scores that
-    are products of two tensors. values: as they came, in the shape of now. moved: that is another.
+    are products of two tensors. values: as they came, in the shape of now. learned: they have a
+    gradient. moved: the shape is another.
     """
 
     square: bool
@@ -62,6 +64,7 @@ class Normed:
     source: str | None
     scored: bool
     values: Tensor
+    learned: bool
     moved: bool = False
 
 
@@ -148,6 +151,9 @@ class NormedAxes(TorchFunctionMode):
             self._scores[out] = True
         if name in NORMS or (name in KEPT and first in self._norms):
             self._norms[out] = True
+        if (known := self._scaled(name, args, out)) is not None:
+            self._known[out] = known
+            return
         known = self._known.get(first)
         if known is None:
             return
@@ -159,11 +165,23 @@ class NormedAxes(TorchFunctionMode):
             values = turn(known.values, *shape, **({} if name == "view" else kwargs))
             self._known[out] = replace(known, values=values, moved=True)
 
+    def _scaled(self, name: str, args: Sequence[Any], out: Tensor) -> Normed | None:
+        """What is of unit length but for one number that it is multiplied by, such as a scale."""
+        if name not in NUMBERS or len(args) < 2:
+            return None
+        pairs = (args[:2], args[1::-1]) if "mul" in name else (args[:2],)
+        for one, two in pairs:
+            known: Normed | None = self._known.get(one) if isinstance(one, Tensor) else None
+            single = not isinstance(two, Tensor) or two.numel() == 1
+            if known is not None and known.square and single and one.shape == out.shape:
+                return known
+        return None
+
     def _born(
         self, func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor
     ) -> None:
         first, axis = args[0], None
-        if out.ndim < 3:
+        if out.ndim < (3 if func in SOFTMAX else 2):
             return
         if func in SOFTMAX:
             axis = args[1] if len(args) > 1 else kwargs.get("dim")
@@ -184,13 +202,15 @@ class NormedAxes(TorchFunctionMode):
             source=source_here(),
             scored=first in self._scores,
             values=out.detach(),
+            learned=out.requires_grad,
         )
 
     def _divided(self, by: Any, out: Tensor) -> int | None:
         """The axis along which the result has unit length, as it was divided by its norm."""
-        if not isinstance(by, Tensor) or by not in self._norms or by.ndim != out.ndim:
+        if not isinstance(by, Tensor) or by not in self._norms or by.ndim > out.ndim:
             return None
-        axes = [i for i in range(out.ndim) if by.shape[i] == 1 != out.shape[i]]
+        sizes = (1,) * (out.ndim - by.ndim) + tuple(by.shape)
+        axes = [i for i in range(out.ndim) if sizes[i] == 1 != out.shape[i]]
         if len(axes) != 1:
             return None
         lengths = out.detach().double().square().sum(axes[0])

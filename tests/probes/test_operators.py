@@ -165,6 +165,28 @@ def series(model: Reader, x: Tensor, context: Tensor) -> Tensor:
     return model.ask(F.normalize(x, dim=1)).relu()
 
 
+def towers(unit: Callable[[Tensor], Tensor]) -> Work:
+    """Every sample's question beside every sample's context, features last."""
+
+    def work(model: Reader, x: Tensor, context: Tensor) -> Tensor:
+        one, two = unit(model.ask(x).mean(1)), unit(model.key(context).mean(1))
+        return F.pad(5 * one @ two.T, (0, WIDTH))
+
+    return work
+
+
+def unlike(model: Reader, x: Tensor, context: Tensor) -> Tensor:
+    """Which features go together over the samples: unit length along them, summed along them."""
+    one, two = (F.normalize(each(x).mean(1), dim=0) for each in (model.ask, model.key))
+    return x.mean(1) @ (one.T @ two)
+
+
+def prototypes(model: Reader, x: Tensor, context: Tensor) -> Tensor:
+    """Vectors by the weights of classes, whose columns have unit length."""
+    one, two = F.normalize(model.ask(x).mean(1), dim=1), F.normalize(model.value.weight, dim=0)
+    return one @ two
+
+
 def pairs(axis: int) -> Work:
     def work(model: Reader, x: Tensor, context: Tensor) -> Tensor:
         one, two = model.ask(x)[:, :, None], model.key(context)[:, None]
@@ -190,9 +212,11 @@ def by_channels(model: Reader, x: Tensor, context: Tensor) -> Tensor:
         alike(lambda each: each / (torch.linalg.vector_norm(each, dim=1, keepdim=True) + 1e-8)),
         by_default,
         pairs(1),
+        towers(lambda each: F.normalize(each, dim=0)),
+        towers(lambda each: each / each.norm(dim=0)),
     ],
 )
-def test_unit_length_along_items_is_told(work: Work) -> None:
+def test_unit_length_along_items_or_samples_is_told(work: Work) -> None:
     [found] = said("WIR030", work)
     assert found.site == "model"
     assert found.source is not None
@@ -203,7 +227,9 @@ def test_unit_length_along_items_is_told(work: Work) -> None:
     [
         alike(lambda each: F.normalize(each, dim=-1)),
         alike(lambda each: each / each.norm(dim=-1, keepdim=True)),
-        *(gram, matched, covariance, series, by_channels, pairs(3)),
+        towers(F.normalize),
+        towers(lambda each: each / each.norm(dim=1, keepdim=True)),
+        *(gram, matched, covariance, series, by_channels, pairs(3), unlike, prototypes),
     ],
 )
 def test_unit_length_along_features_is_silent(work: Work) -> None:
