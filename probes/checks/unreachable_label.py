@@ -12,9 +12,13 @@ from torch import Tensor
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Labels
+from probes.reading.alive import alive
 from probes.scoring.answers import keys, lines_of
 from probes.scoring.handed_labels import is_scored
+from probes.scoring.hidden_golds import NATS, HiddenGold, hidden_golds
 from probes.scoring.tied import filled, kept, redraw
+
+FEW = 4  # classes that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,9 @@ class UnreachableLabel:
     far beyond, such as 255, which is ignored on purpose; a label whose score is masked away, so
     that the loss is huge and never falls, or so that no weights move it and it is the same as
     that of others in its row. Which output a key of labels is scored against is told by the loss
-    that takes its integers, or by the gradient that one of them moves; without either, nothing is
-    said.
+    that takes its integers, or by the gradient that one of them moves; without either, only what
+    losses of torch are handed tells, whatever key it is made of: a class that is wanted, at places
+    that are scored, and whose score is one number far below the best that no weight moves.
 
     Sick: `labels = vocabulary.get(token, -100)` for tokens that the decoder cannot say.
     Healthy: every token is among the outputs, or stands for `_UNK`, which is.
@@ -41,19 +46,24 @@ class UnreachableLabel:
     family: ClassVar[Literal["check"]] = "check"
 
     def lacks(self, experiment: Experiment) -> str | None:
-        """Labels of classes."""
-        if not any(True for _ in keys(experiment)):
-            return "no key of class labels is known: declare it by `Layout(labels=(Labels(...),))`"
-        return None
+        """Labels of classes, or a loss of torch that is handed some."""
+        if any(True for _ in keys(experiment)) or alive(experiment).classed:
+            return None
+        return "no key of class labels is known: declare it by `Layout(labels=(Labels(...),))`"
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
-        """One finding a form and key of labels."""
-        for labels in keys(experiment):
-            values = experiment.tensors[labels.key]
-            yield from self._lost(experiment, labels, values)
-            scored = _scored(experiment, labels)
-            if scored is not None:
-                yield from self._of(experiment, labels, values, *scored)
+        """One finding a form and key of labels; without any, one a call of a loss."""
+        found = [one for labels in keys(experiment) for one in self._of_key(experiment, labels)]
+        yield from found
+        if not found:
+            yield from (self._hidden(each) for each in hidden_golds(experiment))
+
+    def _of_key(self, experiment: Experiment, labels: Labels) -> Iterator[Finding]:
+        values = experiment.tensors[labels.key]
+        yield from self._lost(experiment, labels, values)
+        scored = _scored(experiment, labels)
+        if scored is not None:
+            yield from self._of(experiment, labels, values, *scored)
 
     def _lost(self, experiment: Experiment, labels: Labels, values: Tensor) -> Iterator[Finding]:
         mask = experiment.tensors.get(labels.mask or "")
@@ -145,6 +155,29 @@ class UnreachableLabel:
                 lines,
                 int(valid.sum()),
             )
+
+    def _hidden(self, found: HiddenGold) -> Finding:
+        several = len(found.classes) > 1
+        what = f"{'classes' if several else 'class'} {', '.join(map(str, found.classes[:FEW]))}"
+        why = "no weights move" if found.constant else "a mask must have been added to"
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL if found.constant else Verdict.WARN,
+            message=f"gold labels cannot be produced: {found.count} of {found.of} that "
+            f"`{found.op}` is handed are {what}{', ...' if len(found.classes) > FEW else ''}, "
+            f"masked away there: {why} {'their scores' if several else 'its score'}, "
+            f"{found.score:.4g}, and the best of each row lies {found.gap:.3g} or more above.",
+            fix="Leave what is to be learned out of the mask, or out of the loss.",
+            site=LOSS,
+            op=found.op,
+            phase="forward",
+            source=found.line,
+            evidence=(
+                Evidence("golds that are masked away", found.count, 0, f"of {found.of}"),
+                Evidence("how far the best score is above, at least", found.gap, NATS),
+            ),
+        )
 
     def _is_huge(self, experiment: Experiment) -> bool:
         """Whether the loss is so large, or infinite, as a masked label makes it."""

@@ -195,3 +195,76 @@ def test_an_id_that_no_output_is_asked_for_is_told(loss: Loss, told: int) -> Non
     batch = {"walk": torch.randint(30, (9, 12))}
     said = found("LBL001", Ahead(), [batch], loss)
     assert ["after the last one that it has read" in one.message for one in said] == [True] * told
+
+
+class Writer(nn.Module):
+    """Next ids; some are never to be written."""
+
+    def __init__(self, hide: Callable[[Tensor, Tensor], Tensor], never: list[int]) -> None:
+        super().__init__()
+        self.items, self.out = nn.Embedding(12, 16), nn.Linear(16, 12)
+        self.hide = hide
+        self.register_buffer("never", torch.isin(torch.arange(12), torch.tensor(never)))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.hide(self.out(self.items(ids)), self.get_buffer("never"))
+
+
+def small(scores: Tensor, never: Tensor) -> Tensor:
+    return scores.masked_fill(never, -30.0)
+
+
+def large(scores: Tensor, never: Tensor) -> Tensor:
+    return scores - 1e4 * never
+
+
+def chosen_by(weight: float = 1.0, smoothing: float = 0.0) -> Loss:
+    """Of the ids behind each id: the loss's labels are cut out of what the model reads."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        scores = model(batch["text"][:, :-1]).flatten(0, 1)
+        weights = torch.ones(12).index_fill(0, torch.tensor([1, 2]), weight)
+        wanted = batch["text"][:, 1:].flatten()
+        return F.cross_entropy(
+            scores, wanted, weight=weights, ignore_index=0, label_smoothing=smoothing
+        )
+
+    return loss
+
+
+def sampled_classes(model: nn.Module, batch: Batch) -> Tensor:
+    """The gold stands first; others that are the gold by accident are hidden."""
+    scores = model(batch["text"][:, :-1]).flatten(0, 1)
+    wanted = batch["text"][:, 1:].reshape(-1, 1)
+    drawn = torch.arange(3, 9).expand(len(wanted), -1)
+    far = scores.gather(1, drawn).masked_fill(drawn == wanted, -1e9)
+    both = torch.cat([scores.gather(1, wanted), far], 1)
+    return F.cross_entropy(both, torch.zeros(len(wanted), dtype=torch.long))
+
+
+def only_what_follows(scores: Tensor, _: Tensor) -> Tensor:
+    """A grammar: 2 ends a text, and is hidden where ids of odd places are to come."""
+    odd = torch.arange(scores.shape[1])[:, None] % 2 == 0
+    return scores.masked_fill(odd & (torch.arange(12) == 2), -1e9)
+
+
+@pytest.mark.parametrize(
+    ("hide", "never", "loss", "told"),
+    [
+        (small, [0, 2], chosen_by(), True),
+        (large, [2], chosen_by(), True),
+        (small, [0, 1], chosen_by(), False),
+        (small, [2], chosen_by(weight=0.0), False),
+        (small, [0, 1], chosen_by(smoothing=0.1), False),
+        (only_what_follows, [], chosen_by(), False),
+        (small, [1], sampled_classes, False),
+    ],
+)
+def test_a_class_that_is_wanted_and_masked_away_is_told_without_a_key_of_labels(
+    hide: Callable[[Tensor, Tensor], Tensor], never: list[int], loss: Loss, told: bool
+) -> None:
+    seed_everything(0)
+    text = torch.randint(3, 12, (9, 7))
+    text[:, 0], text[:, -1] = 1, 2
+    said = found("IDX003", Writer(hide, never), [{"text": text}], loss)
+    assert ["are class 2, masked away" in each.message for each in said] == [True] * told
