@@ -28,7 +28,8 @@ class LabelShift:
     id would be copied from its input, and the one after the next was shifted twice. Where outputs
     of a prefix stand before those of the ids, it is held against which ids an output has read.
     Where no key is called labels, the class that the gradient asks for most tells the id that is
-    wanted: one place after the last that the output reads, for one of the heads at least.
+    wanted: one place after the last that the output reads, for one of the heads at least. So it
+    is of labels that a decoder is fed one place later, and that the loss shifts once more.
 
     Sick: labels that were shifted by the data, given to a model that shifts them again.
     Healthy: the ids themselves as labels, for a model that shifts them.

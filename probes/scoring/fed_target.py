@@ -156,15 +156,15 @@ def _of_ids(experiment: Experiment, key: str) -> int | None:
         return None
     middle = ids.shape[1] // 2
     wants = found.wants(key, "", ids)
-    moved = _moved(experiment, key, found.index, middle) if wants.ahead == 0 else None
-    if moved is None or moved.shape[:2] != ids.shape:
+    change = moved(experiment, key, found.index, middle) if wants.ahead == 0 else None
+    if change is None or change.shape[:2] != ids.shape:
         return None
-    by_place = (moved > ROUNDING * moved.max()).flatten(2).any(2).any(0)
+    by_place = (change > ROUNDING * change.max()).flatten(2).any(2).any(0)
     causal = bool(by_place[middle]) and bool(by_place[middle + 1 :].any())
     return found.index if causal and not bool(by_place[:middle].any()) else None
 
 
-def _moved(experiment: Experiment, key: str, index: int, place: int) -> Tensor | None:
+def moved(experiment: Experiment, key: str, index: int, place: int) -> Tensor | None:
     """How much other content at a place, or from one on, moves the tensor shown of that index."""
     tensor, shown = experiment.tensors[key], alive(experiment).shown
     where = torch.zeros(tensor.shape[:2], dtype=torch.bool, device=tensor.device)
@@ -180,5 +180,5 @@ def _moved(experiment: Experiment, key: str, index: int, place: int) -> Tensor |
 
 def _is_read_at_once(experiment: Experiment, key: str, index: int) -> bool:
     """Whether the first place of the tensor shown of that index reads the middle of the key."""
-    moved = _moved(experiment, key, index, experiment.tensors[key].shape[1] // 2)
-    return moved is not None and moved.ndim > 1 and bool(moved[:, 0].any())
+    change = moved(experiment, key, index, experiment.tensors[key].shape[1] // 2)
+    return change is not None and change.ndim > 1 and bool(change[:, 0].any())

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from probes.experiment import Experiment, with_leaf
 from probes.finding import ExperimentError
 from probes.layout import Labels
 from probes.reading.alive import alive
 from probes.scoring.answers import lines_of
-from probes.scoring.wanted import SHARE, Wanted, aheads, wanted
+from probes.scoring.fed_target import ROUNDING, moved
+from probes.scoring.wanted import SHARE, Wanted, aheads, asked, wanted
 from probes.vary import vary
 
 
@@ -39,16 +41,44 @@ def skipped(experiment: Experiment) -> list[Skipped]:
 
 
 def _all(experiment: Experiment) -> Iterator[Skipped]:
-    config = getattr(experiment.subject.model, "config", None)
-    least = 1 if getattr(config, "is_encoder_decoder", False) else 2  # these read labels, shifted
+    known = set[str]()
     for each in wanted(experiment):
-        if each.ahead is None or each.ahead < least:
-            continue
-        behind = _behind(experiment, each)
-        if behind is None or behind < 0 or each.ahead + behind < 2:
-            continue
-        if not _has_other(experiment, each, 1 - behind):
-            yield Skipped(each.key, each.output, each.ahead + behind)
+        known.add(each.key)
+        if each.ahead is not None and each.ahead > 0:
+            yield from _held(experiment, each, _behind(experiment, each))
+    if experiment.subject.predict is not None:
+        for key in [key for key in experiment.tensors if key not in known]:
+            yield from _in_loss(experiment, key)
+
+
+def _held(experiment: Experiment, each: Wanted, behind: int | None) -> Iterator[Skipped]:
+    ahead = each.ahead
+    if ahead is None or behind is None or behind < 0 or ahead + behind < 2:
+        return
+    if not _has_other(experiment, each, 1 - behind):
+        yield Skipped(each.key, each.output, ahead + behind)
+
+
+def _in_loss(experiment: Experiment, key: str) -> Iterator[Skipped]:
+    """Of what the loss alone makes of the key, as where `predict` writes by itself."""
+    ids = experiment.tensors[key]
+    if ids.ndim != 2 or ids.is_floating_point() or ids.dtype is torch.bool or ids.numel() < 8:
+        return
+    for width in (ids.shape[1], ids.shape[1] - 1):
+        try:
+            found = asked(experiment, (len(ids), width), int(ids.max()))
+            if found is None:
+                continue
+            each = found.wants(key, alive(experiment).shown[found.index].site, ids)
+            if each.ahead is None or each.ahead < 1:
+                return
+            change = moved(experiment, key, found.index, width // 2)
+        except ExperimentError:
+            return
+        lines = None if change is None else lines_of(change, (len(ids), width))
+        if lines is not None:
+            yield from _held(experiment, each, _first(lines, float(lines.max())))
+        return
 
 
 def _behind(experiment: Experiment, each: Wanted) -> int | None:
@@ -69,9 +99,16 @@ def _behind(experiment: Experiment, each: Wanted) -> int | None:
     )
     if before is None or after is None or before.shape != after.shape:
         return None
-    moved = (after - before).abs().amax((0, 2))
-    places = (moved > 1e-5 * float(before.nan_to_num(0, 0, 0).abs().max())).nonzero().flatten()
-    return int(places[0]) - middle if len(places) else None
+    return _first((after - before).abs(), float(before.nan_to_num(0, 0, 0).abs().max()))
+
+
+def _first(change: Tensor, size: float) -> int | None:
+    """How many places after the middle the first change stands; None without one.
+
+    change: (sample, place, class), of numbers of about that size.
+    """
+    felt = (change.amax((0, 2)) > ROUNDING * size).nonzero().flatten()
+    return int(felt[0]) - change.shape[1] // 2 if len(felt) else None
 
 
 def _has_other(experiment: Experiment, each: Wanted, right: int) -> bool:
