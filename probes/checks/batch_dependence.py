@@ -20,6 +20,7 @@ from probes.line import line
 from probes.masking.hidden import Hidden
 from probes.masking.owners import Owners, owners
 from probes.place import Place, place
+from probes.reading.time_first import TimeFirst, time_first
 from probes.subject import Batch
 
 
@@ -34,6 +35,8 @@ class BatchDependence:
     that has no sample axis, or two (similarities within the batch), is not judged. Where keys
     differ in length, as in a batch of graphs, and one says which rows are whose, as `batch` does,
     or a table of (graph, source, target), what the others hold is exchanged among them instead.
+    Where all keys begin with the same two axes and the first is read in order, as time is, it is
+    the second axis whose entries must not depend on each other; if they do not, it is a note.
 
     Sick: `nn.LSTM(8, 16)` fed with (sample, time, feature).
     Healthy: `nn.LSTM(8, 16, batch_first=True)`.
@@ -86,8 +89,12 @@ class BatchDependence:
             found = experiment.parted(f"neighbours of sample {i}", ran, look)
             differ = [each for each in found.outputs if each.site in experiment.sample_axis]
             if differ:
-                finding = self._dependent(experiment, i, found, experiment.samples_guessed)
-                yield replace(finding, source=_line(experiment, copies, found, look))
+                other = time_first(experiment)
+                if other is not None:
+                    yield self._of_time_first(experiment, i, found, other)
+                else:
+                    finding = self._dependent(experiment, i, found, experiment.samples_guessed)
+                    yield replace(finding, source=_line(experiment, copies, found, look))
                 return
             if done == self.enough:
                 break
@@ -96,6 +103,28 @@ class BatchDependence:
                 yield from self._turned(experiment)
         if not done:
             raise ExperimentError("copies of one sample give outputs of other shapes, or an error")
+
+    def _of_time_first(
+        self, experiment: Experiment, i: int, found: Comparison, other: TimeFirst
+    ) -> Finding:
+        """Where the first axis is read in order: what the second mixes, if that may be samples."""
+        if other.mixed is None:
+            finding = self._dependent(experiment, i, found, experiment.samples_guessed)
+            fix = "Nothing, if the first axis is time and the second the samples'; else " + _lower(
+                finding.fix
+            )
+            return replace(finding, verdict=Verdict.NOTE, fix=fix)
+        finding = self._dependent(experiment, other.sample, other.mixed, ())
+        return replace(
+            finding,
+            verdict=min(finding.verdict, Verdict.WARN, key=lambda verdict: verdict.rank),
+            message=finding.message.replace("neighbours", "neighbours on the second axis", 1)
+            + " The first axis is read in order, as time is."
+            + (f" With one entry less on the second, {other.refused}." if other.refused else ""),
+            fix="Look there for what is broadcast over, or taken along, another axis that happens "
+            "to be as long as the second one: `mask.unsqueeze(-1)`. That samples stand on the "
+            "second axis is a guess, since the first is read in order.",
+        )
 
     def _exchanged(self, experiment: Experiment, owned: Owners) -> Iterator[Finding]:
         """Of a batch that cannot be cut: what others hold is exchanged among them."""
@@ -188,6 +217,10 @@ class BatchDependence:
             samples=(sample,),
             evidence=(Evidence(f"largest change of `{name}`", largest, limit),),
         )
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def _is_alike(experiment: Experiment, ran: Ran) -> bool:
