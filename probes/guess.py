@@ -194,17 +194,20 @@ def _ended(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def _is_ended(tensor: Tensor, lengths: Tensor) -> bool:
-    """Whether rows of several lengths end there, the longest with the tensor if they are few."""
+    """Whether rows of several lengths end there, the longest with the tensor if they are few.
+
+    A row of length zero is blank altogether.
+    """
     if tensor.ndim not in (2, 3) or len(tensor) != len(lengths) or tensor.dtype is torch.bool:
         return False
     width, longest = tensor.shape[1], int(lengths.max()) if len(lengths) else 0
-    if int(lengths.min()) < 1 or int(lengths.min()) >= width or longest > width or width < 3:
+    if int(lengths.min()) < 0 or int(lengths.min()) >= width or longest > width or width < 3:
         return False
-    if longest < width and len(lengths.unique()) < SEVERAL:
+    if longest < width and len(lengths[lengths > 0].unique()) < SEVERAL:
         return False
     hidden = torch.arange(width, device=tensor.device) >= lengths.to(tensor.device)[:, None]
-    there = tensor[hidden]
-    last = tensor[torch.arange(len(tensor)), (lengths - 1).to(tensor.device)]
+    there, begun = tensor[hidden], (lengths > 0).to(tensor.device)
+    last = tensor[begun, (lengths.to(tensor.device) - 1)[begun]]
     pad = there[0]
     ends = (last != pad).flatten(1).any(1) if last.ndim > 1 else last != pad
     return bool((there == pad).all()) and bool(ends.all())

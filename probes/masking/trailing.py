@@ -25,3 +25,17 @@ def trailing(values: Tensor) -> Tensor | None:
         if clear and int(some.max()) >= 2 and int(lengths.max()) < values.shape[1]:
             return runs
     return None
+
+
+def trailing_or_blank(values: Tensor) -> Tensor | None:
+    """The same where rows may be nothing but that id, as of a user without a history."""
+    if values.ndim != 2 or values.is_floating_point():
+        return None
+    blank = (values == values[:, :1]).all(1)
+    runs = trailing(values[~blank])
+    if runs is None:
+        return None
+    pad = values[~blank][runs][0]
+    return torch.zeros_like(values, dtype=torch.bool).index_put((~blank,), runs) | (
+        blank[:, None] & (values == pad)
+    )
