@@ -18,6 +18,7 @@ from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.masking.grown import BY, compared
 from probes.masking.in_training import normed_longer
 from probes.masking.longer import Longer, everywhere_longer, longer
+from probes.masking.marked_ids import marked_ids
 from probes.masking.share import takes_only_its_share, true_leaks
 from probes.masking.visible import Visible
 from probes.place import place
@@ -34,11 +35,12 @@ class MorePadding:
     side where the padding stands, in evaluation mode. What must not change: a mean that is taken
     over the padded length, a normalisation over it, zeros that take their share of a softmax, a
     position counted from the padded end, a loss divided by all positions. A batch that the model
-    cannot take any longer is not judged. Rows padded on the left move the positions of a model
-    that counts them from the left end: a note, but a warning where a module takes `position_ids`
-    that would say otherwise. Where nothing changes so, the modules that keep running statistics
-    are put into training mode: what changes then is a norm that takes its statistics over
-    padding, be it zeros, which is a warning.
+    cannot take any longer is not judged. Ids without a mask count as padded where their rows end in
+    one id that the subject's code asks for, as `ids.eq(0)` does. Rows padded on the left move the
+    positions of a model that counts them from the left end: a note, but a warning where a module
+    takes `position_ids` that would say otherwise. Where nothing changes so, the modules that keep
+    running statistics are put into training mode: what changes then is a norm that takes its
+    statistics over padding, be it zeros, which is a warning.
 
     Sick: `(out * mask).sum(1) / out.shape[1]`.
     Healthy: `(out * mask).sum(1) / mask.sum(1)`.
@@ -52,16 +54,17 @@ class MorePadding:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A padded batch whose keys can grow."""
-        if not experiment.masks:
+        marked = marked_ids(experiment)
+        if not experiment.masks and not marked:
             return "no padding mask is declared and none was recognised"
-        if not any(True for _ in longer(experiment, self.by)):
+        if not any(True for _ in longer(experiment, self.by, marked)):
             return "no mask hides an end of a row, or it cannot be told which axes would grow"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding an axis that is padded."""
         effects: dict[str, float] = {}
-        if not self._all_at_once(experiment):
+        if marked_ids(experiment) or not self._all_at_once(experiment):
             yield from self._evaluated(experiment, effects)
         told = [mask for mask, effect in effects.items() if effect]
         for each, found in normed_longer(experiment, self.by, told):
@@ -72,7 +75,7 @@ class MorePadding:
     def _evaluated(self, experiment: Experiment, effects: dict[str, float]) -> Iterator[Finding]:
         """What changes in evaluation mode; how much each mask's does is added to the effects."""
         why, done = "", 0
-        for each in longer(experiment, self.by):
+        for each in longer(experiment, self.by, marked_ids(experiment)):
             try:
                 found = compared(experiment, each)
             except ExperimentError as error:
@@ -113,8 +116,9 @@ class MorePadding:
             f"{100 * worst.relative:.2g}% {where.words}: with {each.by} more positions of "
             f"{', '.join(f'`{key}`' for key in each.keys)} that are hidden.",
             fix="Look there for a mean, normalisation or softmax over the padded length, a "
-            "position counted from the padded end, a state read after the padding, a loss that "
-            "is divided by all positions.",
+            "position counted from the padded end, a state read after the padding, an attention "
+            "without a mask such as `memory_key_padding_mask`, a loss that is divided by all "
+            "positions.",
             site=where.site,
             phase="forward",
             where=dict(worst.where),

@@ -37,11 +37,24 @@ def as_marked(
     are looked up there, and numbers that stand there, are others. Raises ExperimentError where the
     subject raises.
     """
+    return experiment.evaluate(batch, (*under, _Comparisons(_compared(experiment))))
+
+
+def truths(experiment: Experiment) -> list[Tensor]:
+    """What the subject's code makes of numbers in comparisons, in order.
+
+    Raises ExperimentError where the subject raises.
+    """
+    return [truth for _, truth in _compared(experiment)]
+
+
+def _compared(experiment: Experiment) -> list[tuple[str, Tensor]]:
     if "comparisons" not in experiment.memo:
         first = _Comparisons()
         experiment.evaluate(experiment.batch, (first,))
         experiment.memo["comparisons"] = first.found
-    return experiment.evaluate(batch, (*under, _Comparisons(experiment.memo["comparisons"])))
+    known: list[tuple[str, Tensor]] = experiment.memo["comparisons"]
+    return known
 
 
 class _Comparisons(TorchDispatchMode):

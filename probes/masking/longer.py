@@ -69,10 +69,13 @@ class Longer:
             yield replace(each, value=value)
 
 
-def longer(experiment: Experiment, by: int) -> Iterator[Longer]:
-    """For every mask, the batch with more of what it hides; not where none hides an end."""
+def longer(experiment: Experiment, by: int, also: Iterable[Hidden] = ()) -> Iterator[Longer]:
+    """For every mask, the batch with more of what it hides; not where none hides an end.
+
+    also: what is hidden beside that.
+    """
     done = set()
-    for each in experiment.masks:
+    for each in (*experiment.masks, *also):
         for one in (each, *_of_rows(each)):
             made = _of(experiment, one, by)
             place = None if made is None else (made.keys, one.keep.ndim)

@@ -1,0 +1,53 @@
+"""Padding of ids that no key marks and the subject's own code asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from probes.experiment import Experiment
+from probes.finding import ExperimentError
+from probes.layout import Mask
+from probes.masking.as_marked import truths
+from probes.masking.hidden import Hidden
+from probes.masking.trailing import trailing
+
+
+def marked_ids(experiment: Experiment) -> list[Hidden]:
+    """Keys of ids without a mask whose rows end in one id, where the code asks which ids are that.
+
+    Such as `ids.eq(0)` in the model: some of it hides what stands there, so that all of it should.
+    """
+    if "marked ids" not in experiment.memo:
+        experiment.memo["marked ids"] = list(_marked(experiment))
+    known: list[Hidden] = experiment.memo["marked ids"]
+    return known
+
+
+def _marked(experiment: Experiment) -> Iterator[Hidden]:
+    masked = {each.key for each in experiment.masks} | {one.key for one in experiment.layout.labels}
+    found = {
+        key: runs
+        for key, tensor in experiment.tensors.items()
+        if key not in masked and (runs := trailing(tensor)) is not None
+    }
+    try:
+        asked = truths(experiment) if found else []
+    except ExperimentError:
+        return
+    for key, runs in found.items():
+        if any(_is_of(truth, runs) for truth in asked):
+            mask = Mask(key, (key,), means="id")
+            own = mask if bool((experiment.tensors[key][runs] == 0).all()) else Mask("mask", (key,))
+            yield Hidden(mask, key, ~runs, None, f"masks=({own!r},)")
+
+
+def _is_of(truth: Tensor, runs: Tensor) -> bool:
+    """Whether it says of every place whether it is padding, or whether it is not."""
+    if truth.dtype is not torch.bool or truth.numel() != runs.numel():
+        return False
+    turned = truth.T if truth.ndim == 2 and truth.shape == runs.T.shape else truth
+    laid = (truth.reshape(runs.shape), turned.reshape(runs.shape))
+    return any(torch.equal(each, runs) or torch.equal(each, ~runs) for each in laid)
