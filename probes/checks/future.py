@@ -18,6 +18,7 @@ from probes.line import line
 from probes.masking.share import comes_of_empty_rows, takes_only_its_share
 from probes.place import place
 from probes.reading.causal import Causal
+from probes.scoring.numbers_ahead import numbers_ahead
 from probes.scoring.wanted import causal_or_ahead, looked_at
 from probes.subject import Batch
 from probes.vary import vary
@@ -29,10 +30,12 @@ class Future:
 
     It holds for outputs declared by `Reads(rule="causal")`, or `before`; without a declaration,
     for models whose name, or whose modules' names, say that they are causal, and for outputs that
-    the loss asks for an id that stands after their own place, by its gradient; of those that are
-    not declared, only places that the loss looks at count, since a prefix that is not scored may be
-    read both ways. All later entries of the key get other values, from a quarter, a half and three
-    quarters of the way on, in evaluation mode; the first site whose earlier places move is named.
+    the loss asks for an id, or for numbers, that stand after their own place, by its gradient; of
+    those that are not declared, only places that the loss looks at count, since a prefix that is
+    not scored may be read both ways. All later entries of the key get other values, from a quarter,
+    a half and three quarters of the way on, in evaluation mode; the first site whose earlier places
+    move is named. What reaches numbers by way of one vector a sample alone, as in a variational
+    model, is left out.
     Later places whose values are zeroed, and which do no more than take their share of an attention
     that throws its mask away, are left to MSK007.
 
@@ -46,7 +49,7 @@ class Future:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Nothing; what is causal is looked for at work."""
-        if not causal_or_ahead(experiment):
+        if not _causal(experiment):
             return (
                 "no output is declared causal and no name says so: declare it by "
                 "`Layout(reads=(Reads('logits', of='ids', rule='causal'),))`"
@@ -55,7 +58,7 @@ class Future:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding an output."""
-        for each in causal_or_ahead(experiment):
+        for each in _causal(experiment):
             tensor = experiment.tensors[each.key]
             order = each.order(tuple(tensor.shape), tensor.device)
             for cut in sorted({order.numel() * share // 4 - 1 for share in (1, 2, 3)} - {-1}):
@@ -115,9 +118,22 @@ class Future:
             site=where.site,
             phase="forward",
             where=dict(worst.where),
-            evidence=(Evidence(f"largest change of `{each.output}`", worst.largest, worst.limit),),
+            evidence=(
+                Evidence(f"largest change of `{each.output}`", worst.largest, worst.limit),
+                *_asked(experiment, each),
+            ),
         )
         return resting_on(finding, [each.guessed] if each.guessed else [])
+
+
+def _asked(experiment: Experiment, each: Causal) -> Iterator[Evidence]:
+    """How far on the numbers stand that the loss asks for, where that says what may be read."""
+    if each in numbers_ahead(experiment):
+        yield Evidence(f"places on at which the loss asks for `{each.key}`", 1 - each.ahead)
+
+
+def _causal(experiment: Experiment) -> list[Causal]:
+    return causal_or_ahead(experiment) or numbers_ahead(experiment)
 
 
 class _Earlier:

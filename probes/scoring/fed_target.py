@@ -91,7 +91,7 @@ def _of_numbers(experiment: Experiment, key: str) -> int | None:
         felt = seen.of_loss([each.tensor])[0]
         if felt is None or not bool(felt.any()):
             continue
-        own = _direct(seen, leaf, each.tensor, felt)
+        own = direct(seen, leaf, each.tensor, felt)
         parts = [felt] if felt.shape == tensor.shape else felt.unbind(-1)
         same = own is not None and any(_alike(own, -part) for part in parts)
         return _index(experiment, seen, each) if same and _is_read(each.tensor, leaf) else None
@@ -119,7 +119,7 @@ def _fits(value: Tensor, of: Tensor) -> bool:
     return value.shape == of.shape or (value.ndim == 3 and of.ndim == 2)
 
 
-def _direct(seen: Alive, leaf: Tensor, output: Tensor, felt: Tensor) -> Tensor | None:
+def direct(seen: Alive, leaf: Tensor, output: Tensor, felt: Tensor) -> Tensor | None:
     """The loss's gradient with respect to the key, but for what comes by way of the output."""
     whole = seen.of_loss([leaf])[0]
     way = gradients((output * felt).sum(), [leaf])[0]
