@@ -89,13 +89,15 @@ class Snapshot:
     """What a step starts from, beside its batch and, where the guard kept them, its parameters.
 
     random: the generators. buffers, parameters: copies; parameters only where asked for.
-    modes: every module with its train/eval flag.
+    modes: every module with its train/eval flag. trained: every parameter with whether it requires
+    a gradient, which a loop may switch off and on again within a step.
     """
 
     random: RandomState
     buffers: tuple[_Kept, ...]
     parameters: tuple[_Kept, ...]
     modes: tuple[tuple[nn.Module, bool], ...]
+    trained: tuple[tuple[nn.Parameter, bool], ...]
 
     @classmethod
     def take(cls, model: nn.Module, parameters: bool = False) -> Snapshot:
@@ -107,6 +109,7 @@ class Snapshot:
             buffers=tuple(buffers),
             parameters=tuple(_parameters(modules)) if parameters else (),
             modes=tuple([(module, module.training) for module in modules]),
+            trained=_trained(modules),
         )
 
     def clean(self) -> set[int]:
@@ -124,12 +127,18 @@ class Snapshot:
                 yield kept.tensor
 
     def restore(self) -> None:
-        """Generators, buffers, modes and kept parameters are as they were when it was taken."""
+        """Generators, buffers, modes and kept parameters are as they were when it was taken.
+
+        So is what requires a gradient.
+        """
         self.random.restore()
         for kept in (*self.buffers, *self.parameters):
             kept.restore()
         for module, training in self.modes:
             module.training = training
+        for parameter, requires_grad in self.trained:
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
@@ -158,7 +167,12 @@ class Snapshots:
         kept = tuple(_parameters(self._modules)) if parameters else ()
         modes = [module.training for module in self._modules]
         modes_by_module = tuple(zip(self._modules, modes, strict=True))
-        return Snapshot(random, tuple(buffers), kept, modes_by_module)
+        return Snapshot(random, tuple(buffers), kept, modes_by_module, _trained(self._modules))
+
+
+def _trained(modules: Sequence[nn.Module]) -> tuple[tuple[nn.Parameter, bool], ...]:
+    held = [m._parameters for m in modules if m._parameters]
+    return tuple([(p, p.requires_grad) for each in held for p in each.values() if p is not None])
 
 
 def _parameters(modules: Sequence[nn.Module]) -> Iterator[_Kept]:
@@ -228,9 +242,9 @@ def replay(
     optimizers: held back where the step itself would call them, as a whole train step does; of one
     that holds another, as SAM does, the inner one.
 
-    Parameters, gradients, buffers, modes, random states and the modules' plain attributes, with
-    what these hold, are afterwards as they were before, also where the step raises. What else the
-    user's code counts up by itself is not known here.
+    Parameters, their gradients and whether they require one, buffers, modes, random states and the
+    modules' plain attributes, with what these hold, are afterwards as they were before, also where
+    the step raises. What else the user's code counts up by itself is not known here.
     """
     parameters = dict(model.named_parameters())
     now = Snapshot.take(model, parameters=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from nan_watch.case.symptom import Symptom
 from nan_watch.case.trial import Trial
 from nan_watch.causes import name_cause
 from nan_watch.inquest.relief import reliefs
-from nan_watch.origin.find import Origin, find_origin
+from nan_watch.origin.find import Origin, find_origin, until_it_raises
 from probes.finding import Evidence, Finding
 from probes.layout import Layout
 from probes.replay import Snapshot
@@ -58,25 +59,32 @@ class Inquest:
     def hold(self, symptom: Symptom, finding: Finding, step: Repeatable) -> Finding:
         """The finding with the cause that the step's replay shows.
 
-        It stays as it was where the replay raises, which is then among its evidence: the refusal
-        itself must not be lost.
+        Where the replay raises, which is then among its evidence, that is the cause of what it had
+        met before; or it stays as it was: the refusal itself must not be lost.
         """
         self.found = None
         try:
-            case = self._case(symptom, step)
-            if case.origin is None:
-                return finding
-            self.found = step, case.origin
-            told = name_cause(case)
-            proofs = 0 if told.confirmed is None else 1  # which stays first
-            first, rest = told.evidence[:proofs], told.evidence[proofs:]
-            evidence = (*first, *reliefs(case, step.layout), *rest)
-            return replace(told, batch=finding.batch, evidence=evidence)
+            return self._told(finding, self._case(symptom, step), step)
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
-            return replace(finding, evidence=(*finding.evidence, Evidence(RAISED, what)))
+        cut = replace(step, run=until_it_raises(step.run))
+        told = finding
+        with suppress(Exception):
+            told = self._told(finding, self._case(symptom, cut, whole=False), cut)
+        return replace(told, evidence=(*told.evidence, Evidence(RAISED, what)))
 
-    def _case(self, symptom: Symptom, step: Repeatable) -> Case:
+    def _told(self, finding: Finding, case: Case, step: Repeatable) -> Finding:
+        if case.origin is None:
+            return finding
+        told = name_cause(case)
+        proofs = 0 if told.confirmed is None else 1  # which stays first
+        first, rest = told.evidence[:proofs], told.evidence[proofs:]
+        evidence = (*first, *reliefs(case, step.layout), *rest)
+        self.found = step, case.origin
+        return replace(told, batch=finding.batch, evidence=evidence)
+
+    def _case(self, symptom: Symptom, step: Repeatable, whole: bool = True) -> Case:
+        """whole: whether a patch can be tried: not where what it cures may raise as before."""
         origin = find_origin(
             self.model,
             step.run,
@@ -88,4 +96,5 @@ class Inquest:
         )
         unfused = origin is not None and origin.kernels == "unfused"
         trial = Trial(self.model, step.run, step.snapshot, [self.optimizer], unfused, step.batch)
-        return Case(symptom, origin and step.in_its_words(origin), trial, self.optimizer)
+        told = origin and step.in_its_words(origin)
+        return Case(symptom, told, trial if whole else None, self.optimizer)

@@ -145,7 +145,7 @@ def find_origin(
     The step runs two times with its own kernels; a third time without fused ones where the birth
     lies inside one; and once more to look at the birth from near. Nothing outside is changed.
     """
-    step = _until_it_raises(step) if raises else step
+    step = until_it_raises(step) if raises else step
     bare = replay(step, model, snapshot, optimizers=optimizers)
     run = _Run(model, step, snapshot, batch, optimizers, raises)
     replayed, traced = run.traced(unfused=False)
@@ -202,7 +202,7 @@ class _Run:
         return lenses[0].closeup
 
 
-def _until_it_raises(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
+def until_it_raises(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """The step, whose exception ends it as if it had come to a loss of zero."""
 
     def run() -> Tensor:

@@ -1,4 +1,4 @@
-"""A small GAN in Lightning, its two optimizers stepped by hand."""
+"""A small GAN in Lightning, its two optimizers stepped by hand, each with the other's part off."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ class Gan(pl.LightningModule):
     def training_step(self, real: Tensor, batch_idx: int) -> None:
         painter, critic = self.optimizers()
         drawn = self.painter(torch.randn(len(real), 4))
+        self.toggle_optimizer(critic)
         loss = (F.softplus(-self.critic(real)) + F.softplus(self.critic(drawn.detach()))).mean()
         critic.zero_grad()
         self.manual_backward(loss)
         critic.step()
+        self.untoggle_optimizer(critic)
 
+        self.toggle_optimizer(painter)
         score = self.critic(drawn)
         if self.planted:
             deceived = -torch.sigmoid(score * 1e5).log().mean()  # planted
@@ -38,6 +41,7 @@ class Gan(pl.LightningModule):
         painter.zero_grad()
         self.manual_backward(deceived)
         painter.step()
+        self.untoggle_optimizer(painter)
         self.log_dict({"critic": loss, "painter": deceived})
 
     def configure_optimizers(self) -> object:
