@@ -7,13 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from nan_watch.guard import PoisonedStep
 from nan_watch.inquest.hold import Repeatable
 from probes.layout import Layout
 from probes.replay import RandomState
-from probes.stepping.roots import noted_roots
 from probes.subject import Batch
 
 if TYPE_CHECKING:
@@ -33,14 +31,9 @@ def stepping(
     watch._writes.begin()
     whole = Repeatable(again, snapshot, batch, layout)
     watch._exhaustions.begin(watch.steps, batch)
-    watch._roots, watch._at_once = [], at_once
-
-    def note_root(root: Tensor) -> None:
-        if not watch._replays.running:
-            watch._roots.append(root)
-
+    watch._roots.waiting, watch._at_once = [], at_once
     try:
-        with watch._replays.of(whole), noted_roots(note_root):
+        with watch._replays.of(whole):
             with _explained(watch, whole), watch._sampled.looking(watch._before):
                 yield
             if watch._telling.news is not None and watch.on_poison != "allow":

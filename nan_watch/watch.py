@@ -29,6 +29,7 @@ from nan_watch.page import ended, opened_record, render_or_warn
 from nan_watch.parameters import Parameters
 from nan_watch.ranks import TIMEOUT, Ranks
 from nan_watch.readings import Readings
+from nan_watch.roots import Roots
 from nan_watch.rules import RULES as HEALTH
 from nan_watch.sampled.looks import Sampled
 from nan_watch.scaling import Scalers
@@ -101,19 +102,17 @@ class NanWatch:
         self.loss: float | None = None
         self.batch: int | None = None
         self._out = out
-        self._flags = Flags()
-        self._hooked = HookedNorms()
+        self._flags, self._hooked = Flags(), HookedNorms()
         self._norms = GradNorms(model, optimizer)
         self._updates = Updates()
-        self._losses, self._late_losses, self._roots = (list[Tensor]() for _ in range(3))
+        self._losses, self._late_losses = list[Tensor](), list[Tensor]()
         self._told = self._at_once = False
         self._writes = OwnWrites(lambda: self._norms.parameters)
         self._snapshots = Snapshots(model)
         self._replays = Replays(model, optimizer, capsules, self._wrappers)
         self._exhaustions = Exhaustions(model, optimizer)
         self._last: Sightings | None = None
-        self._health = Judgement()
-        self._in_a_row = 0
+        self._in_a_row, self._health = 0, Judgement()
         self._sampled = Sampled(model, on=tier == "sites")
         goes_on, edges = on_poison == "allow", self._sampled.edges
         self._telling = Telling(optimizer, self._replays, edges, goes_on=goes_on)
@@ -127,7 +126,8 @@ class NanWatch:
         overflows, watched = partial(self._replays.overflows, self._bus), with_inner([optimizer])
         self.scalers = Scalers(watched, self._before_step, overflows)
         self._steppers = Steppers(model, watched, asleep)
-        self._hooks = (self._bus, self._guard, self.scalers, self._steppers)
+        self._roots = Roots(lambda: self._norms.parameters, self._replays.captured, asleep)
+        self._hooks = (self._bus, self._guard, self.scalers, self._steppers, self._roots)
         self._root = next(name for name, module in watched_modules(model) if module is model)
 
     def __enter__(self) -> Self:
@@ -269,7 +269,7 @@ class NanWatch:
         self._writes.end()
         self.scalers.seen = True
         groups = [self._losses, self._norms.waiting(), self._flags.waiting, self._hooked.waiting]
-        groups += [self._sampled.waiting(), self._buffers.waiting(), self._roots]
+        groups += [self._sampled.waiting(), self._buffers.waiting(), self._roots.waiting]
         groups += [self._bus.traced.waiting(), self._ranks.waiting()]
         late, (losses, norms, flags, hooked, few, buffers, roots, traced, sums) = self._read(groups)
         step, self.steps = self.steps, self.steps + 1
@@ -279,7 +279,7 @@ class NanWatch:
         sightings = self._last = self._flags.take(flags, traced, self._bus)
         before = self._hooked.take(hooked, lambda number: self._bus.sites[number].name)
         rows = self._sampled.rows(few, step, self._readings)
-        self._losses, self._roots = [], []
+        self._losses = []
         rows |= self._readings.sightings(sightings, self._bus.sites, self.scalers.scale)
         rows |= self._readings.norms(taken, self._norms.names)
         rows |= self._readings.one("param_grad", "norm_before_clip", self.scalers.unscaled(before))
@@ -291,8 +291,8 @@ class NanWatch:
         fresh, first = self._buffers.take(buffers), step == self._start
         if excused := self.scalers.excuse(step, grads, self._guard.is_skipped_by_scaler()):
             grads = ()
-        odd = np.isnan(roots) if excused else ~np.isfinite(roots)  # a scaled loss may overflow
-        loss = next(iter(roots[odd].tolist()), loss)  # one of several may be odd
+        odd = self._roots.take(roots, excused=excused, sure=bool(grads or self._replays.step))
+        loss = loss if odd is None else odd  # one of several may be odd
         here = bool(grads or _odd(loss) or late or (first and self._spoilt))
         begins = _odd(loss) or late or sightings.any_nan
         rank = self._ranks.agree(step, here, begins, sums, taken.seen)

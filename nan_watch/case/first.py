@@ -110,12 +110,17 @@ def _in_forward(symptom: Symptom) -> Place | None:
 
 
 def _forward_matters(symptom: Symptom, suspects: Sequence[Reading]) -> bool:
-    """Whether the forward pass came out sick: a NaN always; an infinity where it went on."""
+    """Whether the forward pass came out sick: a NaN always; an infinity where it went on.
+
+    Masks did not go on where what the model returned is finite: then the loss code is sick.
+    """
     if any(reading.kind == "NaN" for reading in suspects):
         return True
-    if symptom.loss is not None:
-        return not math.isfinite(symptom.loss)
     called = any(_of_root(reading, symptom) for reading in symptom.outputs)  # a list cannot be
+    if symptom.loss is not None:
+        went_on = not called or any(_of_root(reading, symptom) for reading in suspects)
+        news = went_on or any(not _is_usual(symptom, reading) for reading in suspects)
+        return news and not math.isfinite(symptom.loss)
     return any(
         reading.kind == "inf" and (_of_root(reading, symptom) or not called) for reading in suspects
     )
@@ -145,7 +150,9 @@ def _in_loss(symptom: Symptom) -> Place | None:
     if symptom.loss is None or math.isfinite(symptom.loss):
         return None
     seen = (
-        "every output of the model is finite"
+        "what the model returns is finite"
+        if any(not reading.finite for reading in symptom.outputs)
+        else "every output of the model is finite"
         if symptom.outputs
         else f"the tier `{symptom.tier}` looks at no site of the model"
     )

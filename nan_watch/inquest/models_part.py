@@ -108,7 +108,8 @@ def _outside(finding: Finding, captured: Captured) -> Finding:
     return replace(
         finding,
         message=f"{message}; a plain loop's loss code is outside of what can be replayed.",
-        fix=f"{fix}; `watch.step(fn)` replays that too and names the operator.",
+        fix=f"{fix}; hand the step over as `watch.step(fn)`, which replays that too and names the "
+        "operator and its line.",
         evidence=tuple(evidence),
     )
 

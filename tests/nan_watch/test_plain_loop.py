@@ -119,7 +119,7 @@ def test_a_birth_in_the_loss_code_is_said_to_lie_outside(on_poison: str) -> None
     assert finding.message.endswith(
         "outside the model; a plain loop's loss code is outside of what can be replayed."
     )
-    assert "`watch.step(fn)` replays that too" in finding.fix
+    assert "`watch.step(fn)`, which replays that too" in finding.fix
     assert told(finding, "the model's part, replayed") == "no cause in it"
     nodes = told(finding, "autograd nodes between the loss and the model's output")
     assert (
