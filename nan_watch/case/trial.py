@@ -54,13 +54,17 @@ class Trial:
 
     def is_finite(self, under: Under) -> bool:
         """Whether loss and gradients come out finite; not so where the patched step raises."""
+        return self.tried(under) is True
+
+    def tried(self, under: Under) -> bool | None:
+        """Whether loss and gradients come out finite; None where the patched step raises."""
         try:
             managers = [kernels(unfused=self.unfused), *under()]
             again = replay(
                 self.run, self.model, self.snapshot, under=managers, optimizers=self.optimizers
             )
         except Exception:
-            return False
+            return None
         return not again.symptoms()
 
     def confirms(self, patch: Patch) -> bool:

@@ -22,6 +22,7 @@ from probes.replay import Snapshot
 from probes.subject import Batch
 
 RAISED = "replay raised"
+LOSS = "<loss>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +32,24 @@ class Repeatable:
     run: the loss and its backward pass, as the loop ran it; returns the loss. snapshot: what it
     started from. batch, layout: what it reads, so that keys, samples and tokens have names.
     returns: what the result of `run` is called; it is not the loss where only a part is run.
+    rows: what has a row for each sample, where that is more than the batch.
     """
 
     run: Callable[[], Any]
     snapshot: Snapshot
     batch: Batch = None
     layout: Layout | None = None
-    returns: str = "<loss>"
+    returns: str = LOSS
+    rows: Batch = None
+
+    @property
+    def words(self) -> str:
+        """What is run."""
+        return "the step" if self.returns == LOSS else "the model's part of the step"
 
     def in_its_words(self, origin: Origin) -> Origin:
         """The origin, with the symptom in the result of `run` by its name."""
-        called = (self.returns if name == "<loss>" else name for name in origin.symptoms)
+        called = (self.returns if name == LOSS else name for name in origin.symptoms)
         return replace(origin, symptoms=tuple(called))
 
 
@@ -78,8 +86,9 @@ class Inquest:
             return finding
         told = name_cause(case)
         proofs = 0 if told.confirmed is None else 1  # which stays first
+        rows = step.batch if step.rows is None else step.rows
         first, rest = told.evidence[:proofs], told.evidence[proofs:]
-        evidence = (*first, *reliefs(case, step.layout), *rest)
+        evidence = (*first, *reliefs(case, rows, step.layout, step.words), *rest)
         self.found = step, case.origin
         return replace(told, batch=finding.batch, evidence=evidence)
 

@@ -76,7 +76,14 @@ class Part:
 
     def repeatable(self) -> Repeatable:
         """The part as a step that can be run again."""
-        return Repeatable(self.run, self.calls[0].snapshot, self.batch, returns=OUTPUT)
+        rows = {"given": self.batch, "gradients": self.gradients}
+        return Repeatable(self.run, self.calls[0].snapshot, self.batch, returns=OUTPUT, rows=rows)
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Those that the outputs got, of the calls whose backward passes are run."""
+        ran = [call for call, back in zip(self.calls, self.backward, strict=True) if back]
+        return [grad for call in ran for each in call.grads.values() for grad in each]
 
 
 def explain(captured: Captured, inquest: Inquest, symptom: Symptom, finding: Finding) -> Finding:

@@ -10,20 +10,27 @@ from probes.batch import sample_count
 from probes.finding import Evidence
 from probes.layout import Layout
 from probes.patch import only_samples
+from probes.subject import Batch
 
 NAMED = 4  # samples that are named
 
 
-def reliefs(case: Case, layout: Layout | None) -> Iterator[Evidence]:
-    """The guilty samples left out of the batch, where they are known and others are left."""
+def reliefs(case: Case, rows: Batch, layout: Layout | None, part: str) -> Iterator[Evidence]:
+    """The guilty samples left out of the batch, where they are known and others are left.
+
+    Nothing is said where the rest cannot be run without them. rows: what has a row for each
+    sample. part: what is run, in words.
+    """
     trial, samples = case.trial, None if case.origin is None else case.origin.samples
-    count = None if trial is None else sample_count(trial.batch, layout)
+    count = None if trial is None else sample_count(rows, layout)
     if trial is None or not samples or count is None or not len(samples) < min(count, FIRST):
         return  # none is left, or not all of the guilty are known
     kept = [each for each in range(count) if each not in samples]
-    finite = trial.is_finite(lambda: [only_samples(trial.batch, kept, layout)])
+    finite = trial.tried(lambda: [only_samples(rows, kept, layout)])
+    if finite is None:
+        return
     named = ", ".join(map(str, samples[:NAMED])) + (", ..." if len(samples) > NAMED else "")
     word = "sample" if len(samples) == 1 else "samples"
     yield Evidence(
-        f"relief: the step without {word} {named}", "finite" if finite else "not finite either"
+        f"relief: {part} without {word} {named}", "finite" if finite else "not finite either"
     )
