@@ -16,7 +16,6 @@ from nan_watch.origin.closeup import Closeup, Made
 from probes.finding import Finding
 from probes.patch import argument
 
-CHOICES = ("Where", "MaskedFill", "Clamp", "Maximum", "Minimum", "Max", "Min", "NanToNum", "Relu")
 HEALERS = (
     *("aten.where", "aten.masked_fill", "aten.clamp", "aten.clamp_min", "aten.clamp_max"),
     *("aten.maximum", "aten.minimum", "aten.nan_to_num", "aten.relu"),
@@ -121,6 +120,6 @@ def _made_by_choice(made: Made) -> str | None:
     for number, each in enumerate(made.line()):
         if number >= NEAR or each.node is None:
             return None
-        if each.node.startswith(CHOICES) and each.node.endswith(("Backward0", "Backward1")):
+        if each.hides:
             return each.node
     return None

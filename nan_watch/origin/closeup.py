@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nan_watch.origin.choices import chooses, hides
 from nan_watch.origin.events import Event
 from nan_watch.origin.fused_cells import DECOMPOSED
 from nan_watch.origin.held import values_of
@@ -30,6 +31,8 @@ class Made:
 
     dtype: of what it wrote. largest: its largest magnitude, NaN where there is one, None of
     integers.
+    sequence: of the autograd node at work. hides: whether it is of the backward pass of an operator
+    that chooses, and lets no gradient through to the element that the closeup is of.
     parents: those that made what it read, in the order of its arguments; what was there before
     the step has none.
     """
@@ -40,6 +43,8 @@ class Made:
     source: str | None
     dtype: torch.dtype
     largest: float | None
+    sequence: int | None = None
+    hides: bool = False
     parents: tuple[Made, ...] = field(default=(), repr=False)
 
     def line(self) -> Iterator[Made]:
@@ -187,7 +192,7 @@ class Lens(TorchDispatchMode):
         out = func(*args, **kwargs)
         self._sequences.saw(known.name, args, out)
         if not known.views:
-            self._remember(known, args, kwargs, out)
+            self._remember(known, func, args, kwargs, out)
         if is_birth or is_forward:
             place = here(self._names)
             first = next(tensors_in(out), None)
@@ -207,25 +212,50 @@ class Lens(TorchDispatchMode):
         )
 
     def _remember(
-        self, known: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any
+        self,
+        known: Operator,
+        func: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        out: Any,
     ) -> None:
         results = list(tensors_in(out))
         results = results or known.written(args, kwargs)  # such as `_foreach_add_`
         if not results:
             return
         node, place = torch._C._current_autograd_node(), here(self._names)
+        name = node.name().rpartition("::")[2] if node is not None else None
+        sequence = node._sequence_nr() if node is not None else None
         read = [self._makers.of(each) for each in tensors_in((list(args), dict(kwargs)))]
+        hidden = False
+        if chooses(name) and results[0].is_floating_point():
+            incoming = self._incoming(args, sequence)
+            if incoming is not None:
+                hidden = hides(known, func, args, kwargs, incoming, self._event.where)
         made = Made(
             known.name,
-            node.name().rpartition("::")[2] if node is not None else None,
+            name,
             place.site,
             place.source,
             results[0].dtype,
             _largest(results[0]),
+            sequence,
+            hidden,
             tuple(each for each in read if each is not None),
         )
         for each in results:
             self._makers.made(each, made)
+
+    def _incoming(self, args: Sequence[Any], sequence: int | None) -> Tensor | None:
+        """The gradient that a backward operator was given, by another node, or by its own."""
+        floats = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
+        makers = [self._makers.of(each) for each in floats]
+        backward = [made is not None and made.node is not None for made in makers]
+        own = [made is not None and made.sequence == sequence for made in makers]
+        pairs = list(zip(floats, backward, own, strict=True))
+        others = [each for each, is_backward, is_own in pairs if is_backward and not is_own]
+        started = [each for each, _, is_own in pairs if not is_own]  # by the loss's own gradient
+        return next(iter([*others, *started, *floats]), None)
 
 
 class _Makers:

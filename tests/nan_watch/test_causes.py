@@ -23,12 +23,18 @@ ENTRY = torch.tensor([True, False, False])
 TWO = torch.tensor([[1.0, 2.0], [1.0, 2.0]])
 ZERO = torch.tensor([[0.0, 0.0], [1.0, 3.0]])
 ZERO_ONE = torch.tensor([0.0, 2.0])
+ROWS = torch.tensor([False, True])
 ONE = torch.tensor([1.0, 0.5])
 NEGATIVE = torch.tensor([-1.0, 0.5])
 
 
 def centred(x: Tensor) -> Tensor:
     return x - x.mean(-1, keepdim=True)
+
+
+def contrast(distance: Tensor, same: Tensor) -> Tensor:
+    """Pulls together what is the same, and pushes the rest apart up to a margin."""
+    return same * distance**2 + (1 - same) * torch.relu(1 - distance) ** 2
 
 
 SICK: dict[str, tuple[str, str, Callable[..., Tensor], Tensor]] = {
@@ -132,7 +138,31 @@ SICK: dict[str, tuple[str, str, Callable[..., Tensor], Tensor]] = {
         lambda x: (x.sqrt() * torch.tensor([0.0, 1.0])).sum(),
         ZERO_ONE,
     ),
+    "weighed away where relu lets it through": (
+        "NAN002",
+        "aten.div",
+        lambda x: contrast(x.sqrt(), torch.tensor([1.0, 0.0])).sum(),
+        ZERO_ONE,
+    ),
+    "weighed away where clamp lets it through": (
+        "NAN002",
+        "aten.div",
+        lambda x: (x.sqrt().clamp(max=9) * torch.tensor([0.0, 1.0])).sum(),
+        ZERO_ONE,
+    ),
     # NAN005: a hidden branch
+    "a relu that is shut": (
+        "NAN005",
+        "aten.div",
+        lambda x: contrast(2 - x.sqrt(), torch.tensor([0.0, 0.0])).sum(),
+        ZERO_ONE,
+    ),
+    "where of rows": (
+        "NAN005",
+        "aten.div",
+        lambda x: torch.where(ROWS[:, None], x / x.norm(dim=-1)[:, None], x).sum(),
+        ZERO,
+    ),
     "where of a root": (
         "NAN005",
         "aten.div",
