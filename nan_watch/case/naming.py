@@ -8,6 +8,7 @@ from dataclasses import replace
 from nan_watch.case.first import first_place, history
 from nan_watch.case.material import Case
 from nan_watch.origin.find import Origin
+from nan_watch.origin.sources import in_words
 from probes.finding import Cause, Evidence, Finding, Verdict
 
 LINES = 6  # of the story that are kept as evidence
@@ -66,8 +67,8 @@ def told(rule: Cause[Case], case: Case, what: str, fix: str, *evidence: Evidence
     assert origin is not None
     place = first_place(case.symptom)
     call = None if origin.culprit.place.custom else case.call
-    op, source = (call.op, call.source) if call else (origin.op, origin.source)
-    at = f" at {source}" if source else f" in `{origin.site}`"
+    op, source, library = (each := call or origin).op, each.source, each.library
+    at = in_words(source, library) or f" in `{origin.site}`"
     node = f" ({origin.node})" if origin.node else ""
     return Finding(
         code=rule.code,
@@ -96,7 +97,7 @@ def told(rule: Cause[Case], case: Case, what: str, fix: str, *evidence: Evidence
 
 def _message(finding: Finding, origin: Origin) -> str:
     amount = str(origin.held)
-    at = f" at {origin.source}" if origin.source else ""
+    at = in_words(origin.source, origin.library)
     if origin.given == "batch":
         what = f"`{origin.name}` of the batch" if origin.name else "the batch"
         return (
@@ -132,8 +133,8 @@ def _fix(finding: Finding, origin: Origin) -> str:
         return finding.fix
     what = "the derivative of what" if origin.phase == "backward" else "what"
     return (
-        f"Look at {origin.source}: {what} stands there is not finite at these inputs; keep them "
-        "off its edge."
+        f"Look{in_words(origin.source, origin.library)}: {what} stands there is not finite at "
+        "these inputs; keep them off its edge."
     )
 
 

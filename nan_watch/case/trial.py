@@ -82,8 +82,8 @@ class Trial:
             if op != call.op:
                 return False
             place = here(names)
-            known = call.source is not None
-            return place.source == call.source if known else place.site == call.site
+            known = call.innermost is not None
+            return place.innermost == call.innermost if known else place.site == call.site
 
         return chosen
 

@@ -82,7 +82,7 @@ class HalfRange:
         yield Patch(
             "in float32 instead of half precision",
             lambda: [wider(trial.model, trial.batch, torch.float32), Widened(lambda: True)],
-            lambda: [Widened(lambda: here(names).source != call.source)],
+            lambda: [Widened(lambda: here(names).innermost != call.innermost)],
         )
 
     def _half(self, case: Case) -> torch.dtype | None:

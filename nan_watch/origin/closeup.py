@@ -29,8 +29,8 @@ FAR = 400  # operators that are looked through for one that made a tensor
 class Made:
     """An operator that made a tensor.
 
-    dtype: of what it wrote. largest: its largest magnitude, NaN where there is one, None of
-    integers.
+    innermost: the innermost line of anybody's. dtype: of what it wrote. largest: its largest
+    magnitude, NaN where there is one, None of integers.
     sequence: of the autograd node at work. hides: whether it is of the backward pass of an operator
     that chooses, and lets no gradient through to the element that the closeup is of.
     parents: those that made what it read, in the order of its arguments; what was there before
@@ -43,6 +43,7 @@ class Made:
     source: str | None
     dtype: torch.dtype
     largest: float | None
+    innermost: str | None = None
     sequence: int | None = None
     hides: bool = False
     parents: tuple[Made, ...] = field(default=(), repr=False)
@@ -64,6 +65,7 @@ class Call:
     """One call of an operator, with copies of the tensors that it read and of the first it wrote.
 
     made: who made each tensor among `args`, by its place there; absent where nobody in the step.
+    library: as a `Place` has it.
     """
 
     op: str
@@ -73,6 +75,12 @@ class Call:
     kwargs: Mapping[str, Any]
     out: Tensor | None
     made: Mapping[int, Made]
+    library: str | None = None
+
+    @property
+    def innermost(self) -> str | None:
+        """The innermost line of anybody's."""
+        return self.library or self.source
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -197,7 +205,8 @@ class Lens(TorchDispatchMode):
             place = here(self._names)
             first = next(tensors_in(out), None)
             wrote = None if first is None else first.detach().clone()
-            call = Call(known.name, place.site, place.source, kept, named, wrote, made)
+            at = place.site, place.source
+            call = Call(known.name, *at, kept, named, wrote, made, place.library)
             self._birth = call if is_birth else self._birth
             self._forward = call if is_forward else self._forward
         return out
@@ -239,6 +248,7 @@ class Lens(TorchDispatchMode):
             place.source,
             results[0].dtype,
             _largest(results[0]),
+            place.innermost,
             sequence,
             hidden,
             tuple(each for each in read if each is not None),

@@ -40,7 +40,7 @@ class Origin:
     """Where what is not finite was born, from the replay of a step.
 
     op, node, phase, site, source: as a `Finding` has them; the operator that first read it where
-        it was there before the step.
+        it was there before the step. library: the line of the library that the source calls.
     given: None, or what held it before the step: `parameter`, `buffer`, `batch` or `constant`,
         or `uninitialised` memory; `name` is its name or path.
     held, count, total: what the birth wrote that is not finite, out of `total` elements.
@@ -64,6 +64,7 @@ class Origin:
     phase: Phase
     site: str
     source: str | None
+    library: str | None
     given: str | None
     name: str | None
     held: Held
@@ -109,7 +110,7 @@ class Origin:
 
 def _line(event: Event) -> str:
     what = event.op or f"{event.given} {event.name or ''}".strip()
-    at = f" at {event.place.source}" if event.place.source else ""
+    at = event.place.at
     within = f" in {event.node}" if event.node else ""
     return f"{event.phase}: {what}{within} in {event.place.site}{at}: {event.held or 'finite'}"
 
@@ -288,6 +289,7 @@ def _origin(
         phase="data" if birth.given == "batch" or first.op is None else first.phase,
         site=first.place.site if birth.given != "batch" else "<data>",
         source=first.place.source,
+        library=first.place.library,
         given=birth.given,
         name=birth.name,
         held=birth.held or Held(0, 0, 0, 0),

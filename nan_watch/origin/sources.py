@@ -21,6 +21,7 @@ from probes.sisters import SISTERS
 HOME = Path(__file__).resolve().parents[2]
 INSTRUMENTS = tuple(f"{HOME / name}{os.sep}" for name in SISTERS)
 LOOP = str(HOME / "probes" / "loop.py")  # what called it is not the user's
+PACKAGES = ("site-packages", "dist-packages")
 INTERACTIVE = ("<stdin>", "<ipython", "<python-input")
 TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 ENGINE = f"{TORCH}autograd{os.sep}graph.py"
@@ -63,7 +64,8 @@ class Place:
     """Where an operator was called.
 
     site: module's dotted name, `<loss>` outside the model, `<optimizer>` in an optimizer's own
-    code. source: `file.py:line`, or None.
+    code. source: `file.py:line`, or None. library: the innermost line of a library's own code,
+    outside torch, which the source calls or is: `package/file.py:line`; None where there is none.
     custom: whether the line stands in a user's own backward or a hook, not in a forward pass.
     recomputed: whether it is a forward pass repeated within the backward one (checkpointing).
     """
@@ -73,6 +75,25 @@ class Place:
     custom: bool = False
     recomputed: bool = False
     rnn: RnnStep | None = None
+    library: str | None = None
+
+    @property
+    def innermost(self) -> str | None:
+        """The innermost line of anybody's."""
+        return self.library or self.source
+
+    @property
+    def at(self) -> str:
+        """Where it stands in words, after the operator's name: ` at train.py:3`."""
+        return in_words(self.source, self.library)
+
+
+def in_words(source: str | None, library: str | None) -> str:
+    """` at train.py:3`, and the library's own line where the source calls it; else nothing."""
+    if source is None:
+        return ""
+    inside = library is not None and not source.endswith(library)
+    return f" at {source} (in {library})" if inside else f" at {source}"
 
 
 def module_names(model: nn.Module) -> dict[int, str]:
@@ -107,14 +128,20 @@ def here(names: Mapping[int, str]) -> Place:
         recomputed = recomputed or file == CHECKPOINT
         if line is None and kind is Kind.USER:
             line = address(file, frame.f_lineno)
-        elif library is None and kind is Kind.LIBRARY:
+        elif line is None and library is None and kind is Kind.LIBRARY:
             library = address(file, frame.f_lineno)
         if site is None:
             site = _module(frame, kind, names)
         if line is not None and site is not None and not inside:
             break
     site = OPTIMIZER if updates else site or "<loss>"
-    return Place(site, line or library, custom=inside, recomputed=inside and recomputed)
+    return Place(
+        site,
+        line or library,
+        custom=inside,
+        recomputed=inside and recomputed,
+        library=None if library is None else _installed(library),
+    )
 
 
 def _frames() -> Iterator[FrameType]:
@@ -157,9 +184,16 @@ def kind_of(file: str) -> Kind:
         return Kind.TORCH
     if file.startswith(INSTRUMENTS):
         return Kind.HIDDEN
-    if f"{os.sep}site-packages{os.sep}" in file or f"{os.sep}dist-packages{os.sep}" in file:
+    if any(f"{os.sep}{each}{os.sep}" in file for each in PACKAGES):
         return Kind.LIBRARY
     return Kind.HIDDEN if file.startswith(STANDARD) else Kind.USER
+
+
+def _installed(address: str) -> str:
+    """The address below the folder that packages are installed in."""
+    parts = Path(address).parts
+    homes = [i for i, part in enumerate(parts) if part in PACKAGES]
+    return str(Path(*parts[homes[-1] + 1 :])) if homes else address
 
 
 def address(file: str, line: int) -> str:

@@ -93,7 +93,7 @@ class _Counting(Ledger):
 
 
 def _words(origin: Origin, event: Event) -> str:
-    at = f" at {event.place.source}" if event.place.source else ""
+    at = event.place.at
     if event.forward_tick is not None:
         return f"before the line whose derivative gives {origin.held}: {event.op}{at}, backward"
     return f"before {event.op}{at}, which gives {event.held or 'what is finite'}"

@@ -41,8 +41,7 @@ def with_update(finding: Finding, subject: Subject, start: Start) -> Finding:
     if event is None:
         said = Evidence(f"the steps run again from step {start.step}", "its update is finite")
         return replace(finding, evidence=(*finding.evidence, said))
-    at = f" at {event.place.source}" if event.place.source else ""
-    birth = f"`{event.op}`{at} gives {event.held}"
+    birth = f"`{event.op}`{event.place.at} gives {event.held}"
     message = finding.message
     if finding.code == PoisonedParameter.code:
         message = f"{birth} in the update of step {step}, which poisons {_listed(finding)}."

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import nan_watch
+from nan_watch import NanWatch
 from nan_watch.origin.coordinates import Axes, plain_names
 from nan_watch.origin.events import Event
 from nan_watch.origin.held import Where, where
@@ -118,3 +119,49 @@ def test_a_declared_site_and_the_gradient_of_a_table_come_first() -> None:
     assert axes.coordinates(found, "other", True) == {"row": 1, "column": 2}
     assert axes.samples(found, "other", True) is None
     assert plain_names(5) == ("axis0", "axis1", "row", "column", "feature")
+
+
+LIBRARY = """
+import torch
+from torch import nn
+
+
+class Scores(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = self.inner(x) + x.exp().log().sum()  # healthy
+        return x.softmax(-1).log().sum() + (x[0, 0] * 1e4).sigmoid().log()  # sick
+"""
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_line_of_a_library_stands_beside_the_users(installed: bool, tmp_path: Path) -> None:
+    folder = tmp_path / ("site-packages" if installed else "own") / "scores"
+    folder.mkdir(parents=True)
+    (folder / "layers.py").write_text(LIBRARY)
+    made: dict[str, Any] = {"__name__": "scores.layers"}
+    exec(compile(LIBRARY, str(folder / "layers.py"), "exec"), made)
+    torch.manual_seed(0)
+    model = made["Scores"]()
+    model.inner.bias.data.fill_(-100.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with NanWatch(model, optimizer, on_poison="skip") as watch:
+        model(torch.ones(1, 3)).backward()
+        optimizer.step()
+    [finding] = watch.findings
+    number = 1 + LIBRARY.splitlines().index(
+        "        return x.softmax(-1).log().sum() + (x[0, 0] * 1e4).sigmoid().log()  # sick"
+    )
+    assert (finding.op, finding.confirmed) == ("aten.log", True)
+    assert finding.source is not None
+    if not installed:
+        assert finding.source == f"own/scores/layers.py:{number}"
+        assert "(in " not in finding.message
+        return
+    assert finding.source.startswith(f"{__file__}:")
+    assert f"{finding.source} (in scores/layers.py:{number}) takes the log" in finding.message
+    story = [str(each.value) for each in finding.evidence if each.what == "story"]
+    assert f"(in scores/layers.py:{number})" in story[0]
