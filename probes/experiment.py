@@ -21,7 +21,7 @@ from probes.given_again import given_again
 from probes.guess import complete
 from probes.layout import Layout
 from probes.masking.hidden import Hidden, hidden
-from probes.masking.trailing import trailing_or_blank
+from probes.masking.trailing import hidden_by_row
 from probes.operators.step import Operated, operated
 from probes.raised import said, source_of
 from probes.replay import RandomState
@@ -91,17 +91,9 @@ class Experiment:
 
     def _hidden_by_row(self) -> Tensor:
         """How many positions all masks hide of each sample, and runs of one id that rows end in."""
-        counts = torch.zeros(self.size or 1)
-        runs = [trailing_or_blank(t) for t in self._unmasked_ids()]
-        hides = [~each.keep for each in self.masks] + [each for each in runs if each is not None]
-        for each in hides:
-            if len(each) == self.size:
-                counts += each.flatten(1).sum(1).cpu()
-        return counts
-
-    def _unmasked_ids(self) -> Iterator[Tensor]:
         masked = {each.key for each in self.masks} | {each.key for each in self.layout.labels}
-        return (t for key, t in self.tensors.items() if key not in masked)
+        ids = (tensor for key, tensor in self.tensors.items() if key not in masked)
+        return hidden_by_row(self.size, self.masks, ids)
 
     def _cut(self) -> Experiment:
         """With few samples, more padded and less, so many as no other axis is long; or as it is."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+
+from probes.masking.hidden import Hidden
 
 ROWS = 2  # rows at least that must end in a run, of two lengths at least
 
@@ -39,3 +43,14 @@ def trailing_or_blank(values: Tensor) -> Tensor | None:
     return torch.zeros_like(values, dtype=torch.bool).index_put((~blank,), runs) | (
         blank[:, None] & (values == pad)
     )
+
+
+def hidden_by_row(size: int, masks: Iterable[Hidden], ids: Iterable[Tensor]) -> Tensor:
+    """(sample,) how many positions the masks hide, and runs of one id that rows end in."""
+    counts = torch.zeros(size or 1)
+    runs = [trailing_or_blank(each) for each in ids]
+    hides = [~each.keep for each in masks] + [each for each in runs if each is not None]
+    for each in hides:
+        if len(each) == size:
+            counts += each.flatten(1).sum(1).cpu()
+    return counts
