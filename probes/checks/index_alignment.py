@@ -16,7 +16,8 @@ from probes.layout import Reads
 from probes.modules import every_module
 from probes.reading.alive import Alive, alive, last_pick, place_at
 from probes.reading.cut import Read, Shape, cuts, read, units_shown
-from probes.reading.offsets import Misread, Pairs, first, last, misread
+from probes.reading.offsets import MOST, Misread, Pairs, first, last, misread
+from probes.reading.separators import Drift, drift, reads_on
 from probes.reading.spans import Spans, spans
 from probes.subject import Batch
 
@@ -32,6 +33,12 @@ class IndexAlignment:
     what is read, or from a mask (sample, unit, token) of spans that do not overlap; then the
     offset that a special token in front explains is none. The pattern is named: constant, growing
     by one a unit, a jump, the next unit, another sample.
+
+    Where units read what their spans name, the ids may tell that these are wrong: one id stands
+    just once between each two units, in nearly all samples, and spans that are as long as what
+    lies between lie beside it, by as many tokens all of them or by one more from unit to unit.
+    Spans that hold the separator, or leave out a part of their own, are healthy, and so are those
+    of a causal model that all lie before, where the answer is given.
 
     Sick: `vectors[rows, starts + 1]` where the starts count `[CLS]` already.
     Healthy: `vectors[rows, starts]`.
@@ -66,7 +73,10 @@ class IndexAlignment:
                 continue
             _keep(experiment, each, found, kept)
             kept += 1
-            yield from self._judge(experiment, seen, each, found, pairs)
+            told = list(self._judge(experiment, seen, each, found, pairs))
+            yield from told
+            if not told and (drifted := _drifted(experiment, each, pairs)) is not None:
+                yield self._beside(each, drifted)
         if why and not kept:
             raise ExperimentError(why)
 
@@ -82,6 +92,33 @@ class IndexAlignment:
         if wrong is None or (each.guessed and not self._sure(experiment, each, wrong)):
             return
         yield self._finding(experiment, seen, each, found, pairs, wrong)
+
+    def _beside(self, each: Spans, found: Drift) -> Finding:
+        side = "before" if min(found.by, found.grows) < 0 else "after"
+        words = (
+            f"grows by one token a unit, {side} its own: "
+            + ("a separator that is not counted" if found.grows < 0 else "one counted twice")
+            if found.grows
+            else f"is {abs(found.by)} {side} each of its own, at both ends"
+        )
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"what {_keys(each.reads)} name lies beside the units: id {found.separator} "
+            f"stands between each two of them in `{each.reads.of}`, and the distance of spans from "
+            f"it {words}.",
+            fix="Count what is put before and between the units, such as `[CLS]` and separators, "
+            "when spans are placed.",
+            site="<data>",
+            phase="data",
+            evidence=(
+                Evidence("starts and ends that lie so", found.count, None, f"of {found.of}"),
+                Evidence("tokens from the first unit's end to its span's", found.by, 0),
+                Evidence("tokens by which that grows from unit to unit", found.grows, 0),
+            ),
+        )
+        return resting_on(finding, [each.guessed] if each.guessed else [])
 
     def _sure(self, experiment: Experiment, each: Spans, wrong: Misread) -> bool:
         """Whether a reading that nobody declared can be called wrong."""
@@ -154,6 +191,29 @@ class IndexAlignment:
         return resting_on(finding, [each.guessed] if each.guessed else [])
 
 
+def _drifted(experiment: Experiment, each: Spans, pairs: Pairs) -> Drift | None:
+    """How spans that are read as they say lie beside the separators of the ids."""
+    of = experiment.tensors.get(each.reads.of)
+    keys = [experiment.tensors[key] for key in each.reads.keys]
+    is_read = float(((pairs.low == 0) & (pairs.high == 0)).float().mean()) >= MOST
+    if of is None or of.is_floating_point() or of.ndim != 2 or not is_read:
+        return None
+    if len(keys) == 1 and keys[0].ndim == 3 and keys[0].shape[-1] == 2:
+        ends = keys[0][..., 1]
+    elif len(keys) == 2 and keys[1].dtype is not torch.bool:
+        ends = keys[1]
+    else:
+        return None
+    if ends.ndim != 2 or pairs.places.shape[1] != 2:
+        return None
+    with_end = last(pairs.declared) == ends[tuple(pairs.places.T)]
+    found = drift(experiment, each.reads, float(with_end.float().mean()) >= MOST)
+    if found is not None and not found.grows and found.by < 0:
+        # a model of what comes next has its answer one place before
+        return found if reads_on(experiment, each.reads.of) else None
+    return found
+
+
 def _same(experiment: Experiment) -> Iterator[Spans]:
     """What is declared to read the same place of a site: every unit a span of its own."""
     for each in experiment.declared.reads:
@@ -188,9 +248,15 @@ def _measured(experiment: Experiment, seen: Alive, each: Spans) -> Read | None:
     return None
 
 
-def _errors(each: Spans, found: Read) -> int:
-    asked = found.asked[..., None]
-    return int(((found.tokens ^ each.tokens) & asked).sum())
+def _errors(each: Spans, found: Read) -> float:
+    """How many tokens are read and not named, or the reverse; with ends as they fit best."""
+    return min(_unlike(each.tokens, found), _unlike(each.other, found))
+
+
+def _unlike(named: Tensor | None, found: Read) -> float:
+    if named is None:
+        return float("inf")
+    return int(((found.tokens ^ named) & found.asked[..., None]).sum())
 
 
 def _absent(each: Spans) -> str:
@@ -203,10 +269,8 @@ def _absent(each: Spans) -> str:
 def _pairs(each: Spans, found: Read) -> Pairs:
     """The units that have a span and read anything; ends as they fit best where unsaid."""
     declared = each.tokens
-    if each.other is not None:
-        fits = int(((found.tokens ^ each.other) & found.asked[..., None]).sum())
-        if fits < _errors(each, found):
-            declared = each.other
+    if each.other is not None and _unlike(each.other, found) < _unlike(declared, found):
+        declared = each.other
     keep = declared.any(-1) & found.tokens.any(-1) & found.asked
     return Pairs(keep.nonzero(), declared[keep], found.tokens[keep])
 

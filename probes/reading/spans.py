@@ -156,9 +156,13 @@ def _guessed(experiment: Experiment) -> Iterator[Spans]:
         for key, tensor in experiment.tensors.items()
         if key not in used and not tensor.is_floating_point() and tensor.ndim and tensor.numel()
     }
-    for keys in _named(found):
+    told = list(_named(found))
+    known = {key for each in told for key in each}
+    told += _by_values({key: each for key, each in found.items() if key not in known})
+    known |= {key for each in told for key in each}
+    for keys in told:
         first = found[keys[0]]
-        of = _tokens(experiment, used | {key for each in _named(found) for key in each}, first)
+        of = _tokens(experiment, used | known, first)
         if of is None or tuple(first.shape) == tuple(experiment.tensors[of].shape[: first.ndim]):
             continue
         units = first.ndim > 1 or len(keys) > 1
@@ -216,6 +220,21 @@ def _named(found: Mapping[str, Tensor]) -> Iterator[tuple[str, ...]]:
                 if k != key and t.shape == tensor.shape and t.dtype is torch.bool
             ]
             yield (key, there[0]) if len(there) == 1 and tensor.ndim > 2 else (key,)
+
+
+def _by_values(found: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Pairs of what begins and ends, whatever they are called: spans in order that are apart."""
+    fits = {k: t for k, t in found.items() if t.ndim == 2 and t.shape[1] > 1}
+    for one, starts in fits.items():
+        for two, ends in fits.items():
+            if starts.shape != ends.shape or torch.bool in (starts.dtype, ends.dtype):
+                continue
+            there = starts < ends
+            both = there[:, 1:] & there[:, :-1]
+            apart = (starts[:, 1:] >= ends[:, :-1])[both]
+            if bool((starts <= ends).all()) and len(apart) > 1 and bool(apart.all()):
+                yield one, two
+                return
 
 
 def _tokens(experiment: Experiment, used: set[str], index: Tensor) -> str | None:
