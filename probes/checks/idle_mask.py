@@ -14,7 +14,9 @@ from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.masking.hidden import Hidden
 from probes.masking.share import true_leaks
+from probes.masking.strided import Strided, strided
 from probes.masking.visible import differ
+from probes.modules import every_module
 from probes.place import place
 from probes.softmaxes.attended import thrown_away
 
@@ -26,7 +28,9 @@ class IdleMask:
     Where hidden content leaks (MSK001), the mask is changed: all shown, all turned round. Neither
     loss nor outputs move, so that the mask never reached the model. An attention that masks its
     scores and weighs by the unmasked ones is a note; where more than a share of the weights comes
-    of it, MSK001 says so.
+    of it, MSK001 says so. Where convolutions have strides, a mask that still counts positions as
+    they were before hides too little after them: the output of padded samples is the same with all
+    of it shown, and another with as many more positions of padding as make one place.
 
     Sick: `model(input_ids=batch["input_ids"])`, whose batch holds an `attention_mask`.
     Healthy: `model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])`.
@@ -48,6 +52,10 @@ class IdleMask:
                 done.add(each.mask.key)
                 finding = self._unread(experiment, each, found)
                 yield resting_on(finding, [each.guessed] if each.guessed else [])
+        for short in strided(experiment):
+            if short.each.mask.key not in done:
+                guessed = short.each.guessed
+                yield resting_on(self._strided(experiment, short), [guessed] if guessed else [])
         sites = thrown_away(experiment)
         if sites:
             yield self._thrown(sites)
@@ -66,6 +74,27 @@ class IdleMask:
             site=where.site,
             phase="forward",
             evidence=(Evidence("hidden positions", hidden, None, each.mask.key),),
+        )
+
+    def _strided(self, experiment: Experiment, short: Strided) -> Finding:
+        key, rows = short.each.mask.key, len(short.rows)
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{key}` hides nothing in {rows} of {short.padded} padded samples: with all "
+            f"positions shown, `{short.output}` is the same, and with {short.by} more of padding "
+            f"it changes by {100 * short.largest:.2g}%, so that padding is read after the strides.",
+            fix=f"Count `{key}` in places after the strides: divide lengths by {short.by}, or take "
+            "every so many entries of a mask.",
+            site=next(every_module(experiment.subject.model))[0],
+            phase="forward",
+            samples=short.rows[:1],
+            evidence=(
+                Evidence("padded samples of which it hides nothing", rows, 0),
+                Evidence(f"largest change of `{short.output}` with more padding", short.largest),
+                Evidence("positions that make one place after the strides", short.by),
+            ),
         )
 
     def _thrown(self, sites: list[str]) -> Finding:
