@@ -103,8 +103,7 @@ class NanWatch:
         self.batch: int | None = None
         self._out = out
         self._flags, self._hooked = Flags(), HookedNorms()
-        self._norms = GradNorms(model, optimizer)
-        self._updates = Updates()
+        self._norms, self._updates = GradNorms(model, optimizer), Updates()
         self._losses, self._late_losses = list[Tensor](), list[Tensor]()
         self._told = self._at_once = False
         self._writes = OwnWrites(lambda: self._norms.parameters)
@@ -332,6 +331,7 @@ class NanWatch:
 
     def _stop(self, symptom: Symptom, rank: int) -> None:
         """What is known of the step is a finding, and the step is refused as the user asked."""
+        self._replays.gather(mine=rank == self._ranks.number)
         finding = self._ranks.shared(rank, partial(self._told_of, symptom))
         if rank != self._ranks.number:
             self._telling.stories.tell(finding, goes_on=self.on_poison == "allow")

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from probes.batch import map_leaves
 from probes.replay import RandomState, Snapshot, Snapshots
+from probes.whole import Piece
 from probes.wrapped import needs_others
 
 KEPT = 64  # calls of a step; where there are more, the oldest are forgotten
@@ -84,8 +85,8 @@ class Captured:
     is how many calls of the step were forgotten, being too many or too large. `loss` is the
     newest loss's autograd node, where it is known; `ends` are the numbers of the outputs' nodes.
     `raised` is the call that gave no output. `scale` is the loss's, where a scaler skips the step.
-    `needs_others` is whether a call speaks to other
-    processes.
+    `needs_others` is whether a call speaks to other processes, `whole` a model's own parameters,
+    where they were gathered so that it need not.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -98,6 +99,7 @@ class Captured:
         self.scale = 1.0
         self.model = model
         self.needs_others = needs_others(model)
+        self.whole: list[Piece] = []
         self._snapshots = Snapshots(model)
         self._open: list[Call | None] = []  # the calls at work, the innermost last
         self._left = LEARNING
@@ -129,6 +131,11 @@ class Captured:
         self.calls.append(call)
 
     @property
+    def is_tied(self) -> bool:
+        """Whether no call can be made again by this process alone."""
+        return self.needs_others and not self.whole
+
+    @property
     def known(self) -> list[Call]:
         """The calls that are kept, and the one that raised, if one did."""
         return self.calls if self.raised is None else [*self.calls, self.raised]
@@ -144,6 +151,7 @@ class Captured:
             call.forget()
         self.calls, self.dropped, self.raised = [], 0, None
         self.loss, self.ends, self.scale = None, set(), 1.0
+        self.whole = []
 
     def _noted(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         given: list[tuple[str, Tensor, int]] = []

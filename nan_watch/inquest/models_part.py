@@ -91,7 +91,7 @@ def explain(captured: Captured, inquest: Inquest, symptom: Symptom, finding: Fin
     why = lacks(captured)
     if why is not None:
         finding = replace(finding, evidence=(*finding.evidence, Evidence("not replayed", why)))
-        return finding if captured.needs_others else _advised(finding)
+        return finding if captured.is_tied else _advised(finding)
     again = Part.known(captured).repeatable()
     told = inquest.hold(symptom, finding, again)
     return told if told is not finding else _outside(finding, captured)
@@ -144,7 +144,7 @@ def loss_nodes(captured: Captured) -> list[str]:
 
 def lacks(captured: Captured) -> str | None:
     """Why the model's part cannot be run again; None where it can."""
-    if captured.needs_others:
+    if captured.is_tied:
         return "its calls speak to the other processes, and this one must not run alone"
     if not captured.known:
         return "no call of the model with gradients was seen since the optimizer's last step"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from torch import nn
@@ -21,7 +21,10 @@ from probes.bus import Bus
 from probes.finding import Evidence, Finding, Verdict
 from probes.patch import Edited
 from probes.record import Recorder
+from probes.whole import gathered, made_whole
 from probes.wrapped import alone, is_compiled
+
+GATHERED = 3  # refused steps for which a sharded model is made whole
 
 
 class Replays:
@@ -44,6 +47,7 @@ class Replays:
         self.captured = Captured(model)
         self._inquest = Inquest(model, optimizer)
         self._keeper = Keeper(model, optimizer, capsules)
+        self._gathered = 0
 
     @contextmanager
     def of(self, step: Repeatable) -> Iterator[None]:
@@ -55,10 +59,20 @@ class Replays:
             self.step, self.captured.on = None, True
             self.captured.forget()
 
+    def gather(self, *, mine: bool) -> None:
+        """A sharded model can be made whole in this process, where the refusal is its own.
+
+        All processes call it together; after a few refusals it is not worth its time any more.
+        """
+        if self.captured.needs_others and self._gathered < GATHERED:
+            self._gathered += 1
+            with suppress(RuntimeError):  # memory is short, or a process is gone
+                self.captured.whole = gathered(self.captured.model, keep=mine) or []
+
     def tell(self, symptom: Symptom, finding: Finding, bus: Bus, recorder: Recorder) -> Finding:
         """The finding as the step's replay tells it, and where its capsule is, if it failed."""
         with self.at_work(bus):
-            if self.step is not None:
+            if self.step is not None and not self.captured.is_tied:
                 told = self._handed_over(symptom, finding, self.step)
             else:
                 told = explain(self.captured, self._inquest, symptom, finding)
@@ -132,7 +146,7 @@ class Replays:
         self.running, listening = True, bus.listening
         bus.listening = False
         try:
-            with alone(self.captured.model):
+            with alone(self.captured.model), made_whole(self.captured.model, self.captured.whole):
                 yield
         finally:
             self.running, bus.listening = False, listening

@@ -2,8 +2,9 @@
 
 torchrun --nproc-per-node 2 processes.py ddp|fsdp STATE ...
 
-The states are gone through in turn: bare (not watched), healthy, sick, die, apart (the ranks
-hold different models), unknown (watched before there is a group).
+The states are gone through in turn: bare (not watched), healthy, sick, handed (sick, and each step
+handed over), narrow (sick, and in bfloat16), die, apart (the ranks hold different models), unknown
+(watched before there is a group).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nan_watch import NanWatch, PoisonedStep
 from probes.errors import RequestError
+
+SICK = ("sick", "handed", "narrow")
 
 
 class Net(nn.Module):
@@ -40,9 +44,10 @@ def main(kind: str, state: str) -> dict[str, Any]:
     torch.manual_seed(0)
     model: nn.Module = Net(16 + (rank if state == "apart" else 0))
     if kind == "fsdp":
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        fully_shard(model)
+        narrow = torch.bfloat16 if state == "narrow" else None
+        fully_shard(model, mp_policy=MixedPrecisionPolicy(param_dtype=narrow))
     elif state != "apart":
         model = DistributedDataParallel(model)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
@@ -51,16 +56,21 @@ def main(kind: str, state: str) -> dict[str, Any]:
     def loop() -> None:
         for step in range(5):
             x, length = torch.randn(8, 6, generator=chance), torch.full((8,), 5.0)
-            if state == "sick" and step == 2 and rank == 1:
+            if state in SICK and step == 2 and rank == 1:
                 length[3] = 0.0
             if state == "die" and step == 2 and rank == 1:
                 os._exit(3)
-            loss = F.cross_entropy(model(x, length), (x[:, 0] > 0).long())
-            loss.backward()
-            if not bare and kind == "fsdp":
-                norms[rank] = [p.grad.full_tensor().norm().item() for p in model.parameters()]  # type: ignore[union-attr]
-            optimizer.step()
-            optimizer.zero_grad()
+            again = partial(one, x, length)
+            given = {"x": x, "length": length}
+            again() if state != "handed" else watch.step(again, batch=given)
+
+    def one(x: Tensor, length: Tensor) -> None:
+        loss = F.cross_entropy(model(x, length), (x[:, 0] > 0).long())
+        loss.backward()
+        if not bare and kind == "fsdp" and state == "healthy":
+            norms[rank] = [p.grad.full_tensor().norm().item() for p in model.parameters()]  # type: ignore[union-attr]
+        optimizer.step()
+        optimizer.zero_grad()
 
     norms: dict[int, list[float]] = {}
     found: dict[str, Any] = {}
