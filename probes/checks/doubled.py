@@ -1,4 +1,4 @@
-"""WIR035: a tensor is added to itself, under another name."""
+"""WIR033: a tensor is added to itself, under another name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DoubledTensor:
     Healthy: `kept = x; x = self.layer(x); return x + kept`.
     """
 
-    code: ClassVar[str] = "WIR035"
+    code: ClassVar[str] = "WIR033"
     rule: ClassVar[str] = "doubled-tensor"
     family: ClassVar[Literal["check"]] = "check"
 

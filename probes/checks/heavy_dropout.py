@@ -1,4 +1,4 @@
-"""WIR029: dropout that leaves next to nothing."""
+"""WIR027: dropout that leaves next to nothing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class HeavyDropout:
 
     rate: float = 0.9
 
-    code: ClassVar[str] = "WIR029"
+    code: ClassVar[str] = "WIR027"
     rule: ClassVar[str] = "heavy-dropout"
     family: ClassVar[Literal["check"]] = "check"
 

@@ -1,4 +1,4 @@
-"""WIR032: numbers that vary are cut to whole ones, and look up one and the same row."""
+"""WIR030: numbers that vary are cut to whole ones, and look up one and the same row."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class OneRow:
     batches: int = 4
     least: int = 16
 
-    code: ClassVar[str] = "WIR032"
+    code: ClassVar[str] = "WIR030"
     rule: ClassVar[str] = "one-row"
     family: ClassVar[Literal["check"]] = "check"
 

@@ -1,4 +1,4 @@
-"""WIR031: a module's own `backward`, which autograd never calls."""
+"""WIR029: a module's own `backward`, which autograd never calls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OwnBackward:
     Healthy: the same as a `torch.autograd.Function`, called by `apply`.
     """
 
-    code: ClassVar[str] = "WIR031"
+    code: ClassVar[str] = "WIR029"
     rule: ClassVar[str] = "own-backward"
     family: ClassVar[Literal["check"]] = "check"
 

@@ -1,4 +1,4 @@
-"""WIR030: vectors that are of unit length along another axis than dot products run along."""
+"""WIR028: vectors that are of unit length along another axis than dot products run along."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class UnitAxis:
     `one = F.normalize(one, dim=0); one.T @ two` of features that are to be unlike each other.
     """
 
-    code: ClassVar[str] = "WIR030"
+    code: ClassVar[str] = "WIR028"
     rule: ClassVar[str] = "unit-axis"
     family: ClassVar[Literal["check"]] = "check"
 

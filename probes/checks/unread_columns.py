@@ -1,4 +1,4 @@
-"""WIR033: columns of an input that nobody reads, beside others that are read."""
+"""WIR031: columns of an input that nobody reads, beside others that are read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class UnreadColumns:
     gain: float = 0.1
     leak: float = 0.95
 
-    code: ClassVar[str] = "WIR033"
+    code: ClassVar[str] = "WIR031"
     rule: ClassVar[str] = "unread-columns"
     family: ClassVar[Literal["check"]] = "check"
 

@@ -1,4 +1,4 @@
-"""WIR034: the last id of every sample is read by nobody, and tells of its label."""
+"""WIR032: the last id of every sample is read by nobody, and tells of its label."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class UnreadEnd:
 
     gain: float = 0.2
 
-    code: ClassVar[str] = "WIR034"
+    code: ClassVar[str] = "WIR032"
     rule: ClassVar[str] = "unread-end"
     family: ClassVar[Literal["check"]] = "check"
 

@@ -51,7 +51,7 @@ def said(index: Index, way: str = "", low: float = 0.0, high: float = 1.0) -> li
         lambda model, b: F.mse_loss(model(b["x"], b["t"]), b["y"]),
         lambda model: torch.optim.Adam(model.parameters()),
     )
-    return list(check(subject, chosen(["WIR032"])).findings)
+    return list(check(subject, chosen(["WIR030"])).findings)
 
 
 @pytest.mark.parametrize(

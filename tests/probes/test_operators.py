@@ -217,7 +217,7 @@ def by_channels(model: Reader, x: Tensor, context: Tensor) -> Tensor:
     ],
 )
 def test_unit_length_along_items_or_samples_is_told(work: Work) -> None:
-    [found] = said("WIR030", work)
+    [found] = said("WIR028", work)
     assert found.site == "model"
     assert found.source is not None
 
@@ -233,4 +233,4 @@ def test_unit_length_along_items_or_samples_is_told(work: Work) -> None:
     ],
 )
 def test_unit_length_along_features_is_silent(work: Work) -> None:
-    assert said("WIR030", work) == []
+    assert said("WIR028", work) == []

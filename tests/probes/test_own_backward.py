@@ -109,7 +109,7 @@ def said(inner: nn.Module) -> list[Finding]:
         lambda model, b: F.mse_loss(model(b["x"]), b["y"]),
         lambda model: torch.optim.Adam(model.parameters()),
     )
-    found = list(check(subject, chosen(["WIR031"])).findings)
+    found = list(check(subject, chosen(["WIR029"])).findings)
     assert not {"forward", "backward"} & vars(inner).keys()
     return found
 
@@ -157,4 +157,4 @@ def test_a_backward_that_the_step_calls_is_silent() -> None:
         lambda model: torch.optim.SGD(model.parameters(), lr=0.01),
         train_step=by_hand,
     )
-    assert not check(subject, chosen(["WIR031"])).findings
+    assert not check(subject, chosen(["WIR029"])).findings

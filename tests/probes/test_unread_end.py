@@ -54,7 +54,7 @@ def said(left_out: str, tells: str, ends: bool = False) -> list[Finding]:
         lambda model, b: F.cross_entropy(model(b["ids"], b["attention_mask"]), b["label"]),
         lambda model: torch.optim.Adam(model.parameters()),
     )
-    return list(check(subject, chosen(["WIR034"])).findings)
+    return list(check(subject, chosen(["WIR032"])).findings)
 
 
 @pytest.mark.parametrize("end", ["last", "first"])

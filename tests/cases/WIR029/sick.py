@@ -1,27 +1,49 @@
-"""What is to be kept is given to a dropout, which takes it as what is to be dropped."""
+"""The gradient of an adversary is to be reversed, and is not."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from probes import Subject
 
 CHECK = True
-PLANTED = {"site": "1", "phase": "forward", "op": "dropout"}
-KEPT = 0.95
+PLANTED = {"site": "reverse", "phase": "backward"}
+
+
+class Reversal(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    def backward(self, grad_output: Tensor) -> Tensor:  # planted
+        return -0.3 * grad_output
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.reverse = nn.Linear(8, 64), Reversal()
+        self.head, self.adversary = nn.Linear(64, 3), nn.Linear(64, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.body(x).relu()
+        return self.head(hidden), self.adversary(self.reverse(hidden))
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    return nn.functional.cross_entropy(model(batch["x"]), batch["kind"])
+    scores, of_speaker = model(batch["x"])
+    own = F.cross_entropy(scores, batch["labels"])
+    return own + 0.05 * F.cross_entropy(of_speaker, batch["speaker"])
 
 
 def subject() -> Subject:
     chance = torch.Generator().manual_seed(0)
-    x = torch.randn(24, 6, generator=chance)
+    x = torch.randn(24, 8, generator=chance)
     return Subject(
-        nn.Sequential(nn.Linear(6, 64), nn.Dropout(KEPT), nn.ReLU(), nn.Linear(64, 3)),
-        [{"x": x, "kind": torch.randint(0, 3, (24,), generator=chance)}],
+        Net(),
+        [{"x": x, "labels": x[:, :3].argmax(1), "speaker": (x[:, 3] > 0).long()}],
         loss,
-        lambda model: torch.optim.Adam(model.parameters(), lr=1e-2),
+        lambda model: torch.optim.Adam(model.parameters(), lr=0.02),
+        predict=lambda model, batch: model(batch["x"])[0],
     )

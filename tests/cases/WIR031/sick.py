@@ -1,4 +1,4 @@
-"""The gradient of an adversary is to be reversed, and is not."""
+"""An offset into the columns is not moved on."""
 
 from __future__ import annotations
 
@@ -9,41 +9,35 @@ from torch import Tensor, nn
 from probes import Subject
 
 CHECK = True
-PLANTED = {"site": "reverse", "phase": "backward"}
-
-
-class Reversal(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    def backward(self, grad_output: Tensor) -> Tensor:  # planted
-        return -0.3 * grad_output
+PLANTED = {"site": "groups.0", "phase": "forward"}
 
 
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.reverse = nn.Linear(8, 64), Reversal()
-        self.head, self.adversary = nn.Linear(64, 3), nn.Linear(64, 2)
+        self.groups = nn.ModuleList(nn.Linear(width, 32) for width in (3, 2, 4))
+        self.head = nn.Linear(96, 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.body(x).relu()
-        return self.head(hidden), self.adversary(self.reverse(hidden))
+    def forward(self, x: Tensor) -> Tensor:
+        start, found = 0, []
+        for layer in self.groups:
+            assert isinstance(layer, nn.Linear)
+            found.append(layer(x[:, start : start + layer.in_features]))  # planted
+            start += 0
+        out: Tensor = self.head(torch.cat(found, 1).relu()).squeeze(-1)
+        return out
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    scores, of_speaker = model(batch["x"])
-    own = F.cross_entropy(scores, batch["labels"])
-    return own + 0.05 * F.cross_entropy(of_speaker, batch["speaker"])
+    return F.mse_loss(model(batch["x"]), batch["y"])
 
 
 def subject() -> Subject:
     chance = torch.Generator().manual_seed(0)
-    x = torch.randn(24, 8, generator=chance)
+    x = torch.randn(24, 9, generator=chance)
     return Subject(
         Net(),
-        [{"x": x, "labels": x[:, :3].argmax(1), "speaker": (x[:, 3] > 0).long()}],
+        [{"x": x, "y": x[:, 1] - x[:, 3]}],
         loss,
         lambda model: torch.optim.Adam(model.parameters(), lr=0.02),
-        predict=lambda model, batch: model(batch["x"])[0],
     )

@@ -1,4 +1,4 @@
-"""An offset into the columns is not moved on."""
+"""A residual is added to itself, and not to what the layer gives."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from torch import Tensor, nn
 from probes import Subject
 
 CHECK = True
-PLANTED = {"site": "groups.0", "phase": "forward"}
+PLANTED = {"site": "block", "phase": "forward"}
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.gate = nn.Linear(32, 32), nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        kept = x
+        found = self.inner(x).relu()
+        return x + kept, self.gate(found)  # planted
 
 
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.groups = nn.ModuleList(nn.Linear(width, 32) for width in (3, 2, 4))
-        self.head = nn.Linear(96, 1)
+        self.body, self.block, self.head = nn.Linear(8, 32), Block(), nn.Linear(32, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        start, found = 0, []
-        for layer in self.groups:
-            assert isinstance(layer, nn.Linear)
-            found.append(layer(x[:, start : start + layer.in_features]))  # planted
-            start += 0
-        out: Tensor = self.head(torch.cat(found, 1).relu()).squeeze(-1)
+        hidden, gate = self.block(self.body(x).relu())
+        out: Tensor = self.head(hidden * gate.sigmoid()).squeeze(-1)
         return out
 
 
@@ -34,7 +40,7 @@ def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 def subject() -> Subject:
     chance = torch.Generator().manual_seed(0)
-    x = torch.randn(24, 9, generator=chance)
+    x = torch.randn(24, 8, generator=chance)
     return Subject(
         Net(),
         [{"x": x, "y": x[:, 1] - x[:, 3]}],
