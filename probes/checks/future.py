@@ -142,26 +142,19 @@ class _Earlier:
     def __init__(self, experiment: Experiment, each: Causal, early: Tensor) -> None:
         self._experiment = experiment
         self._output = each.output
-        self._lead = each.lead(tuple(experiment.tensors[each.key].shape))
-        self._early = early[..., : self._lead[-1]].expand(self._lead)
+        shape = tuple(experiment.tensors[each.key].shape)
+        self._lead, self._whole = each.lead(shape), shape[: each.shared]
+        self._order = early
         self._channels = set(_channels(experiment.subject.model))
         self._scored = None if each.guessed is None else looked_at(experiment, each)
 
     def __call__(self, site: str, value: Tensor) -> Tensor | None:
-        shape, lead = tuple(value.shape), self._lead
+        shape = tuple(value.shape)
         if site in self._experiment.outputs and site != self._output:
             return None
-        look: Tensor | None
-        if site != self._output and shape[:1] == lead[:1] and len(shape) > len(lead):
-            look = self._by_any_axis(shape)
-        elif shape[: len(lead)] == lead:
-            look = self._early
-        elif shape[:1] == (prod(lead),):
-            look = self._early.flatten()
-        elif shape[: len(lead)] == (prod(lead[:-1]), lead[-1]):
-            look = self._early.flatten(0, -2)
-        else:
-            return None
+        look = self._over(site, shape, self._lead)
+        if look is None and site != self._output and self._whole != self._lead:
+            look = self._over(site, shape, self._whole)  # before the last place was cut off
         if look is None:
             return None
         if site == self._output and self._scored is not None:
@@ -172,20 +165,33 @@ class _Earlier:
             look = look if seen is None else look & seen
         return look & torch.ones((), dtype=torch.bool, device=value.device)
 
-    def _by_any_axis(self, shape: tuple[int, ...]) -> Tensor | None:
+    def _over(self, site: str, shape: tuple[int, ...], lead: tuple[int, ...]) -> Tensor | None:
+        """Early places of a value whose first axes are these; None where they are not."""
+        early = self._order[..., : lead[-1]].expand(lead)
+        if site != self._output and shape[:1] == lead[:1] and len(shape) > len(lead):
+            return self._by_any_axis(shape, early)
+        if shape[: len(lead)] == lead:
+            return early
+        if shape[:1] == (prod(lead),):
+            return early.flatten()
+        if shape[: len(lead)] == (prod(lead[:-1]), lead[-1]):
+            return early.flatten(0, -2)
+        return None
+
+    def _by_any_axis(self, shape: tuple[int, ...], early: Tensor) -> Tensor | None:
         """Early along every axis that may be that of the places; None where that is not known.
 
         A convolution's channels stand before the places, and may be as many.
         """
-        places = self._lead[1:]
+        places = tuple(early.shape[1:])
         starts = range(1, len(shape) - len(places) + 1)
         found = [i for i in starts if shape[i : i + len(places)] == places]
         if not found or (found == [1] and places[0] in self._channels):
             return None
-        look = torch.ones((), dtype=torch.bool, device=self._early.device)
+        look = torch.ones((), dtype=torch.bool, device=early.device)
         for i in found:
             after = [1] * (len(shape) - len(places) - i)
-            look = look & self._early.reshape(len(self._early), *[1] * (i - 1), *places, *after)
+            look = look & early.reshape(len(early), *[1] * (i - 1), *places, *after)
         return look
 
 

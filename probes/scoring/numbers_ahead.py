@@ -11,12 +11,12 @@ from torch import Tensor
 from probes.experiment import Experiment, with_leaf
 from probes.finding import ExperimentError
 from probes.layout import Reads
-from probes.reading.alive import Alive, alive, gradients
+from probes.reading.alive import Alive, alive
 from probes.reading.causal import Causal
 from probes.scoring.fed_target import ALIKE, by_place, direct
+from probes.scoring.summaries import by_summary
 
 REACH = 3  # places on
-LAYERS = 8  # of recurrent states, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,27 +139,4 @@ def _is_alike(one: Tensor, two: Tensor) -> bool:
 def _by_summary(experiment: Experiment, each: Scored) -> bool:
     """Whether what an early place reads of what comes later comes by one vector a sample alone."""
     early = each.tensor[:, : each.tensor.shape[1] // 2]
-    weights = torch.linspace(0.5, 1.5, early.numel(), dtype=early.dtype, device=early.device)
-    value, later = (early * weights.view_as(early)).sum(), early.shape[1] + each.by - 1
-    whole = gradients(value, [each.leaf])[0]
-    if whole is None or not bool(whole[:, later:].any()):
-        return False
-    places = each.leaf.shape[1]
-    vectors = [one.tensor for one in each.seen.shown if _is_vector(experiment, one.tensor, places)]
-    grads = gradients(value, vectors) if vectors else []
-    for vector, grad in zip(vectors, grads, strict=True):
-        way = None if grad is None else gradients((vector * grad).sum(), [each.leaf])[0]
-        if way is not None and torch.allclose(way[:, later:], whole[:, later:], 1e-3, 1e-8):
-            return True
-    return False
-
-
-def _is_vector(experiment: Experiment, tensor: Tensor, places: int) -> bool:
-    """(sample, feature), or (layer, sample, feature) as the state of a recurrent layer is.
-
-    As many features as there are places, or nearly, may be numbers by place.
-    """
-    if tensor.ndim == 3 and tensor.shape[0] <= LAYERS:
-        return tensor.shape[1] == experiment.size != tensor.shape[0]
-    plain = tensor.ndim == 2 and len(tensor) == experiment.size
-    return plain and not 0 <= places - tensor.shape[1] <= 2 * REACH
+    return bool(by_summary(experiment, each.seen, early, each.leaf, each.by - 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from probes.layout import Reads
 from probes.reading.alive import alive
 from probes.reading.causal import Causal, causal, cut_off
 from probes.scoring.answers import SMALL, has_classes_first, lines_of
+from probes.scoring.summaries import by_summary
 
 SHARE = 0.99  # of the ids asked for that must agree
 REACH = 3  # places either way
@@ -57,7 +58,7 @@ def wanted(experiment: Experiment) -> Iterator[Wanted]:
 
 def _all(experiment: Experiment) -> Iterator[Wanted]:
     for key, ids in experiment.tensors.items():
-        if ids.ndim != 2 or ids.is_floating_point() or ids.dtype is torch.bool or ids.numel() < 8:
+        if not _is_by_place(ids):
             continue
         for width in (ids.shape[1], ids.shape[1] - 1):
             found = asked(experiment, (len(ids), width), int(ids.max()))
@@ -65,6 +66,11 @@ def _all(experiment: Experiment) -> Iterator[Wanted]:
             if found is not None and name is not None:
                 yield found.wants(key, name, ids)
                 break
+
+
+def _is_by_place(ids: Tensor) -> bool:
+    whole = not ids.is_floating_point() and ids.dtype is not torch.bool
+    return ids.ndim == 2 and whole and ids.numel() >= 8
 
 
 @dataclass(frozen=True)
@@ -138,12 +144,65 @@ def ahead(experiment: Experiment) -> Iterator[Causal]:
         if whole or short:
             line = f"reads=({Reads(each.output, each.key, rule='causal')!r},)"
             yield Causal(each.output, each.key, 2, 0, line, short)
+    for each in _cut_after(experiment):
+        line = f"reads=({Reads(each.output, each.key, rule='causal')!r},)"
+        yield Causal(each.output, each.key, 2, 0, line, 1)
+
+
+def _cut_after(experiment: Experiment) -> list[Wanted]:
+    """Outputs that are all but the last place of what the model gives, asked for the next ids."""
+    if "wanted, cut after" not in experiment.memo:
+        experiment.memo["wanted, cut after"] = list(_all_cut_after(experiment))
+    known: list[Wanted] = experiment.memo["wanted, cut after"]
+    return known
+
+
+def _all_cut_after(experiment: Experiment) -> Iterator[Wanted]:
+    """Where something later is read, but for what comes by one vector a sample.
+
+    Whether the last entry of the key is read tells nothing of those, as it does of what is cut
+    before the model.
+    """
+    for key, ids in experiment.tensors.items():
+        found = _asked_whole(experiment, ids) if _is_by_place(ids) else None
+        if found is None:
+            continue
+        seen = alive(experiment)
+        given = seen.shown[found.index].tensor
+        name = _all_but_the_last(experiment, given) if given.shape[:2] == ids.shape else None
+        whole = found.wants(key, name or "", ids)
+        by = whole.ahead
+        if name is None or by is None or by <= 0 or bool(whole.scored[:, -1].any()):
+            continue
+        rows = [one.out for one in seen.looked_up if one.out.requires_grad and one.out.ndim == 3]
+        rows = [one for one in rows if one.shape[:2] == ids.shape]
+        early = given[:, : given.shape[1] // 2]
+        if any(by_summary(experiment, seen, early, one) is False for one in rows):
+            yield replace(whole, asked=whole.asked[:, :-1], scored=whole.scored[:, :-1])
+
+
+def _asked_whole(experiment: Experiment, ids: Tensor) -> Asked | None:
+    short = (len(ids), ids.shape[1] - 1)
+    if not any(tuple(each.shape[:2]) == short for each in experiment.outputs.values()):
+        return None
+    return asked(experiment, (len(ids), ids.shape[1]), int(ids.max()))
+
+
+def _all_but_the_last(experiment: Experiment, given: Tensor) -> str | None:
+    """The output that is what was given, without its last place."""
+    cut = given[:, :-1].detach()
+    for name, value in experiment.outputs.items():
+        alike = value.shape == cut.shape and value.is_floating_point()
+        if alike and torch.allclose(cut, value, 1e-3, 1e-5):
+            return name
+    return None
 
 
 def looked_at(experiment: Experiment, each: Causal) -> Tensor | None:
     """Which places of the output the loss looks at; None where that is not known of all."""
     lead = each.lead(tuple(experiment.tensors[each.key].shape))
-    found = [one.scored for one in wanted(experiment) if one.output == each.output]
+    known = (*wanted(experiment), *(_cut_after(experiment) if each.short else ()))
+    found = [one.scored for one in known if one.output == each.output]
     return next((scored for scored in found if tuple(scored.shape) == lead), None)
 
 
