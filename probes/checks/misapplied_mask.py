@@ -17,10 +17,11 @@ from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Mask
 from probes.masking.hidden import Hidden
 from probes.masking.image_mask import Crossed, crossed, image_masks
+from probes.masking.marked_ids import marked_at_either_end
 from probes.masking.pattern import INVERTED, pattern
 from probes.masking.share import true_leaks
-from probes.masking.trailing import trailing
-from probes.masking.visible import Visible, changed, differ, leaks
+from probes.masking.trailing import at_either_end
+from probes.masking.visible import Visible, changed, differ, leaks, seen_as_marked
 from probes.place import place
 from probes.softmaxes.attended import attended
 from probes.vary import vary
@@ -38,8 +39,10 @@ class MisappliedMask:
     an exact fit counts. Elsewhere the mask itself is turned round: if then nothing leaks, and what
     was visible still counts, it is inverted. A mask of an image that is flattened by columns, at an
     attention whose places go by rows, is told as well; so is an attention that blocks all but the
-    runs of one id in which rows of ids end, though no mask is among the keys. A mask that hides
-    everything is a warning where showing it all changes an output.
+    runs of one id in which rows of ids end or begin, though no mask is among the keys. Where the
+    code asks which ids are those, as `ids != 0` does, its own mask is looked at in the same way if
+    other ids there change an output. A mask that hides everything is a warning where showing it all
+    changes an output.
 
     Sick: `attention(x, x, x, key_padding_mask=mask)`, where True means that a token is there.
     Healthy: `attention(x, x, x, key_padding_mask=~mask)`.
@@ -51,7 +54,7 @@ class MisappliedMask:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A mask, or ids that end in padding."""
-        padded = any(trailing(each) is not None for each in experiment.tensors.values())
+        padded = any(at_either_end(each) is not None for each in experiment.tensors.values())
         if not experiment.layout.masks and not padded and not any(image_masks(experiment)):
             return "no padding mask is declared and none was recognised"
         return None
@@ -74,6 +77,9 @@ class MisappliedMask:
             yield each, self._in_attention(experiment, each, {INVERTED})
         for each, _ in leaks(experiment):
             yield each, self._in_attention(experiment, each)
+        for each in marked_at_either_end(experiment):
+            made = self._in_attention(experiment, each)
+            yield each, made if made and seen_as_marked(experiment, each) else None
         for each, found in true_leaks(experiment):
             if each.mask.key not in done:
                 yield each, self._turned(experiment, each, found)
@@ -100,7 +106,7 @@ class MisappliedMask:
         for one in attended(experiment):
             words = pattern(each, one)
             if words is not None and (only is None or words in only):
-                said = f"`{each.mask.key}` {words}, in `{one.site}`"
+                said = f"{_named(each)} {words}, in `{one.site}`"
                 return replace(self._finding(each, said, one.site), source=one.source)
         return None
 
@@ -134,7 +140,7 @@ class MisappliedMask:
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=f"{words}; what it is to hide of `{each.key}` is read.",
-            fix=f"Turn `{each.mask.key}` there into what is expected: True may mean to keep or to "
+            fix=f"Turn {_named(each)} there into what is expected: True may mean to keep or to "
             "hide, and its last axis must be that of the keys.",
             site=site,
             phase="forward",
@@ -178,11 +184,16 @@ class MisappliedMask:
         )
 
 
+def _named(each: Hidden) -> str:
+    own = f"the mask that the code makes of `{each.key}`"
+    return own if each.mask.key == each.key else f"`{each.mask.key}`"
+
+
 def _of_ids(experiment: Experiment) -> Iterator[Hidden]:
-    """Ids that no mask hides, whose rows end in runs of one id, as a model may see for itself."""
+    """Ids that no mask hides, whose rows end, or begin, in runs of one id that a model may see."""
     masked = {each.key for each in experiment.masks}
     for key, tensor in experiment.tensors.items():
-        runs = trailing(tensor) if key not in masked else None
+        runs = at_either_end(tensor) if key not in masked else None
         if runs is not None:
             yield Hidden(Mask(key, (key,), means="id"), key, ~runs, None, None)
 

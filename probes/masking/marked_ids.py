@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from probes.finding import ExperimentError
 from probes.layout import Mask
 from probes.masking.as_marked import truths
 from probes.masking.hidden import Hidden
-from probes.masking.trailing import trailing
+from probes.masking.trailing import at_either_end, trailing
 
 
 def marked_ids(experiment: Experiment) -> list[Hidden]:
@@ -26,12 +27,22 @@ def marked_ids(experiment: Experiment) -> list[Hidden]:
     return known
 
 
-def _marked(experiment: Experiment) -> Iterator[Hidden]:
+def marked_at_either_end(experiment: Experiment) -> list[Hidden]:
+    """The same where the padding may stand on the left."""
+    if "marked ids at either end" not in experiment.memo:
+        experiment.memo["marked ids at either end"] = list(_marked(experiment, at_either_end))
+    known: list[Hidden] = experiment.memo["marked ids at either end"]
+    return known
+
+
+def _marked(
+    experiment: Experiment, runs_of: Callable[[Tensor], Tensor | None] = trailing
+) -> Iterator[Hidden]:
     masked = {each.key for each in experiment.masks} | {one.key for one in experiment.layout.labels}
     found = {
         key: runs
         for key, tensor in experiment.tensors.items()
-        if key not in masked and (runs := trailing(tensor)) is not None
+        if key not in masked and (runs := runs_of(tensor)) is not None
     }
     try:
         asked = truths(experiment) if found else []
@@ -39,8 +50,10 @@ def _marked(experiment: Experiment) -> Iterator[Hidden]:
         return
     for key, runs in found.items():
         if any(_is_of(truth, runs) for truth in asked):
-            mask = Mask(key, (key,), means="id")
-            own = mask if bool((experiment.tensors[key][runs] == 0).all()) else Mask("mask", (key,))
+            side: Literal["left", "right"] = "left" if bool(runs[:, 0].any()) else "right"
+            mask = Mask(key, (key,), means="id", side=side)
+            zeros = bool((experiment.tensors[key][runs] == 0).all())
+            own = mask if zeros else Mask("mask", (key,), side=side)
             yield Hidden(mask, key, ~runs, None, f"masks=({own!r},)")
 
 

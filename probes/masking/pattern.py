@@ -11,6 +11,7 @@ from probes.masking.hidden import Hidden
 from probes.softmaxes.attended import Attended
 
 INVERTED = "is inverted: it hides what it should show"
+ON_QUERIES = "lies on the axis of the queries, not of the keys"
 
 
 def pattern(each: Hidden, one: Attended) -> str | None:
@@ -35,7 +36,22 @@ def pattern(each: Hidden, one: Attended) -> str | None:
         for words, expected in _pairs(keep):
             if torch.equal(blocked, expected.expand_as(blocked)):
                 return words
+        if _lies_on_queries(blocked, keep):
+            return ON_QUERIES
     return None
+
+
+def _lies_on_queries(blocked: Tensor, keep: Tensor) -> bool:
+    """Whether padded queries see nothing, but for themselves, and others what all of them see.
+
+    As where the mask is laid along the queries, beside one that is the same for all samples, such
+    as a causal one: nothing of it is left for the queries that are visible.
+    """
+    asks, itself = keep[:, None, :, None], torch.eye(keep.shape[1], device=keep.device).bool()
+    common = (blocked | ~asks).all(0)
+    plain = torch.equal(blocked & asks, common & asks)
+    silent = bool((blocked | asks | itself).all())
+    return plain and silent and bool((asks & ~blocked & ~keep[:, None, None]).any())
 
 
 def _in_rows(blocked: Tensor, keep: Tensor) -> Tensor | None:
@@ -69,7 +85,7 @@ def _shifted(hides: Tensor, by: int) -> Tensor:
 def _pairs(keep: Tensor) -> Iterator[tuple[str, Tensor]]:
     """(row, 1, query, key) that would be blocked."""
     hides, length = ~keep, keep.shape[1]
-    yield "lies on the axis of the queries, not of the keys", hides[:, None, :, None]
+    yield ON_QUERIES, hides[:, None, :, None]
     if len(keep) == length:
         yield "is broadcast so that samples count as queries", hides[None, None]
         yield "is broadcast so that samples count as keys", hides.T[None, None]

@@ -31,6 +31,15 @@ def trailing(values: Tensor) -> Tensor | None:
     return None
 
 
+def at_either_end(values: Tensor) -> Tensor | None:
+    """The same where rows may begin with the runs instead."""
+    runs = trailing(values)
+    if runs is not None or values.ndim != 2:
+        return runs
+    turned = trailing(values.flip(1))
+    return None if turned is None else turned.flip(1)
+
+
 def trailing_or_blank(values: Tensor) -> Tensor | None:
     """The same where rows may be nothing but that id, as of a user without a history."""
     if values.ndim != 2 or values.is_floating_point():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probes.compare import Comparison, Look, gap, scale
 from probes.execution import Ran
-from probes.experiment import Experiment, with_leaf
+from probes.experiment import LOSS, Experiment, with_leaf
 from probes.masking.as_marked import as_marked, is_marked
 from probes.masking.hidden import Hidden
 from probes.subject import Batch
@@ -39,6 +39,19 @@ def leaks(experiment: Experiment) -> list[tuple[Hidden, Comparison]]:
         experiment.memo["leaks"] = [each for each in found if each[1].outputs]
     leaking: list[tuple[Hidden, Comparison]] = experiment.memo["leaks"]
     return leaking
+
+
+def seen_as_marked(experiment: Experiment, each: Hidden) -> bool:
+    """Whether other ids where it hides change an output, while the code takes them for padding.
+
+    The loss alone does not count, which may ask for the ids.
+    """
+    batch = changed(experiment, [each])
+    if batch is None:
+        return False
+    what = f"{each.key} where it is padding"
+    found = experiment.parted(what, as_marked(experiment, batch), Visible(experiment, each))
+    return any(one.site != LOSS for one in found.outputs)
 
 
 def changed(experiment: Experiment, masks: list[Hidden]) -> Batch | None:
