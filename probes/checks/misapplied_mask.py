@@ -14,10 +14,10 @@ from probes.bus import Kind
 from probes.compare import NOISES, Comparison
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
-from probes.layout import Mask
+from probes.masking.displaced import displaced
 from probes.masking.hidden import Hidden
 from probes.masking.image_mask import Crossed, crossed, image_masks
-from probes.masking.marked_ids import marked_at_either_end
+from probes.masking.marked_ids import marked_at_either_end, padding_of
 from probes.masking.pattern import INVERTED, pattern
 from probes.masking.share import true_leaks
 from probes.masking.trailing import at_either_end
@@ -41,8 +41,10 @@ class MisappliedMask:
     attention whose places go by rows, is told as well; so is an attention that blocks all but the
     runs of one id in which rows of ids end or begin, though no mask is among the keys. Where the
     code asks which ids are those, as `ids != 0` does, its own mask is looked at in the same way if
-    other ids there change an output. A mask that hides everything is a warning where showing it all
-    changes an output.
+    other ids there change an output. Where an attention has a few more keys than there are tokens,
+    such as one for a summary, the mask is to be extended on the same side: an id is changed to see
+    where it stands. A mask that hides everything is a warning where showing it all changes an
+    output.
 
     Sick: `attention(x, x, x, key_padding_mask=mask)`, where True means that a token is there.
     Healthy: `attention(x, x, x, key_padding_mask=~mask)`.
@@ -74,9 +76,12 @@ class MisappliedMask:
     ) -> Iterator[tuple[Hidden, Finding | None]]:
         """By what an attention blocks first; where that tells nothing, by turning the mask."""
         for each in (*experiment.masks, *_of_ids(experiment)):
-            yield each, self._in_attention(experiment, each, {INVERTED})
+            own = replace(each, guessed=None) if each.mask.key == each.key else each
+            yield own, self._in_attention(experiment, own, {INVERTED})
         for each, _ in leaks(experiment):
             yield each, self._in_attention(experiment, each)
+        for each in (*experiment.masks, *_of_ids(experiment)):
+            yield each, self._displaced(experiment, each)
         for each in marked_at_either_end(experiment):
             made = self._in_attention(experiment, each)
             yield each, made if made and seen_as_marked(experiment, each) else None
@@ -108,6 +113,22 @@ class MisappliedMask:
             if words is not None and (only is None or words in only):
                 said = f"{_named(each)} {words}, in `{one.site}`"
                 return replace(self._finding(each, said, one.site), source=one.source)
+        return None
+
+    def _displaced(self, experiment: Experiment, each: Hidden) -> Finding | None:
+        for one in attended(experiment):
+            found = displaced(experiment, each, one)
+            if found is None or not (found.lost or seen_as_marked(experiment, each)):
+                continue
+            off = found.masked - found.held
+            words = f"{_named(each)} is {off:+d} off along its keys, in `{one.site}`, which holds "
+            words += f"the first of `{each.key}` at place {found.held}"
+            fix = f"Extend {_named(each)} on the side on which there are more keys than it has: "
+            fix += "it is to start with what stands in front, as what is attended to does."
+            made = self._finding(each, words, one.site)
+            does = "hides what it should show" if found.lost else "shows padding"
+            message = f"{words}: it {does}."
+            return replace(made, source=one.source, fix=fix, message=message)
         return None
 
     def _turned(self, experiment: Experiment, each: Hidden, found: Comparison) -> Finding | None:
@@ -195,7 +216,7 @@ def _of_ids(experiment: Experiment) -> Iterator[Hidden]:
     for key, tensor in experiment.tensors.items():
         runs = at_either_end(tensor) if key not in masked else None
         if runs is not None:
-            yield Hidden(Mask(key, (key,), means="id"), key, ~runs, None, None)
+            yield padding_of(key, tensor, runs)
 
 
 def _inverse(each: Hidden, values: Tensor) -> Tensor | None:

@@ -50,11 +50,15 @@ def _marked(
         return
     for key, runs in found.items():
         if any(_is_of(truth, runs) for truth in asked):
-            side: Literal["left", "right"] = "left" if bool(runs[:, 0].any()) else "right"
-            mask = Mask(key, (key,), means="id", side=side)
-            zeros = bool((experiment.tensors[key][runs] == 0).all())
-            own = mask if zeros else Mask("mask", (key,), side=side)
-            yield Hidden(mask, key, ~runs, None, f"masks=({own!r},)")
+            yield padding_of(key, experiment.tensors[key], runs)
+
+
+def padding_of(key: str, ids: Tensor, runs: Tensor) -> Hidden:
+    """The runs of one id, with the line that would declare them."""
+    side: Literal["left", "right"] = "left" if bool(runs[:, 0].any()) else "right"
+    mask = Mask(key, (key,), means="id", side=side)
+    own = mask if bool((ids[runs] == 0).all()) else Mask("mask", (key,), side=side)
+    return Hidden(mask, key, ~runs, None, f"masks=({own!r},)")
 
 
 def _is_of(truth: Tensor, runs: Tensor) -> bool:
