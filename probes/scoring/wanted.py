@@ -160,8 +160,9 @@ def _cut_after(experiment: Experiment) -> list[Wanted]:
 def _all_cut_after(experiment: Experiment) -> Iterator[Wanted]:
     """Where something later is read, but for what comes by one vector a sample.
 
-    Whether the last entry of the key is read tells nothing of those, as it does of what is cut
-    before the model.
+    Nor is it where vectors are looked up for the same places of which later ones are not read, as
+    by a decoder beside an encoder of the same ids. Whether the last entry of the key is read tells
+    nothing of those, as it does of what is cut before the model.
     """
     for key, ids in experiment.tensors.items():
         found = _asked_whole(experiment, ids) if _is_by_place(ids) else None
@@ -177,7 +178,7 @@ def _all_cut_after(experiment: Experiment) -> Iterator[Wanted]:
         rows = [one.out for one in seen.looked_up if one.out.requires_grad and one.out.ndim == 3]
         rows = [one for one in rows if one.shape[:2] == ids.shape]
         early = given[:, : given.shape[1] // 2]
-        if any(by_summary(experiment, seen, early, one) is False for one in rows):
+        if rows and all(by_summary(experiment, seen, early, one) is False for one in rows):
             yield replace(whole, asked=whole.asked[:, :-1], scored=whole.scored[:, :-1])
 
 

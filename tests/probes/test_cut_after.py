@@ -55,9 +55,25 @@ class Summed(nn.Module):
         return out
 
 
+class Copying(nn.Module):
+    """A decoder beside an encoder of the same ids, as an autoencoder has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source, self.target = nn.Embedding(IDS, WIDE), nn.Embedding(IDS, WIDE)
+        self.attention = nn.MultiheadAttention(WIDE, 2, batch_first=True)
+        self.decoder = nn.GRU(WIDE, WIDE, batch_first=True)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        read, memory = self.decoder(self.target(ids))[0], self.source(ids)
+        out: Tensor = read + self.attention(read, memory, memory)[0]
+        return out
+
+
 def told(body: nn.Module, own: bool = False) -> list[tuple[str, Verdict, str]]:
     """What is said of it; own: whether each place is asked for its own id, but for the first."""
-    model = nn.Sequential(nn.Embedding(IDS, WIDE), body, nn.Linear(WIDE, IDS))
+    first = nn.Identity() if isinstance(body, Copying) else nn.Embedding(IDS, WIDE)
+    model = nn.Sequential(first, body, nn.Linear(WIDE, IDS))
 
     def predict(model: nn.Module, b: Batch) -> Tensor:
         out: Tensor = model(b["ids"])
@@ -84,7 +100,8 @@ def test_the_future_is_told_though_the_last_place_is_cut_off_after_it_was_read(
     assert told(body(leaks)) == ([("MSK003", Verdict.WARN, site)] if leaks else [])
 
 
-def test_one_vector_of_the_whole_row_and_a_place_s_own_id_are_no_future() -> None:
+def test_an_encoder_beside_a_decoder_and_a_place_s_own_id_are_no_future() -> None:
     seed_everything(0)
     assert told(Summed()) == []
+    assert told(Copying()) == []
     assert told(Attentive(to_all=True), own=True) == []
