@@ -133,7 +133,8 @@ class Pairing:
             f"{pair.sample}, is to score highest what stands in the batch with sample "
             f"{pair.partner}; so it is in {pair.count} rows.",
             fix="Ask row i for the column of its own sample: where each brings m columns, one "
-            "after the other, that is i * m; keep the order of both sides.",
+            "after the other, that is i * m. Keep the order of both sides: put back what was "
+            "sorted.",
             site="<loss>",
             phase="forward",
             source=pair.source,

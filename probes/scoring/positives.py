@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from probes.batch import map_leaves
 from probes.compare import FILL, scale
 from probes.experiment import LOSS, Experiment
+from probes.masking.trailing import trailing
 from probes.raised import source_here
 from probes.subject import Batch
 from probes.vary import vary
@@ -96,7 +97,10 @@ def seen_scores(experiment: Experiment, batch: Batch) -> list[Scored]:
 
 
 def other_sample(experiment: Experiment, row: int, but: Iterable[str] = ()) -> Batch:
-    """The batch with other values for one sample, but for masks and the keys that are left out."""
+    """The batch with other values for one sample, but for masks and the keys that are left out.
+
+    What rows of ids end in, such as padding, stays where it is: no sample gets another length.
+    """
     left = {*but, *(each.key for each in experiment.layout.masks)}
 
     def change(path: str, leaf: Any) -> Any:
@@ -105,7 +109,9 @@ def other_sample(experiment: Experiment, row: int, but: Iterable[str] = ()) -> B
             return leaf
         only = torch.zeros_like(tensor, dtype=torch.bool)
         only[row] = True
-        other = vary(tensor, only)
+        runs = trailing(tensor)
+        kept = torch.zeros_like(only) if runs is None else runs
+        other = vary(tensor, only & ~kept, None if runs is None else tensor[~runs])
         return leaf if other is None else other
 
     return map_leaves(experiment.batch, change)

@@ -83,6 +83,42 @@ def test_a_row_of_pairs_asks_for_a_column_of_its_own_sample(loss: Loss, told: in
     assert ["another sample's column" in one.message for one in said] == [True] * told
 
 
+class Packed(nn.Module):
+    """Pictures on one side; on the other titles of ids, sorted by length to be packed."""
+
+    def __init__(self, back: bool) -> None:
+        super().__init__()
+        self.words = nn.Embedding(20, 8, padding_idx=0)
+        self.gru, self.picture = nn.GRU(8, 8, batch_first=True), nn.Linear(6, 8)
+        self.back = back
+
+    def forward(self, picture: Tensor, title: Tensor) -> Tensor:
+        n = (title != 0).sum(1)
+        order = n.argsort(descending=True, stable=True)
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.words(title[order]), n[order], batch_first=True
+        )
+        last = self.gru(packed)[1][-1]
+        found: Tensor = self.picture(picture) @ last[order.argsort() if self.back else ...].T
+        return found
+
+
+@pytest.mark.parametrize(("back", "told"), [(False, 1), (True, 0)])
+def test_a_side_that_was_sorted_to_be_packed_is_put_back(back: bool, told: int) -> None:
+    seed_everything(0)
+    title = torch.randint(1, 20, (9, 6))
+    title[torch.arange(6) >= torch.tensor([3, 6, 2, 5, 4, 6, 2, 3, 5])[:, None]] = 0
+    batch = {"picture": torch.randn(9, 6), "title": title}
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        scores = model(batch["picture"], batch["title"])
+        own = torch.arange(len(scores))
+        return F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)
+
+    said = found("IDX002", Packed(back), [batch], loss)
+    assert ["another sample's column" in one.message for one in said] == [True] * told
+
+
 class Segments(nn.Module):
     """Scores of four kinds for every cell of an image."""
 
