@@ -51,6 +51,7 @@ from probes.checks.one_row import OneRow
 from probes.checks.one_way import OneWay
 from probes.checks.out_of_reach import OutOfReach
 from probes.checks.over_samples import OverSamples
+from probes.checks.overlapping_fields import OverlappingFields
 from probes.checks.own_backward import OwnBackward
 from probes.checks.own_label import OwnLabel
 from probes.checks.pad_leak import PadLeak
@@ -165,5 +166,6 @@ RULES: tuple[Check[Experiment], ...] = (
     PaddingPick(),
     PaddingRow(),
     CrowdedRow(),
+    OverlappingFields(),
     ViewForTranspose(),
 )

@@ -1,0 +1,97 @@
+"""Columns of ids in one table, each from an offset of its own on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from probes import Subject
+from probes.checking import check, chosen
+from probes.finding import Finding
+from probes.seeding import seed_everything
+
+SIZES = (7, 12, 5, 20, 9)
+Index = Callable[[dict[str, Tensor]], Tensor]
+
+
+class Table(nn.Module):
+    """Looks up what `index` makes of the batch. how: by a module, or in a bare parameter."""
+
+    def __init__(self, index: Index, rows: int, how: str) -> None:
+        super().__init__()
+        self.index, self.how = index, how
+        self.table = nn.Embedding(rows, 4)
+        self.weight = nn.Parameter(torch.randn(rows, 4))
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        at = self.index(batch)
+        rows = self.table(at) if self.how == "module" else self.weight[at]
+        out: Tensor = self.head(rows.sum(1)).squeeze(-1)
+        return out
+
+
+def said(index: Index, rows: int = sum(SIZES), how: str = "module") -> list[Finding]:
+    seed_everything(0)
+    batches = []
+    for _ in range(6):
+        fields = torch.stack([torch.randint(0, n, (48,)) for n in SIZES], 1)
+        named = {f"field_{i}": column for i, column in enumerate(fields.T)}
+        year = torch.randint(0, 6, (48,))
+        batches.append({"fields": fields, "year": year, "y": torch.randn(48)} | named)
+    subject = Subject(
+        Table(index, rows, how),
+        batches,
+        lambda model, batch: F.mse_loss(model(batch), batch["y"]),
+        lambda model: torch.optim.Adam(model.parameters()),
+    )
+    return list(check(subject, chosen(["IDX013"])).findings)
+
+
+STARTS = torch.tensor([0, *SIZES[:-1]])
+
+
+def stacked(batch: dict[str, Tensor]) -> Tensor:
+    return torch.stack([batch[f"field_{i}"] for i in range(len(SIZES))], 1)
+
+
+@pytest.mark.parametrize("how", ["module", "indexed"])
+@pytest.mark.parametrize(
+    "index",
+    [
+        lambda batch: batch["fields"] + STARTS,
+        lambda batch: stacked({k: v for k, v in batch.items() if k != "fields"}) + STARTS,
+        lambda batch: batch["fields"] + STARTS.cumsum(0) // 2,
+    ],
+)
+def test_columns_that_share_rows_of_a_table_with_room_for_all_are_told(
+    index: Index, how: str
+) -> None:
+    [found] = said(index, how=how)
+    assert found.site == ("table" if how == "module" else "model")
+    assert "room for all of them apart" in found.message
+    assert found.source is not None
+
+
+@pytest.mark.parametrize(
+    ("index", "rows"),
+    [
+        (lambda batch: batch["fields"] + STARTS.cumsum(0), sum(SIZES)),
+        (lambda batch: stacked(batch) + STARTS.cumsum(0), 2 * sum(SIZES)),
+        (lambda batch: batch["fields"], sum(SIZES)),  # one vocabulary
+        (lambda batch: batch["fields"] + torch.tensor([0, 0, 20, 0, 25]), 45),  # two of them
+        (lambda batch: batch["fields"] + torch.tensor([0, 6, 17, 21, 40]), sum(SIZES)),  # missing
+        (lambda batch: batch["year"][:, None] + torch.arange(12), 80),  # years that go by
+        (lambda batch: batch["fields"] + 3 * torch.arange(5), sum(SIZES)),  # along time
+        (lambda batch: batch["fields"] + STARTS, 500),  # no table for these columns alone
+        (lambda batch: (batch["fields"] * 31 + STARTS * 17) % 53, sum(SIZES)),  # hashed
+    ],
+)
+def test_columns_with_rows_of_their_own_or_shared_on_purpose_are_well(
+    index: Index, rows: int
+) -> None:
+    assert said(index, rows) == []
