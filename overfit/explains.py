@@ -14,7 +14,7 @@ SIZES = ("WIR008", "WIR015", "WIR020", "WIR021", "STA004")
 
 READ = (
     *("WIR007", "WIR014", "MSK001", "MSK005", "MSK006", "MSK007", "MSK010", "IDX001", "IDX004"),
-    *("IDX005", "IDX008", "IDX013", "STA002", "STA005", "STA006", "STA007", "STA009"),
+    *("IDX005", "IDX008", "IDX013", "STA002", "STA005", "STA006", "STA007", "STA009", "STA011"),
 )
 """What of its input the model reads."""
 

@@ -8,6 +8,7 @@ from probes.checks.bare_step import BareStep
 from probes.checks.batch_dependence import BatchDependence
 from probes.checks.broadcast import Broadcast
 from probes.checks.carried_graph import CarriedGraph
+from probes.checks.cleared_beside import ClearedBeside
 from probes.checks.contradicting import Contradicting
 from probes.checks.copied_input import CopiedInput
 from probes.checks.crossing import Crossing
@@ -143,6 +144,7 @@ RULES: tuple[Check[Experiment], ...] = (
     LeftOver(),
     StillState(),
     CutState(),
+    ClearedBeside(),
     Pairing(),
     PartedInTraining(),
     TiledGroups(),
