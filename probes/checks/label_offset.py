@@ -12,6 +12,7 @@ from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Labels
 from probes.reading.rows import looked
+from probes.scoring.answer_spans import Ahead, ahead
 from probes.scoring.answers import keys, lines_of, scores
 from probes.scoring.told_by import REACH, Told, told
 from probes.vary import vary
@@ -29,6 +30,11 @@ class LabelOffset:
     A label that hangs on its neighbours too is better told by its own token; a model that reads
     nothing of what comes later may be asked for just that.
 
+    Answers between two places of one sequence are told by keys that count within a passage: where
+    that stands further on than what the loss adds to the keys, several answers begin at what is
+    before the passage, such as a separator, and end within it. Where there is no answer, both of
+    its ends stand there.
+
     Sick: `labels[start] = tag`, where starts were counted before `[CLS]` was put in front.
     Healthy: `labels[start + 1] = tag`.
     """
@@ -37,6 +43,7 @@ class LabelOffset:
     least_told: float = 0.4  # of what chance does not tell, by the token beside
     better: float = 0.6  # of that, at most, by its own token
     sure: float = 5.0  # standard errors over samples
+    fewest: int = 2  # answers that begin before their passage
 
     code: ClassVar[str] = "LBL010"
     rule: ClassVar[str] = "label-offset"
@@ -44,13 +51,16 @@ class LabelOffset:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A key of class labels by place, and a key of ids by the same places."""
-        if not any(True for _ in _pairs(experiment)):
+        if not any(True for _ in _pairs(experiment)) and _ahead(experiment) is None:
             return "there are no class labels by the places of a key of ids"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a key of labels."""
         said = set()
+        answers = _ahead(experiment)
+        if answers is not None and answers.count >= self.fewest:
+            yield self._answers(answers)
         for labels, key in _pairs(experiment):
             if labels.key in said:
                 continue
@@ -86,6 +96,26 @@ class LabelOffset:
                 return by
         return None
 
+    def _answers(self, found: Ahead) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"answers are scored {found.by} before their places: `{found.start}` and "
+            f"`{found.end}` are moved by {found.moved}, and `{found.passage}` begins at place "
+            f"{found.begins} of what the model reads; {found.count} of {found.of} answers would "
+            "begin before it and end in it.",
+            fix=f"Add {found.begins}: count all that stands before the passage, such as `[CLS]`, "
+            "the question and each `[SEP]`.",
+            site="<loss>",
+            phase="forward",
+            source=found.line,
+            evidence=(
+                Evidence("what is added to the places", found.moved, found.begins),
+                Evidence("answers that begin before their passage", found.count, 0),
+            ),
+        )
+
     def _finding(
         self, experiment: Experiment, labels: Labels, key: str, found: Told, own: int, by: int
     ) -> Finding:
@@ -113,6 +143,16 @@ class LabelOffset:
         )
         declared = any(each.key == labels.key for each in experiment.declared.labels)
         return resting_on(finding, [] if declared else [f"labels=({labels!r},)"])
+
+
+def _ahead(experiment: Experiment) -> Ahead | None:
+    if "answers ahead" not in experiment.memo:
+        try:
+            experiment.memo["answers ahead"] = ahead(experiment)
+        except ExperimentError:  # the loss may be out of use
+            experiment.memo["answers ahead"] = None
+    found: Ahead | None = experiment.memo["answers ahead"]
+    return found
 
 
 def _pairs(experiment: Experiment) -> Iterator[tuple[Labels, str]]:
