@@ -251,8 +251,36 @@ def _manual(model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
     around.wrap(model, "optimizers", lambda _: lambda *a, **k: own[0] if len(own) == 1 else own)
     around.wrap(model, "manual_backward", lambda _: lambda loss, *a, **k: loss.backward(*a, **k))
     around.wrap(model, "lr_schedulers", lambda _: lambda: None)
+    toggles = _Toggles(own)
+    around.wrap(model, "toggle_optimizer", lambda _: lambda each: toggles.on(each))
+    around.wrap(model, "untoggle_optimizer", lambda _: lambda each: toggles.off(each))
     try:
         loss = _loss(model, batch)
     finally:
         around.undo()
     return loss if isinstance(loss, Tensor) else torch.zeros(())
+
+
+class _Toggles:
+    """Lets the parameters of one optimizer alone learn, as a module asks its trainer to."""
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self._optimizers = optimizers
+        self._learned: dict[nn.Parameter, bool] = {}
+
+    def on(self, optimizer: Optimizer) -> None:
+        """Only this one's parameters require a gradient, if they did."""
+        mine = set(_parameters(optimizer))
+        self._learned = {p: p.requires_grad for each in self._optimizers for p in _parameters(each)}
+        for parameter, learned in self._learned.items():
+            parameter.requires_grad_(learned and parameter in mine)
+
+    def off(self, _: Optimizer) -> None:
+        """All that required a gradient require it again."""
+        for parameter, learned in self._learned.items():
+            parameter.requires_grad_(learned)
+        self._learned = {}
+
+
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [each for group in optimizer.param_groups for each in group["params"]]
