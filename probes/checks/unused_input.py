@@ -78,8 +78,7 @@ class UnusedInput:
             if reached is not None and starts_from_zero(experiment):
                 yield self._resting(lost, reached)
             else:
-                at = lost_of(experiment, all_changed(experiment, lost))
-                yield self._nothing(experiment, lost, reached, handed, at)
+                yield self._nothing(experiment, lost, reached, handed, _where(experiment, lost))
             return
         told = {key: self._of(experiment, key) for key in unread}
         yield from (finding for finding in told.values() if finding is not None)
@@ -325,6 +324,16 @@ def _sites(experiment: Experiment, keys: list[str]) -> list[Difference]:
 def _without_effect(keys: list[str]) -> str:
     named = ", ".join(f"`{key}`" for key in keys)
     return f"no input has any effect: loss and outputs are the same whatever {named} hold"
+
+
+def _where(experiment: Experiment, keys: list[str]) -> Lost | None:
+    """Where the input is lost: in a module, if one of the keys is, else in what comes after all.
+
+    Labels are among the keys that move nothing where all scores are one and the same.
+    """
+    each = (lost_of(experiment, all_changed(experiment, [key])) for key in keys[:FEW])
+    inside = next((lost for lost in each if lost is not None and lost.site), None)
+    return inside or lost_of(experiment, all_changed(experiment, keys))
 
 
 def _gone(experiment: Experiment, batches: Mapping[str, Batch]) -> dict[str, Lost]:
