@@ -50,7 +50,6 @@ class ConflictingLabels:
             return
         worst = min(found, key=lambda each: each.accuracy if each.accuracy is not None else 1.0)
         reached = all(self._reached(curves, each) for each in found) and self._rest(curves, found)
-        who = [curves.samples[i] for i in worst.samples if i < len(curves.samples)]
         best = (
             "the least loss" if worst.accuracy is None else f"the most that `{worst.head}` can be"
         )
@@ -59,11 +58,9 @@ class ConflictingLabels:
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL if reached else Verdict.WARN,
-            message=(
-                f"the labels of {curves.suite} contradict each other: {_some(who)} {_how(worst)} "
-                f"and have different labels, so {best} is {value:.4g}"
-                + (f", and that is reached: {_now(curves, worst)}." if reached else ".")
-            ),
+            message=_how(curves, worst)
+            + f", so {best} is {value:.4g}"
+            + (f", and that is reached: {_now(curves, worst)}." if reached else "."),
             fix="Let the model read what tells these samples apart: look for a cut, a window, a "
             "column or a position that is left out."
             if worst.alike
@@ -99,11 +96,18 @@ def _some(names: list[str]) -> str:
     return (shown or "samples") + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _how(ceiling: Ceiling) -> str:
+def _how(curves: Curves, ceiling: Ceiling) -> str:
+    who = _some([curves.samples[i] for i in ceiling.samples if i < len(curves.samples)])
     if not ceiling.alike:
-        return "give the model the same input"
-    where = f", lost at {ceiling.source}," if ceiling.source else ""
-    return f"look the same to the model, which does not read what tells them apart{where}"
+        return (
+            f"the labels of {curves.suite} contradict each other: {who} give the model the same "
+            "input and have different labels"
+        )
+    line = f" at {ceiling.source}" if ceiling.source else ""
+    return (
+        f"the model does not read what tells samples apart: {who} of {curves.suite} look the same "
+        f"to it{line and f', from what it drops{line} on'}, and have different labels"
+    )
 
 
 def _now(curves: Curves, ceiling: Ceiling) -> str:
