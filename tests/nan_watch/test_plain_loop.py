@@ -390,29 +390,3 @@ def test_nested_watches_both_name_the_birth() -> None:
     named = [[each.source for each in watch.findings] for watch in (outer, inner)]
     assert [line("mean")] in named  # the other may have seen a step that was refused already
     assert all(each in ([line("mean")], []) for each in named)
-
-
-class Exp(nn.Module):
-    """Overflows of a row that is too large; where `mixed`, it gives two numbers a sample."""
-
-    def __init__(self, mixed: bool = False) -> None:
-        super().__init__()
-        self.inner, self.mixed = nn.Linear(3, 1), mixed
-
-    def forward(self, x: Tensor) -> Tensor:
-        rate = self.inner(x).squeeze(-1).exp()
-        return rate.repeat(2) if self.mixed else rate
-
-
-@pytest.mark.parametrize("mixed", [True, False])
-def test_relief_of_the_models_part_leaves_the_samples_gradient_out_too(mixed: bool) -> None:
-    torch.manual_seed(0)
-    model = Exp(mixed)
-    model.inner.weight.data.fill_(1.0)
-    x = torch.randn(6, 3)
-    x[4] = 1e3
-    finding = refused(model, x, loss=torch.mean)
-    assert (finding.op, finding.samples) == ("aten.exp", (4,))
-    said = {e.what: e.value for e in finding.evidence if e.what.startswith("relief")}
-    whole = {"relief: the model's part of the step without sample 4": "finite"}
-    assert said == ({} if mixed else whole)  # of a row that is not a sample's nothing is known
