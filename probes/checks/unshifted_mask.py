@@ -63,7 +63,7 @@ class UnshiftedMask:
         first = torch.where(marked, places, marked.shape[1]).amin(1)
         last = torch.where(marked, places, -1).amax(1)
         ends = some & (last < marked.shape[1] - 1)
-        begins = some & (first > 0)
+        begins = some & (first > 0) & ~_runs_up_to(ids, first)
         end, after = _at(ids, last, ends), _at(ids, last + 1, ends)
         pads = _at(padding, last + 1, ends)
         if len(end) >= self.rows and _is_one(end) and bool(pads.all()):
@@ -127,6 +127,12 @@ def _padding(experiment: Experiment, each: Wanted) -> Tensor:
             found |= ~mask.keep
     runs = trailing(each.ids)
     return found if runs is None else found | runs
+
+
+def _runs_up_to(ids: Tensor, first: Tensor) -> Tensor:
+    """(row,) whether nothing but one id stands before that place, as padding on the left does."""
+    before = torch.arange(ids.shape[1], device=ids.device) < first[:, None]
+    return ((ids == ids[:, :1]) | ~before).all(1)
 
 
 def _at(values: Tensor, places: Tensor, rows: Tensor) -> Tensor:

@@ -290,6 +290,25 @@ def test_a_mask_that_marks_ids_is_to_be_shifted_with_the_labels(
     assert [f.code for f in found if f.verdict.rank > Verdict.NOTE.rank] == codes
 
 
+def test_padding_on_the_left_is_no_separator() -> None:
+    def loss(model: nn.Module, b: Batch) -> Tensor:
+        scores = model(b["ids"])[:, :-1].transpose(1, 2)
+        each = F.cross_entropy(scores, b["ids"][:, 1:], reduction="none")
+        weights = b["seen"][:, 1:] * b["seen"][:, :-1]
+        return (each * weights).sum() / weights.sum()
+
+    seed_everything(0)
+    seen = (torch.arange(12) >= torch.tensor([0, 2, 3, 5, 6, 4])[:, None]).long()
+    subject = Subject(
+        Writer(),
+        [{"ids": torch.randint(1, 40, (6, 12)) * seen, "seen": seen}],
+        loss,
+        lambda model: torch.optim.Adam(model.parameters()),
+        predict=lambda model, b: model(b["ids"]),
+    )
+    assert not judge(chosen(["MSK013"], known=RULES), Experiment.of(subject)).findings
+
+
 @pytest.mark.parametrize(("beyond", "codes"), [(0, []), (1, ["MSK001"])])
 def test_the_first_padding_may_be_the_end_that_a_text_is_asked_for(
     beyond: int, codes: list[str]
