@@ -10,6 +10,7 @@ from torch import Tensor
 
 from probes.experiment import Experiment
 from probes.layout import Reads
+from probes.masking.trailing import trailing
 from probes.reading.alive import alive
 from probes.reading.causal import Causal, causal, cut_off
 from probes.scoring.answers import SMALL, has_classes_first, lines_of
@@ -34,11 +35,17 @@ class Wanted:
     scored: Tensor
 
     def agreement(self, by: int) -> float:
-        """The share of scored places that are asked for the id so many places on."""
+        """The share of scored places that are asked for the id so many places on.
+
+        Of places where an id stands: the last label of a row may go beyond its ids.
+        """
         low, high = max(0, -by), min(self.asked.shape[1], self.ids.shape[1] - by)
         if high - low < 2:
             return 0.0
+        pads = trailing(self.ids)
         look = self.scored[:, low:high]
+        if pads is not None:
+            look = look & ~pads[:, low + by : high + by]
         same = self.asked[:, low:high] == self.ids[:, low + by : high + by]
         return float(same[look].float().mean()) if bool(look.any()) else 0.0
 

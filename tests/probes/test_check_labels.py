@@ -197,6 +197,22 @@ def test_an_id_that_no_output_is_asked_for_is_told(loss: Loss, told: int) -> Non
     assert ["after the last one that it has read" in one.message for one in said] == [True] * told
 
 
+@pytest.mark.parametrize("twice", [True, False])
+def test_the_last_label_of_a_padded_row_may_go_beyond_its_ids(twice: bool) -> None:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        scores, wanted = model(batch["clicks"])[0], batch["next"]
+        if twice:
+            scores, wanted = scores[:, :-1], wanted[:, 1:]
+        return F.cross_entropy(scores.flatten(0, 1), wanted.flatten(), ignore_index=0)
+
+    seed_everything(0)
+    walk = torch.randint(1, 30, (9, 13))
+    there = torch.arange(12) < torch.tensor([12, 5, 6, 8, 9, 7, 10, 11, 5])[:, None]
+    batch = {"clicks": walk[:, :-1] * there, "next": walk[:, 1:] * there}
+    said = found("LBL001", Ahead(), [batch], loss)
+    assert len(said) == twice
+
+
 class Writer(nn.Module):
     """Next ids; some are never to be written."""
 
