@@ -17,6 +17,7 @@ from nan_watch.bench.intervals import Interval, interval
 from nan_watch.bench.switch import Arm, Hooks
 from nan_watch.bench.tools import TOOLS, Tool, bare
 from nan_watch.bench.workloads import Workload
+from probes.command import on_device
 from probes.errors import RequestError
 from probes.loop import Loop
 from probes.subject import Batch
@@ -24,6 +25,7 @@ from probes.subject import Batch
 WANTED = 0.005  # how far the median of a row of ours may be off
 CHECKED = 20  # rounds between two looks at the intervals
 EVERY = 8  # rounds between two of the other tools, whose cost is no matter of half percents
+AHEAD = 8  # steps of a turn on an accelerator, which are asked for without waiting in between
 
 Say = Callable[[int, float], None]
 """Is told after every round: rounds, and how far the widest of our rows may be off."""
@@ -55,7 +57,7 @@ class Costs:
 class Measurement:
     """Times the tools on one loop; `rounds` may be left at any round."""
 
-    def __init__(self, loop: Loop, tools: Sequence[Tool]) -> None:
+    def __init__(self, loop: Loop, tools: Sequence[Tool], device: str = "cpu") -> None:
         self.loop = loop
         self.tools = tools
         self.batches = list(loop.subject.batches)
@@ -63,7 +65,8 @@ class Measurement:
         self.ratios: dict[str, list[float]] = {}
         self.failed: dict[str, str] = {}
         self.width = math.inf
-        self.clock = clock()
+        self.clock = clock(device)
+        self.steps = steps_of_a_turn(device)
         with bare(loop) as alone:
             self._plain = Arm("bare", False, alone, Hooks(()))
 
@@ -96,11 +99,11 @@ class Measurement:
                 self._try(arm, self.batches[index % len(self.batches)])
 
     def _round(self, turns: Sequence[Arm], batch: Batch) -> None:
-        """Every turn's step stood between two bare ones, whose geometric mean is its unit."""
-        before = _timed(self._plain, batch, self.clock)
+        """Every turn's steps stood between bare ones, whose geometric mean is their unit."""
+        before = self._timed(self._plain, batch)
         for arm in turns:
             taken = self._try(arm, batch)
-            after = _timed(self._plain, batch, self.clock)
+            after = self._timed(self._plain, batch)
             if taken is not None:
                 self.bare.append(after)
                 self.ratios.setdefault(arm.name, []).append(taken / math.sqrt(before * after))
@@ -111,12 +114,20 @@ class Measurement:
         if arm.name in self.failed:
             return None
         try:
-            return _timed(arm, batch, self.clock)
+            return self._timed(arm, batch)
         except Exception as error:
             if arm is self._plain:
                 raise
             self.failed[arm.name] = f"{type(error).__name__}: {error}".split("\n")[0]
             return None
+
+    def _timed(self, arm: Arm, batch: Batch) -> float:
+        """Seconds of a step with the arm's hooks, which are off again."""
+        arm.hooks.on()
+        try:
+            return timed(lambda: arm.step(batch), self.clock, self.steps)
+        finally:
+            arm.hooks.off()
 
     def _widest(self) -> float:
         """How far the least known of our rows may be off."""
@@ -140,6 +151,7 @@ def measure(
     pairs: int,
     seconds: float,
     tools: Sequence[Tool] = TOOLS,
+    device: str = "cpu",
     say: Say | None = None,
 ) -> Costs:
     """The tools' ratios on the workload, until ours are known to half a percent.
@@ -149,7 +161,7 @@ def measure(
     """
     at_work, interrupted = None, False
     try:
-        at_work = Measurement(Loop(workload.make()), tools)
+        at_work = Measurement(Loop(on_device(workload.make(), device)), tools, device)
         with closing(at_work.rounds(pairs, seconds)) as rounds:
             for done in rounds:
                 if say is not None:
@@ -175,17 +187,30 @@ def _arm(opened: ExitStack, loop: Loop, tool: Tool) -> Arm:
     return Arm(tool.name, tool.ours, step, hooks)
 
 
-def clock() -> Callable[[], float]:
-    """Seconds: of this process alone where torch has one thread, so that others do not count."""
+def clock(device: str = "cpu") -> Callable[[], float]:
+    """Seconds: of this process alone where torch has one thread, so that others do not count.
+
+    On an accelerator, of everybody, once all that was asked of it is done.
+    """
+    if torch.device(device).type == "cuda":
+        return synchronized
     return process_time if torch.get_num_threads() == 1 else perf_counter
 
 
-def _timed(arm: Arm, batch: Batch, now: Callable[[], float]) -> float:
-    """Seconds of one step with the arm's hooks, which are off again."""
-    arm.hooks.on()
-    try:
-        began = now()
-        arm.step(batch)
-        return now() - began
-    finally:
-        arm.hooks.off()
+def synchronized() -> float:
+    """Seconds, after the accelerator has done what it was asked for."""
+    torch.cuda.synchronize()
+    return perf_counter()
+
+
+def steps_of_a_turn(device: str) -> int:
+    """One on the processor; several where a loop that never waits runs ahead of the device."""
+    return 1 if torch.device(device).type == "cpu" else AHEAD
+
+
+def timed(step: Callable[[], object], now: Callable[[], float], steps: int) -> float:
+    """Seconds of one step, the mean of `steps` in a row."""
+    began = now()
+    for _ in range(steps):
+        step()
+    return (now() - began) / steps

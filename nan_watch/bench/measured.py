@@ -32,13 +32,15 @@ class Measured:
     """What `bench.json` holds.
 
     steps: the costs in time, one entry a workload. trainers: the same, one a way to train.
-    memory: None where none was asked for. complete: false where Ctrl-C ended it.
+    memory: None where none was asked for. complete: false where Ctrl-C ended it. device:
+    where the models are.
     """
 
     steps: list[Costs] = field(default_factory=list)
     trainers: list[Costs] = field(default_factory=list)
     memory: Memory | None = None
     complete: bool = True
+    device: str = "cpu"
 
     def take_memory(self, workload: Workload, repeats: int, threads: int, shown: Progress) -> None:
         """Peak memory is measured, `repeats` processes a tool; none where that is 0.
@@ -48,7 +50,11 @@ class Measured:
         if repeats:
             bar = shown.add_task("memory", total=repeats * (1 + len(TOOLS)), said=workload.name)
             self.memory = peak_memory(
-                workload, repeats=repeats, threads=threads, say=lambda: shown.advance(bar)
+                workload,
+                repeats=repeats,
+                threads=threads,
+                device=self.device,
+                say=lambda: shown.advance(bar),
             )
             if self.memory.interrupted:
                 raise KeyboardInterrupt
@@ -60,7 +66,8 @@ class Measured:
         def say(rounds: int, width: float) -> None:
             shown.update(bar, completed=rounds, said=f"± {width:.2%}")
 
-        self.steps.append(measure(workload, pairs=pairs, seconds=seconds, say=say))
+        taken = measure(workload, pairs=pairs, seconds=seconds, device=self.device, say=say)
+        self.steps.append(taken)
         if self.steps[-1].interrupted:
             raise KeyboardInterrupt
 
@@ -71,7 +78,8 @@ class Measured:
         def say(rounds: int, width: float) -> None:
             shown.update(bar, completed=rounds)
 
-        self.trainers.append(measure_trainer(trainer, pairs=pairs, seconds=seconds, say=say))
+        taken = measure_trainer(trainer, pairs=pairs, seconds=seconds, device=self.device, say=say)
+        self.trainers.append(taken)
         if self.trainers[-1].interrupted:
             raise KeyboardInterrupt
 
@@ -87,7 +95,7 @@ class Measured:
         return {
             "schema": SCHEMA,
             "complete": self.complete,
-            **surroundings(),
+            **surroundings(self.device),
             "warm_up": {tool.name: tool.warm for tool in TOOLS},
             "steps": [asdict(each) for each in self.steps],
             "trainers": [asdict(each) for each in self.trainers],
@@ -95,17 +103,24 @@ class Measured:
         }
 
 
-def surroundings() -> dict[str, Any]:
-    """What the numbers hang on: date, processor, cores, threads, clock, and versions."""
+def surroundings(device: str) -> dict[str, Any]:
+    """What the numbers hang on: date, processor, device, cores, threads, clock, and versions."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "cpu": cpu(),
+        "device": device_name(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "clock": clock().__name__,
+        "clock": clock(device).__name__,
         "system": f"{platform.system()} {platform.machine()}",
         **environment(),
     }
+
+
+def device_name(device: str) -> str:
+    """`cpu`, or the accelerator's name as its driver tells it."""
+    on = torch.device(device)
+    return torch.cuda.get_device_name(on) if on.type == "cuda" else device
 
 
 def cpu() -> str:

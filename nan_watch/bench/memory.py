@@ -1,6 +1,6 @@
-"""The largest memory of a process that trains under a tool, by `ru_maxrss`.
+"""The largest memory of a process that trains under a tool: `ru_maxrss`, or the accelerator's.
 
-Each figure is a process of its own: `python -m nan_watch.bench.memory minilm sites 6 1`.
+Each figure is a process of its own: `python -m nan_watch.bench.memory minilm sites 6 1 cpu`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from nan_watch.bench.costs import Cost
 from nan_watch.bench.intervals import interval
 from nan_watch.bench.tools import TOOLS, Tool, bare
 from nan_watch.bench.workloads import WORKLOADS, Workload
+from probes.command import on_device
 from probes.loop import Loop
 
 MODULE = "nan_watch.bench.memory"
@@ -49,6 +50,7 @@ def peak_memory(
     repeats: int,
     steps: int = STEPS,
     threads: int = 1,
+    device: str = "cpu",
     tools: Sequence[Tool] = TOOLS,
     say: Callable[[], None] = lambda: None,
 ) -> Memory:
@@ -65,7 +67,7 @@ def peak_memory(
             for tool in (BARE, *tools):
                 if tool.name not in failed:
                     try:
-                        peaks[tool.name].append(_peak_of(workload, tool, steps, threads))
+                        peaks[tool.name].append(_peak_of(workload, tool, steps, threads, device))
                     except NotMeasured as error:
                         failed[tool.name] = str(error)
                 say()
@@ -85,8 +87,8 @@ def _row(peaks: Sequence[int], units: Sequence[int], failed: Mapping[str, str], 
     return Cost(name, None, why) if why is not None else Cost(name, interval(ratios))
 
 
-def _peak_of(workload: Workload, tool: Tool, steps: int, threads: int) -> int:
-    asked = [workload.name, tool.name, str(steps), str(threads)]
+def _peak_of(workload: Workload, tool: Tool, steps: int, threads: int, device: str) -> int:
+    asked = [workload.name, tool.name, str(steps), str(threads), device]
     command = [sys.executable, "-c", BETWEEN, sys.executable, "-m", MODULE, *asked]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -98,32 +100,35 @@ def _peak_of(workload: Workload, tool: Tool, steps: int, threads: int) -> int:
     return peak
 
 
-def _peak() -> int:
+def _peak(device: str) -> int:
     """The most bytes that this process has held, or the one that started it at that time."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     import resource  # not on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _train(workload: Workload, tool: Tool, steps: int) -> None:
+def _train(workload: Workload, tool: Tool, steps: int, device: str) -> None:
     """The steps are done and the tool is closed."""
-    loop = Loop(workload.make())
+    loop = Loop(on_device(workload.make(), device))
     batches = list(loop.subject.batches)
     with tool.around(loop) as step:
         for index in range(steps):
             step(batches[index % len(batches)])
 
 
-def _main(workload: str, tool: str, steps: str, threads: str) -> None:
-    start = _peak()
+def _main(workload: str, tool: str, steps: str, threads: str, device: str) -> None:
+    start = _peak(device)
     torch.set_num_threads(int(threads))
     _train(
         next(each for each in WORKLOADS if each.name == workload),
         next(each for each in (BARE, *TOOLS) if each.name == tool),
         int(steps),
+        device,
     )
-    print(start, _peak())
+    print(start, _peak(device))
 
 
 if __name__ == "__main__":

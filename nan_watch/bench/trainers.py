@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nan_watch.bench.costs import Costs, Say
 from nan_watch.bench.tools import STEADY
-from nan_watch.bench.twins import Step, Trainer, compared, costs, measure_twins
+from nan_watch.bench.twins import Step, Trainer, compared, costs, measure_twins, missing
 from nan_watch.bench.workloads import LABELS, SAMPLES, TOKENS
 from nan_watch.watch import NanWatch
 from probes.errors import RequestError
@@ -51,13 +52,13 @@ def sample(number: int) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _loop(wrap: Callable[[nn.Module], nn.Module], watched: bool) -> Iterator[Step]:
+def _loop(wrap: Callable[[nn.Module], nn.Module], watched: bool, device: str) -> Iterator[Step]:
     """A plain loop around what `wrap` makes of the model."""
-    model = classifier()
+    model = classifier().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     called = wrap(model)
     rows = [sample(number) for number in range(SAMPLES)]
-    batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    batch = {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -129,7 +130,7 @@ class _Turnstile:
 
 
 @contextmanager
-def _trainer(watched: bool) -> Iterator[Step]:
+def _trainer(watched: bool, device: str) -> Iterator[Step]:
     """transformers' Trainer, with the callback or without."""
     import transformers
 
@@ -145,7 +146,7 @@ def _trainer(watched: bool) -> Iterator[Step]:
             per_device_train_batch_size=SAMPLES,
             max_steps=10**6,
             learning_rate=1e-5,
-            use_cpu=True,
+            use_cpu=torch.device(device).type == "cpu",
             report_to=[],
             save_strategy="no",
             logging_strategy="no",
@@ -168,23 +169,34 @@ def _trainer(watched: bool) -> Iterator[Step]:
 
 
 COMPILED = Trainer(
-    "compiled", "BERT of 6 layers, 384 wide, by torch.compile", lambda on: _loop(_compiled, on)
+    "compiled", "BERT of 6 layers, 384 wide, by torch.compile", partial(_loop, _compiled)
 )
 DDP = Trainer(
     "ddp",
     f"the same in DistributedDataParallel, {RANKS} processes on gloo; one of them is measured",
-    lambda on: _loop(DistributedDataParallel, on),
+    partial(_loop, DistributedDataParallel),
 )
 TRAINER = Trainer("trainer", "the same in transformers' Trainer, by its callback", _trainer)
 TRAINERS = (COMPILED, DDP, TRAINER)
 
 
 def measure_trainer(
-    trainer: Trainer, *, pairs: int, seconds: float, warm: int = STEADY, say: Say | None = None
+    trainer: Trainer,
+    *,
+    pairs: int,
+    seconds: float,
+    warm: int = STEADY,
+    device: str = "cpu",
+    say: Say | None = None,
 ) -> Costs:
     """The watch's ratio with this trainer, in this process or among several."""
     if trainer is not DDP:
-        return measure_twins(trainer, pairs=pairs, seconds=seconds, warm=warm, say=say)
+        return measure_twins(
+            trainer, pairs=pairs, seconds=seconds, warm=warm, device=device, say=say
+        )
+    if torch.device(device).type != "cpu":
+        why = "two processes are measured on the CPU alone: their queues would share one device"
+        return missing(trainer, why)
     with TemporaryDirectory() as folder:
         asked = (folder, pairs, seconds, warm, torch.get_num_threads())
         spawn(_rank, asked, RANKS)
@@ -202,7 +214,7 @@ def _rank(rank: int, folder: str, pairs: int, seconds: float, warm: int, threads
         dist.broadcast(told, 0)
         return bool(told)
 
-    for bare, ratios in compared(DDP.start, pairs, seconds, warm, None, agreed):
+    for bare, ratios in compared(DDP.start, pairs, seconds, warm, agreed=agreed):
         last = {"bare": bare, "ratios": ratios}
     if rank == 0:
         (Path(folder) / "found.json").write_text(json.dumps(last), encoding="utf-8")

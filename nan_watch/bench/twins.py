@@ -9,13 +9,22 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from time import perf_counter
 
-from nan_watch.bench.costs import CHECKED, WANTED, Cost, Costs, Say, clock
+from nan_watch.bench.costs import (
+    CHECKED,
+    WANTED,
+    Cost,
+    Costs,
+    Say,
+    clock,
+    steps_of_a_turn,
+    timed,
+)
 from nan_watch.bench.intervals import interval
 from nan_watch.bench.tools import STEADY
 from probes.errors import RequestError
 
 Step = Callable[[], object]
-Start = Callable[[bool], AbstractContextManager[Step]]
+Start = Callable[[bool, str], AbstractContextManager[Step]]
 ROWS = ("A/A", "sites")
 
 
@@ -24,7 +33,7 @@ class Trainer:
     """A way to train that is measured.
 
     name: how it is asked for. what: what it is, in words. start: gives the step of a model of its
-    own, watched or bare.
+    own, watched or bare, on the device.
     """
 
     name: str
@@ -37,6 +46,7 @@ def compared(
     pairs: int,
     seconds: float,
     warm: int = STEADY,
+    device: str = "cpu",
     say: Say | None = None,
     agreed: Callable[[bool], bool] = bool,
 ) -> Iterator[tuple[list[float], dict[str, list[float]]]]:
@@ -46,18 +56,21 @@ def compared(
     geometric mean is their unit. warm: watched steps before it counts. agreed: told whether to
     end, says whether all of them do.
     """
-    now, bare, ratios = clock(), list[float](), {row: list[float]() for row in ROWS}
+    now, steps = clock(device), steps_of_a_turn(device)
+    bare, ratios = list[float](), {row: list[float]() for row in ROWS}
     with ExitStack() as opened:
-        plain, other, watched = (opened.enter_context(start(on)) for on in (False, False, True))
+        plain, other, watched = (
+            opened.enter_context(start(on, device)) for on in (False, False, True)
+        )
         for _ in range(warm):
             watched()
         for step in (plain, other) * 3:
             step()
         end = perf_counter() + seconds
         for done in range(1, pairs + 1):
-            before = _timed(plain, now)
+            before = timed(plain, now, steps)
             for row, step in zip(ROWS, (other, watched), strict=True):
-                taken, after = _timed(step, now), _timed(plain, now)
+                taken, after = timed(step, now, steps), timed(plain, now, steps)
                 bare.append(after)
                 ratios[row].append(taken / math.sqrt(before * after))
                 before = after
@@ -69,12 +82,6 @@ def compared(
                 return
 
 
-def _timed(step: Step, now: Callable[[], float]) -> float:
-    began = now()
-    step()
-    return now() - began
-
-
 def costs(trainer: Trainer, bare: Sequence[float], ratios: dict[str, list[float]]) -> Costs:
     """What was measured, as it is told."""
     rows = tuple(Cost(row, interval(ratios[row])) for row in ROWS)
@@ -82,7 +89,13 @@ def costs(trainer: Trainer, bare: Sequence[float], ratios: dict[str, list[float]
 
 
 def measure_twins(
-    trainer: Trainer, *, pairs: int, seconds: float, warm: int = STEADY, say: Say | None = None
+    trainer: Trainer,
+    *,
+    pairs: int,
+    seconds: float,
+    warm: int = STEADY,
+    device: str = "cpu",
+    say: Say | None = None,
 ) -> Costs:
     """The watch's ratio with this trainer; a row that says why where it cannot be had here.
 
@@ -90,21 +103,21 @@ def measure_twins(
     """
     last: tuple[list[float], dict[str, list[float]]] | None = None
     try:
-        for each in compared(trainer.start, pairs, seconds, warm, say):
+        for each in compared(trainer.start, pairs, seconds, warm, device, say):
             last = each
     except KeyboardInterrupt:
         pass
     except (RequestError, ImportError) as error:
-        return Costs(trainer.name, trainer.what, None, _missing(str(error)))
+        return missing(trainer, str(error))
     else:
-        return costs(trainer, *last) if last else _nothing(trainer)
-    told = costs(trainer, *last) if last else _nothing(trainer)
-    return replace(told, interrupted=True)
+        return _told(trainer, last)
+    return replace(_told(trainer, last), interrupted=True)
 
 
-def _nothing(trainer: Trainer) -> Costs:
-    return Costs(trainer.name, trainer.what, None, _missing("ended before its turn"))
+def _told(trainer: Trainer, last: tuple[list[float], dict[str, list[float]]] | None) -> Costs:
+    return costs(trainer, *last) if last else missing(trainer, "ended before its turn")
 
 
-def _missing(why: str) -> tuple[Cost, ...]:
-    return tuple(Cost(row, None, why) for row in ROWS)
+def missing(trainer: Trainer, why: str) -> Costs:
+    """No row was measured, and why."""
+    return Costs(trainer.name, trainer.what, None, tuple(Cost(row, None, why) for row in ROWS))

@@ -242,7 +242,7 @@ def test_a_watched_trainer_is_measured_beside_bare_ones(monkeypatch: pytest.Monk
 
 
 def test_a_trainer_that_cannot_be_had_is_a_row_that_says_why() -> None:
-    def start(watched: bool) -> Any:
+    def start(watched: bool, device: str) -> Any:
         raise RequestError("there is no compiler here")
 
     costs = measure_trainer(Trainer("odd", "", start), pairs=2, seconds=60)
