@@ -38,7 +38,22 @@ def norms_of(grads: Sequence[Tensor]) -> list[Tensor]:
     with torch.no_grad():
         parts = [local(g) for g in grads]
         dense = [g if g.layout is torch.strided else g.coalesce().values() for g in parts]
-        return list(torch._foreach_norm(dense))
+        kinds = {(g.dtype, g.device) for g in dense}
+        if len(kinds) == 1:
+            return list(torch._foreach_norm(dense))
+        return _by_kind(dense, kinds)
+
+
+def _by_kind(
+    grads: Sequence[Tensor], kinds: Iterable[tuple[torch.dtype, torch.device]]
+) -> list[Tensor]:
+    """The norms in the order of the gradients; those of a kind together, as torch's clipping."""
+    found: dict[int, Tensor] = {}
+    for kind in kinds:
+        places = [i for i, g in enumerate(grads) if (g.dtype, g.device) == kind]
+        norms = torch._foreach_norm([grads[i] for i in places])
+        found |= dict(zip(places, norms, strict=True))
+    return [found[i] for i in range(len(grads))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from probes.errors import RequestError
 from probes.experiment import Experiment
 from probes.finding import Check, Judgement, judge_one, limits
 from probes.first_step import check_first_step
+from probes.in_range import as_on_the_processor
 from probes.record import Recorder, new_folder
 from probes.subject import Subject
 
@@ -62,8 +63,18 @@ def check(
     recorder: takes what was found after every check, so that Ctrl-C loses nothing of it, and the
     arrays that were measured. Raises RequestError where the subject has no batch.
     """
-    experiment, judgement = Experiment.of(subject), Judgement()
     every = chosen() if checks is None else checks
+    with as_on_the_processor(subject.model):
+        return _judged(Experiment.of(subject), every, say, recorder)
+
+
+def _judged(
+    experiment: Experiment,
+    every: Sequence[Check[Experiment]],
+    say: Say | None,
+    recorder: Recorder | None,
+) -> Judgement:
+    judgement = Judgement()
     for done, each in enumerate(every):
         if say is not None:
             say(done, len(every), each.rule)

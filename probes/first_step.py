@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from probes.batch import leaves, sample_count
 from probes.errors import RequestError
+from probes.in_range import as_on_the_processor
 from probes.loop import Loop, scalar
 from probes.raised import asked_of_user
 from probes.replay import with_inner
@@ -63,7 +64,7 @@ def check_first_step(subject: Subject) -> FirstStep:
         )
     batch = first_batch(subject)
     _check_devices(subject.model, batch)
-    with kept_random_state():
+    with kept_random_state(), as_on_the_processor(subject.model):
         with asked_of_user("a copy of `Subject.model`"):
             trial = replace(subject, model=copy.deepcopy(subject.model))
         # with a step of the user's own, the loss function may be out of use

@@ -106,7 +106,8 @@ class _Call:
 def _state(model: nn.Module) -> tuple[Any, ...]:
     """What else a call hangs on: the modes of modules and of torch."""
     kinds = {each.device.type for each in model.parameters()} or {"cpu"}
-    cast = [(kind, torch.is_autocast_enabled(kind)) for kind in sorted(kinds)]
+    casts = filter(torch.amp.is_autocast_available, sorted(kinds))
+    cast = [(kind, torch.is_autocast_enabled(kind)) for kind in casts]
     modes = tuple(module.training for module in model.modules())
     return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), tuple(cast), modes
 

@@ -45,10 +45,16 @@ def asked_of_user(what: str) -> Iterator[None]:
             raise  # it is a finding, and not a fault of the code
         place = source_of(error)
         at = f" at {place}" if place else ""
-        raise RequestError(
-            f"{what} raised {said(error)}{at}: it was to run through; for the whole traceback, "
-            "call it without whynan."
-        ) from error
+        raise RequestError(f"{what} raised {said(error)}{at}: {_advice(error)}") from error
+
+
+def _advice(error: Exception) -> str:
+    if "device-side assert" in str(error):
+        return (
+            "an index or a probability is out of range, and nothing on the device can be read any "
+            "more; run it with `--device cpu`, where the operator and its line are told."
+        )
+    return "it was to run through; for the whole traceback, call it without whynan."
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -15,6 +15,7 @@ def vary(tensor: Tensor, where: Tensor, pool: Tensor | None = None) -> Tensor | 
     if tensor.dtype is torch.bool:
         varied = vary(tensor.long(), where, None if pool is None else pool.long())
         return None if varied is None else varied.bool()
+    where = where.to(tensor.device)
     wide = where.reshape([*where.shape, *[1] * (tensor.ndim - where.ndim)]).expand(tensor.shape)
     known = torch.unique((tensor if pool is None else pool).flatten())
     if known.numel() == 0 or not bool(wide.any()):

@@ -15,22 +15,25 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from nan_watch import NanWatch
 from nan_watch.autopsy import autopsy
 from overfit.asked import Asked
 from overfit.diagnose import examine
 from probes.checking import check
-from probes.command import gather
+from probes.command import gather, on_device
 from probes.finding import Finding, Judgement, Verdict
 from probes.run import Run
 from probes.seeding import seed_everything
+from probes.subject import Subject
 
 Work = Callable[[int], object]
 Ranks = Callable[[int, Work], list[object]]
 CASES = Path(__file__).parent / "cases"
 pytestmark = pytest.mark.filterwarnings("ignore:std.*degrees of freedom")  # NAN012's own
 RULES = {rule.code: rule for rule in gather("whynan.rules")}
+DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
 
 
 @pytest.fixture(autouse=True)
@@ -51,18 +54,26 @@ def case(code: str, name: str) -> ModuleType:
     return module
 
 
-def diagnosed(code: str, name: str, folder: Path, ranks: Ranks) -> Judgement:
+def subject_of(module: ModuleType, device: str) -> Subject:
+    """The case's subject, seeded, on the device."""
+    if not hasattr(module, "subject"):
+        pytest.skip("checkpoints and loops of several ranks are no subjects")
+    seed_everything(0)
+    return module.subject() if device == "cpu" else on_device(module.subject(), device)
+
+
+def diagnosed(code: str, name: str, device: str, folder: Path, ranks: Ranks) -> Judgement:
     """What the whole diagnosis says of a case, without a page."""
     module = case(code, name)
-    if hasattr(module, "checkpoints"):
+    if device == "cpu" and hasattr(module, "checkpoints"):
         return autopsy(module.checkpoints(folder), folder / "run").judgement
-    if hasattr(module, "RANKS"):
+    if device == "cpu" and hasattr(module, "RANKS"):
         return trained_by_ranks(module, folder, ranks)
-    seed_everything(0)
+    subject = subject_of(module, device)
     if getattr(module, "CHECK", False) and name == "sick":
-        return check(module.subject())
+        return check(subject)
     asked = Asked(**{"quick": True, "sizes": (5, 20), **getattr(module, "ASKED", {})})
-    return examine(module.subject(), asked, folder / "run").judgement
+    return examine(subject, asked, folder / "run").judgement
 
 
 def trained_by_ranks(case: ModuleType, folder: Path, ranks: Ranks) -> Judgement:
@@ -112,11 +123,13 @@ def test_every_rule_has_its_pair_of_cases() -> None:
         )
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("code", sorted(RULES))
 def test_a_rule_fires_on_its_sick_case_at_the_planted_place(
-    code: str, tmp_path: Path, ranks: Ranks
+    code: str, device: str, tmp_path: Path, ranks: Ranks
 ) -> None:
-    found = [f for f in diagnosed(code, "sick", tmp_path, ranks).findings if f.code == code]
+    judgement = diagnosed(code, "sick", device, tmp_path, ranks)
+    found = [finding for finding in judgement.findings if finding.code == code]
     assert found, f"{code} is silent on its own sick case"
     for field, value in (getattr(case(code, "sick"), "PLANTED", None) or {}).items():
         assert value in [getattr(finding, field) for finding in found], field
@@ -124,20 +137,18 @@ def test_a_rule_fires_on_its_sick_case_at_the_planted_place(
         assert line in [(finding.source or "").rpartition("/")[2] for finding in found]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("code", sorted(RULES))
 def test_nothing_above_a_note_is_said_of_a_healthy_twin(
-    code: str, tmp_path: Path, ranks: Ranks
+    code: str, device: str, tmp_path: Path, ranks: Ranks
 ) -> None:
-    judgement = diagnosed(code, "healthy", tmp_path, ranks)
+    judgement = diagnosed(code, "healthy", device, tmp_path, ranks)
     worse: list[Finding] = [f for f in judgement.findings if f.verdict.rank > Verdict.NOTE.rank]
     assert worse == []
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("code", sorted(RULES))
-def test_no_check_says_more_than_a_note_of_a_healthy_twin(code: str) -> None:
-    module = case(code, "healthy")
-    if not hasattr(module, "subject"):
-        pytest.skip("checkpoints and loops of several ranks are no subjects")
-    seed_everything(0)
-    findings = check(module.subject()).findings
+def test_no_check_says_more_than_a_note_of_a_healthy_twin(code: str, device: str) -> None:
+    findings = check(subject_of(case(code, "healthy"), device)).findings
     assert [f for f in findings if f.verdict.rank > Verdict.NOTE.rank] == []

@@ -123,6 +123,8 @@ class Recurrences:
         if weight.hidden:
             order = len(states)
             states.append(_largest(others))
+        elif _rows(others) <= self._rows[(weight.site, call)][0]:
+            order = len(states)  # off the processor each step projects its own inputs
         if isinstance(weight.module, nn.RNNCellBase):
             order = call
         self._now[weight.site] = RnnStep(call, weight.layer, weight.direction, order)
@@ -232,6 +234,11 @@ def _batch_sizes(frame: FrameType) -> tuple[int, ...]:
     if isinstance(packed, Tensor):
         return tuple(packed.tolist())
     return (int(batch),) if isinstance(batch, int) else (1,)
+
+
+def _rows(tensors: list[Tensor]) -> int:
+    """How many rows the first of them has that is a matrix; the inputs of a product."""
+    return next((t.shape[:-1].numel() for t in tensors if t.ndim > 1), 0)
 
 
 def _largest(tensors: list[Tensor]) -> float:

@@ -51,7 +51,7 @@ def hidden_golds(experiment: Experiment) -> Iterator[HiddenGold]:
 
 
 def _of(experiment: Experiment, seen: Alive, call: Classed) -> HiddenGold | None:
-    rows, wanted = call.rows, call.wanted.flatten()
+    rows, wanted = call.rows, call.wanted.flatten().to(call.rows.device)
     inside = (wanted >= 0) & (wanted < rows.shape[-1]) & (wanted != call.ignored)
     at = wanted.clamp(0, rows.shape[-1] - 1).long()[:, None]
     gold = rows.gather(-1, at)[:, 0]
