@@ -33,6 +33,15 @@ def vary(tensor: Tensor, where: Tensor, pool: Tensor | None = None) -> Tensor | 
     return out
 
 
+def vary_later(tensor: Tensor, where: Tensor) -> Tensor | None:
+    """As `vary`, with ids out of those that stand after the first place of their row.
+
+    What every row begins with, and nothing else holds, may be no class that can be asked for.
+    """
+    later = tensor[:, 1:] if tensor.ndim > 1 and not tensor.is_floating_point() else tensor
+    return vary(tensor, where, later if len(torch.unique(later)) > 1 else None)
+
+
 def _other_number(tensor: Tensor, wide: Tensor) -> Tensor:
     """Each number moved by half of the spread, up or down, or by one and a half."""
     finite = tensor[torch.isfinite(tensor)]

@@ -21,7 +21,7 @@ from probes.reading.causal import Causal
 from probes.scoring.numbers_ahead import numbers_ahead
 from probes.scoring.wanted import causal_or_ahead, looked_at
 from probes.subject import Batch
-from probes.vary import vary
+from probes.vary import vary_later
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Future:
         self, experiment: Experiment, each: Causal, order: Tensor, cut: int
     ) -> Batch | None:
         tensor = experiment.tensors[each.key]
-        changed = vary(tensor, (order > cut).expand(tensor.shape[: each.shared]))
+        changed = vary_later(tensor, (order > cut).expand(tensor.shape[: each.shared]))
         return None if changed is None else with_leaf(experiment.batch, each.key, changed)
 
     def _line(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probes.experiment import Experiment, with_leaf
 from probes.layout import Labels, Reads
-from probes.vary import vary
+from probes.vary import vary_later
 
 NAMED = re.compile(r"causal|lmheadmodel", re.IGNORECASE)
 ORDERED = ("turn", "token", "unit", "time")
@@ -87,7 +87,7 @@ def _is_cut_off(experiment: Experiment, name: str, key: str) -> bool:
         return False
     last = torch.zeros(tensor.shape[:2], dtype=torch.bool, device=tensor.device)
     last[:, -1] = True
-    other = vary(tensor, last) if output.shape[1] == tensor.shape[1] - 1 else None
+    other = vary_later(tensor, last) if output.shape[1] == tensor.shape[1] - 1 else None
     if other is None:
         return False
     ran = experiment.evaluate(with_leaf(experiment.batch, key, other))
@@ -134,7 +134,7 @@ def seen_causal(experiment: Experiment, labels: Labels, key: str) -> Iterator[Ca
     ]
     only = torch.zeros(shape, dtype=torch.bool, device=tensor.device)
     only[..., shape[-1] // 2 if shape else 0] = True
-    other = vary(tensor, only)
+    other = vary_later(tensor, only)
     if not names or other is None:
         return
     ran = experiment.evaluate(with_leaf(experiment.batch, key, other)).outputs

@@ -68,7 +68,7 @@ def _all(experiment: Experiment) -> Iterator[Wanted]:
         if not _is_by_place(ids):
             continue
         for width in (ids.shape[1], ids.shape[1] - 1):
-            found = asked(experiment, (len(ids), width), int(ids.max()))
+            found = asked(experiment, (len(ids), width), _largest(ids))
             name = None if found is None else _name(experiment, found.lines)
             if found is not None and name is not None:
                 yield found.wants(key, name, ids)
@@ -77,7 +77,12 @@ def _all(experiment: Experiment) -> Iterator[Wanted]:
 
 def _is_by_place(ids: Tensor) -> bool:
     whole = not ids.is_floating_point() and ids.dtype is not torch.bool
-    return ids.ndim == 2 and whole and ids.numel() >= 8
+    return ids.ndim == 2 and whole and ids.numel() >= 8 and ids.shape[1] > 1
+
+
+def _largest(ids: Tensor) -> int:
+    """The largest id that may be asked for: what only the first place holds may be no class."""
+    return int(ids[:, 1:].max())
 
 
 @dataclass(frozen=True)
@@ -193,7 +198,7 @@ def _asked_whole(experiment: Experiment, ids: Tensor) -> Asked | None:
     short = (len(ids), ids.shape[1] - 1)
     if not any(tuple(each.shape[:2]) == short for each in experiment.outputs.values()):
         return None
-    return asked(experiment, (len(ids), ids.shape[1]), int(ids.max()))
+    return asked(experiment, (len(ids), ids.shape[1]), _largest(ids))
 
 
 def _all_but_the_last(experiment: Experiment, given: Tensor) -> str | None:
