@@ -38,7 +38,9 @@ class IndexAlignment:
     just once between each two units, in nearly all samples, and spans that are as long as what
     lies between lie beside it, by as many tokens all of them or by one more from unit to unit.
     Spans that hold the separator, or leave out a part of their own, are healthy, and so are those
-    of a causal model that all lie before, where the answer is given.
+    of a causal model that all lie before, where the answer is given. Where a key of lengths counts
+    what stands between separators, units are those, and what code makes of the lengths is read off
+    what they read: to read beside one's own by as much as all others, or by more and more, is told.
 
     Sick: `vectors[rows, starts + 1]` where the starts count `[CLS]` already.
     Healthy: `vectors[rows, starts]`.
@@ -124,6 +126,8 @@ class IndexAlignment:
         """Whether a reading that nobody declared can be called wrong."""
         if len(wrong.wrong) < min(self.units, wrong.looked) or wrong.pattern.startswith("by no"):
             return False
+        if each.beside is not None:
+            return _is_drift(experiment, each, wrong)
         if wrong.by is None:
             return "and" not in wrong.pattern and "all units" not in wrong.pattern
         fits = "every unit reads" in wrong.pattern
@@ -144,11 +148,12 @@ class IndexAlignment:
         pick = last_pick(seen.picks, found.unit, found.cut.order)
         where = place_at(experiment, found.unit)
         names = _lead(experiment, each)
+        verb = "name" if each.beside is None else "counts"
         finding = Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
-            message=f"units do not read what {_keys(each.reads)} name, {where.words}: "
+            message=f"units do not read what {_keys(each.reads)} {verb}, {where.words}: "
             f"{wrong.pattern}; {_said(names, at)} is to read {_range(declared)} and reads "
             f"{_range(actual)}.",
             fix="Let positions and vectors count the same tokens, `[CLS]` and separators "
@@ -156,7 +161,7 @@ class IndexAlignment:
             site=where.site,
             op=None if pick is None else pick.op,
             phase="forward",
-            source=None if pick is None else pick.line,
+            source=_summed(experiment, seen, each, found) if pick is None else pick.line,
             samples=(int(at[0]),),
             where=dict(zip(names, map(int, at), strict=True)),
             evidence=(
@@ -189,6 +194,29 @@ class IndexAlignment:
             evidence=(Evidence("samples whose units read another", len(strangers), 0),),
         )
         return resting_on(finding, [each.guessed] if each.guessed else [])
+
+
+def _is_drift(experiment: Experiment, each: Spans, wrong: Misread) -> bool:
+    """Whether whole units are read beside themselves: by as many tokens all, or by more and more.
+
+    One token of each may well be a separator's, and what comes next is told one place before.
+    """
+    if wrong.by is None:
+        return "grows" in wrong.pattern
+    is_whole = wrong.pattern.endswith(": a shift") or "special token" in wrong.pattern
+    return is_whole and (wrong.by > 0 or reads_on(experiment, each.reads.of))
+
+
+def _summed(experiment: Experiment, seen: Alive, each: Spans, found: Read) -> str | None:
+    """The line that last sums up the very lengths by which units are counted, before one is had."""
+    lengths = [experiment.tensors[key] for key in each.reads.keys if each.beside is not None]
+    same = [
+        one.line
+        for one in seen.summed
+        if one.order < found.unit.order
+        and any(one.of[one.of > 0].tolist() == own[own > 0].tolist() for own in lengths)
+    ]
+    return same[-1] if same else None
 
 
 def _drifted(experiment: Experiment, each: Spans, pairs: Pairs) -> Drift | None:
@@ -241,16 +269,21 @@ def _measured(experiment: Experiment, seen: Alive, each: Spans) -> Read | None:
             found = read(shape, unit, cut)
             if best is None or _errors(each, found) < _errors(each, best):
                 best = found
-            if not _errors(each, best):
+            if not any(_errors(each, best)):
                 break
         if best is not None:
             return best
     return None
 
 
-def _errors(each: Spans, found: Read) -> float:
-    """How many tokens are read and not named, or the reverse; with ends as they fit best."""
-    return min(_unlike(each.tokens, found), _unlike(each.other, found))
+def _errors(each: Spans, found: Read) -> tuple[float, float]:
+    """How many tokens are read and not named, or the reverse; with ends as they fit best.
+
+    Of units that are counted first how many are read at all: they are read whole, and what mixes
+    neighbours before would look like more.
+    """
+    errors = min(_unlike(each.tokens, found), _unlike(each.other, found))
+    return (0 if each.beside is None or not errors else int(found.tokens.sum())), errors
 
 
 def _unlike(named: Tensor | None, found: Read) -> float:

@@ -57,6 +57,15 @@ class Reshaped:
     line: str | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Summed:
+    """Whole numbers that were summed up one after the other, such as lengths to where they end."""
+
+    order: int
+    of: Tensor
+    line: str | None
+
+
 class Indexing(TorchFunctionMode):
     """While it is entered, picks from floating numbers, changes of shape and losses are noted.
 
@@ -71,6 +80,7 @@ class Indexing(TorchFunctionMode):
         self.classed: list[Classed] = []
         self.aligned: list[Aligned] = []
         self.tiled: list[tuple[int, int]] = []
+        self.summed: list[Summed] = []
         self._clock = clock
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -89,6 +99,8 @@ class Indexing(TorchFunctionMode):
             if before != tuple(out.shape) and out.ndim > 1:
                 self.views.append(Reshaped(name, next(self._clock), before, out, source_here()))
         elif not out.is_floating_point():
+            if name == "cumsum" and isinstance(args[0], Tensor):
+                self.summed.append(Summed(next(self._clock), args[0].detach(), source_here()))
             return out
         elif name in TILES and args[0].ndim == out.ndim > 0:
             self.tiled.append((len(args[0]), len(out)))

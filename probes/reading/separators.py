@@ -58,7 +58,7 @@ def drift(experiment: Experiment, reads: Reads, with_end: bool) -> Drift | None:
     if sum(len(each.spans) > 2 for each in samples) < LEAST:
         return None
     found = list[Drift]()
-    for separator in sorted(_separators(samples)):
+    for separator in sorted(shared_by_units([(each.ids, len(each.spans)) for each in samples])):
         for skip in (0, 1):
             gaps = _gaps(samples, separator, skip)
             if gaps is not None:
@@ -98,13 +98,16 @@ def _is_nothing(spans: Sequence[tuple[int, int]], at: int) -> bool:
     return low >= high or low < 0 or (at > 0 and low == 0)
 
 
-def _separators(samples: Sequence[_Sample]) -> set[int]:
-    """Ids that nearly every sample has as often as units, or once more or less."""
+def shared_by_units(rows: Sequence[tuple[Sequence[int], int]]) -> set[int]:
+    """Ids that nearly every row has as often as units, or once more or less.
+
+    rows: ids, and how many units stand among them.
+    """
     fits = Counter[int]()
-    for each in samples:
-        counts, units = Counter(each.ids), len(each.spans)
+    for ids, units in rows:
+        counts = Counter(ids)
         fits.update(one for one, n in counts.items() if abs(n - units) <= 1)
-    return {one for one, n in fits.items() if n >= SHARE * len(samples)}
+    return {one for one, n in fits.items() if n >= SHARE * len(rows)}
 
 
 def _gaps(

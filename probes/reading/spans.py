@@ -12,6 +12,7 @@ from torch import Tensor
 
 from probes.experiment import Experiment
 from probes.layout import Reads
+from probes.reading.counted import counted
 
 STARTS = {"start", "starts", "begin", "begins"}
 ENDS = {"end", "ends", "stop", "stops"}
@@ -27,8 +28,9 @@ class Spans:
     reads: the declaration, or what it would be. lead: how many axes the units have, samples
     first. shared: how many of them the tokens have as well. tokens: (lead, token) boolean, the
     token axes as one. end: whether the last index belongs to the span; None where that is not
-    said, and other holds the spans as they are without it. guessed: the line that would declare
-    it; None where it is declared.
+    said, and other holds the spans as they are without it. beside: of units that separators part,
+    what stands just before and after each and belongs to none. guessed: the line that would
+    declare it; None where it is declared.
     """
 
     reads: Reads
@@ -37,6 +39,7 @@ class Spans:
     end: bool | None = None
     other: Tensor | None = None
     guessed: str | None = None
+    beside: Tensor | None = None
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -61,6 +64,9 @@ def _declared(experiment: Experiment, reads: Reads) -> Spans | None:
     if of is None or len(keys) != len(reads.keys):
         return None
     shared = _shared(experiment, reads)
+    for each in counted(experiment) if reads.rule == "span" and reads.keys[1:] == () else ():
+        if (each.of, each.lengths) == (reads.of, reads.keys[0]):
+            return Spans(reads, 1, each.tokens, beside=each.beside)
     return _spans(experiment, reads, keys, of, shared)
 
 
@@ -147,7 +153,8 @@ def _with_end(starts: Tensor, ends: Tensor, there: Tensor, width: int) -> bool |
 def _guessed(experiment: Experiment) -> Iterator[Spans]:
     """Integers called by what indices are called, over the first key of tokens that is longer.
 
-    And masks that give each unit a run of tokens of its own, whatever they are called.
+    And masks that give each unit a run of tokens of its own, whatever they are called, and lengths
+    of units that separators part.
     """
     used = {m.key for m in experiment.layout.masks} | {x.key for x in experiment.layout.labels}
     used |= set(experiment.targets)
@@ -176,6 +183,11 @@ def _guessed(experiment: Experiment) -> Iterator[Spans]:
         if of is not None:
             reads = Reads("output", of, "span", (key,))
             yield Spans(reads, 1, tensor != 0, guessed=f"reads=({reads!r},)")
+    for each in counted(experiment):
+        if each.lengths not in known:
+            reads = Reads("output", each.of, "span", (each.lengths,))
+            line = f"reads=({reads!r},)"
+            yield Spans(reads, 1, each.tokens, guessed=line, beside=each.beside)
 
 
 def _masked(experiment: Experiment, used: set[str], mask: Tensor) -> str | None:
