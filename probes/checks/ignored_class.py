@@ -13,6 +13,20 @@ from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Labels
 from probes.scoring.answers import Scores, keys, scores
+from probes.scoring.class_names import NOTHING, name_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A class that is not scored, how often it occurs, and what the code calls it.
+
+    sure: whether it is told to be a real one, by its name or by how seldom it is.
+    """
+
+    kind: int
+    count: int
+    name: str | None
+    sure: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +35,13 @@ class IgnoredClass:
 
     The class has a score in the output, occurs no more often than others, and not only at the ends
     of rows, as padding would: it is a real one, and is never learned. Such is an `ignore_index`
-    that a class has as well, or a class weight of zero. What the layout declares as ignored, and
-    what masks hide, is not looked at.
+    that a class has as well, or a class weight of zero. One that occurs more often may stand where
+    there is nothing to tell, as beside masked tokens: it is a real one where it stands at all
+    padding too, classes are no ids, and the code has a name for each and calls it by none of
+    padding; without names it is a note. What the layout declares as ignored, and what masks hide,
+    is not looked at.
 
-    Sick: `cross_entropy(scores, tags, ignore_index=0)` of tags from 0 on.
+    Sick: `cross_entropy(scores, tags, ignore_index=0)` of tags from 0 on, padded with 0.
     Healthy: `cross_entropy(scores, tags, ignore_index=-1)` with -1 at padding.
     """
 
@@ -55,16 +72,14 @@ class IgnoredClass:
             if _is_asked(experiment, labels, found):
                 ignored = self._ignored(experiment, labels, found)
                 if ignored is not None:
-                    yield self._finding(experiment, labels, *ignored)
+                    yield self._finding(experiment, labels, ignored)
         if why is not None:
             raise why
 
-    def _ignored(
-        self, experiment: Experiment, labels: Labels, found: Scores
-    ) -> tuple[int, int] | None:
-        """The class and how often it occurs; None where every class is scored."""
-        values = experiment.tensors[labels.key]
-        real = _visible(experiment, values) & (values >= 0) & (values < found.grad.shape[-1])
+    def _ignored(self, experiment: Experiment, labels: Labels, found: Scores) -> _Lost | None:
+        """The class that is not; None where every class is scored."""
+        values, classes = experiment.tensors[labels.key], found.grad.shape[-1]
+        real = _visible(experiment, values) & (values >= 0) & (values < classes)
         if labels.ignore is not None:
             real &= values != labels.ignore
         lost = real & ~found.scored
@@ -73,24 +88,34 @@ class IgnoredClass:
             return None
         inner = lost if values.ndim < 2 else lost & _before_another(found.scored)
         others = values[real & found.scored].unique(return_counts=True)[1]
-        few = len(others) < 2 or int(lost.sum()) > self.often * int(others.max())
-        if few or int(inner.sum()) < self.least:
+        if len(others) < 2 or int(inner.sum()) < self.least:
             return None
-        return int(kinds), int(inner.sum())
+        kind, name = int(kinds), name_of(experiment.subject, classes, int(kinds))
+        if name is not None and NOTHING.search(name):
+            return None
+        often = int(lost.sum()) > self.often * int(others.max())
+        if often and not _pads(experiment, values, kind):
+            return None
+        if often and _are_ids(experiment, values, classes):
+            return None
+        return _Lost(kind, int(inner.sum()), name, not often or name is not None)
 
-    def _finding(self, experiment: Experiment, labels: Labels, kind: int, count: int) -> Finding:
+    def _finding(self, experiment: Experiment, labels: Labels, lost: _Lost) -> Finding:
+        called = "" if lost.name is None else f", `{lost.name}`"
+        declares = f"declare `Labels({labels.key!r}, {labels.output!r}, ignore={lost.kind})`"
+        unsure = "" if lost.sure else "If it is a class and not the want of one: l"
         finding = Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.WARN,
-            message=f"the loss looks at no output whose label in `{labels.key}` is {kind}: it "
-            f"occurs {count} times among others that are scored, and is never learned.",
-            fix=f"Let `ignore_index` be what stands at padding and is no class, such as -100, and "
-            f"the weight of class {kind} not zero; or declare "
-            f"`Labels({labels.key!r}, {labels.output!r}, ignore={kind})`.",
+            verdict=Verdict.WARN if lost.sure else Verdict.NOTE,
+            message=f"the loss looks at no output whose label in `{labels.key}` is {lost.kind}"
+            f"{called}: it occurs {lost.count} times among others that are scored, and is never "
+            "learned.",
+            fix=f"{unsure or 'L'}et `ignore_index` be what stands at padding and is no class, such "
+            f"as -100, and the weight of class {lost.kind} not zero; or {declares}.",
             site="<loss>",
             phase="forward",
-            evidence=(Evidence(f"places of class {kind} that are not scored", count, 0),),
+            evidence=(Evidence(f"places of class {lost.kind} that are not scored", lost.count, 0),),
         )
         declared = any(each.key == labels.key for each in experiment.declared.labels)
         return resting_on(finding, [] if declared else [f"labels=({labels!r},)"])
@@ -109,6 +134,19 @@ def _visible(experiment: Experiment, values: Tensor) -> Tensor:
         if tuple(mask.keep.shape) == tuple(values.shape):
             seen &= mask.keep
     return seen
+
+
+def _pads(experiment: Experiment, values: Tensor, kind: int) -> bool:
+    """Whether a mask of the labels' axes hides places, and at all of them the class stands."""
+    hidden = [~each.keep for each in experiment.masks if each.keep.shape == values.shape]
+    return any(bool(each.any()) and bool((values[each] == kind).all()) for each in hidden)
+
+
+def _are_ids(experiment: Experiment, values: Tensor, classes: int) -> bool:
+    """Whether a key of the labels' places holds ids of which there may be as many as classes."""
+    inputs = (e for key, e in experiment.tensors.items() if key not in experiment.targets)
+    ids = [e for e in inputs if e.shape == values.shape and not e.is_floating_point()]
+    return any(2 * classes > int(each.max()) > 1 for each in ids)
 
 
 def _before_another(scored: Tensor) -> Tensor:
