@@ -13,6 +13,7 @@ from probes.finding import Evidence, Finding, Verdict
 from probes.layout import Labels
 from probes.reading.causal import seen_causal
 from probes.scoring.fed_target import Fed, by_place, fed_targets
+from probes.scoring.shifted_inside import shifted_inside
 from probes.scoring.wanted import SHARE, Wanted, wanted
 
 
@@ -27,7 +28,8 @@ class CopiedInput:
     as well, be it of ids or of numbers, and is fed its target without a shift: within the loss the
     target's gradient that does not come by way of the output is the output's own, turned round, and
     the output at a place reads the target up to there, though `predict` does not read it. An
-    autoencoder, asked for all it reads, is none of them.
+    autoencoder, asked for all it reads, is none of them; of one that is fed the ids a place later,
+    behind a start, and reads on, MSK003 says so.
 
     Sick: `cross_entropy(logits.flatten(0, 1), ids.flatten())` of a causal model.
     Healthy: `cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())`.
@@ -50,9 +52,9 @@ class CopiedInput:
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a key."""
         known = {each.key for each in experiment.layout.labels if each.key in experiment.tensors}
-        said = set[str]()
+        said, moved = set[str](), {each.key for each in shifted_inside(experiment)}
         for each in wanted(experiment):
-            if each.key in known or each.ids.shape != each.asked.shape:
+            if each.key in known | moved or each.ids.shape != each.asked.shape:
                 continue
             share = each.agreement(0)
             if share >= SHARE and each.ahead == 0:

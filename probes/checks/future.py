@@ -11,14 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from probes.bus import Kind
 from probes.compare import SAME, Comparison
 from probes.experiment import Experiment, resting_on, with_leaf
 from probes.finding import Evidence, Finding, Verdict
 from probes.line import line
 from probes.masking.share import comes_of_empty_rows, takes_only_its_share
+from probes.modules import every_module
 from probes.place import place
 from probes.reading.causal import Causal
 from probes.scoring.numbers_ahead import numbers_ahead
+from probes.scoring.shifted_inside import shifted_inside
 from probes.scoring.wanted import causal_or_ahead, looked_at
 from probes.subject import Batch
 from probes.vary import vary_later
@@ -30,7 +33,8 @@ class Future:
 
     It holds for outputs declared by `Reads(rule="causal")`, or `before`; without a declaration,
     for models whose name, or whose modules' names, say that they are causal, and for outputs that
-    the loss asks for an id, or for numbers, that stand after their own place, by its gradient; of
+    the loss asks for an id, or for numbers, that stand after their own place, by its gradient, or
+    for the id of their own place where the code looks these up one place later, behind a start; of
     those that are not declared, only places that the loss looks at count, since a prefix that is
     not scored may be read both ways. All later entries of the key get other values, from a quarter,
     a half and three quarters of the way on, in evaluation mode; the first site whose earlier places
@@ -96,6 +100,9 @@ class Future:
             return SAME
         look = _Earlier(experiment, each, order <= cut + each.ahead)
         found = experiment.parted(f"{each.key} after {cut}", experiment.evaluate(batch), look)
+        if each.ahead:  # the model may well be given them where they stand
+            root = next(every_module(experiment.subject.model))[0]
+            found = found.only(lambda site: site.module != root or site.kind is not Kind.INPUT)
         if found.outputs and takes_only_its_share(experiment, batch, look):
             return SAME  # MSK007 says which attention throws its mask away
         if found.outputs and comes_of_empty_rows(experiment, batch, look):
@@ -133,7 +140,7 @@ def _asked(experiment: Experiment, each: Causal) -> Iterator[Evidence]:
 
 
 def _causal(experiment: Experiment) -> list[Causal]:
-    return causal_or_ahead(experiment) or numbers_ahead(experiment)
+    return causal_or_ahead(experiment) or shifted_inside(experiment) or numbers_ahead(experiment)
 
 
 class _Earlier:

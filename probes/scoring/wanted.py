@@ -65,17 +65,18 @@ def wanted(experiment: Experiment) -> Iterator[Wanted]:
 
 def _all(experiment: Experiment) -> Iterator[Wanted]:
     for key, ids in experiment.tensors.items():
-        if not _is_by_place(ids):
+        if not is_by_place(ids):
             continue
         for width in (ids.shape[1], ids.shape[1] - 1):
             found = asked(experiment, (len(ids), width), _largest(ids))
-            name = None if found is None else _name(experiment, found.lines)
+            name = None if found is None else name_of_lines(experiment, found.lines)
             if found is not None and name is not None:
                 yield found.wants(key, name, ids)
                 break
 
 
-def _is_by_place(ids: Tensor) -> bool:
+def is_by_place(ids: Tensor) -> bool:
+    """Whether it holds ids by sample and place."""
     whole = not ids.is_floating_point() and ids.dtype is not torch.bool
     return ids.ndim == 2 and whole and ids.numel() >= 8 and ids.shape[1] > 1
 
@@ -123,7 +124,7 @@ def _is_of_classes(lines: Tensor) -> bool:
     return bool((even | single).all())
 
 
-def _name(experiment: Experiment, lines: Tensor) -> str | None:
+def name_of_lines(experiment: Experiment, lines: Tensor) -> str | None:
     """How the output of that shape is called among those of the subject."""
     for name, value in experiment.outputs.items():
         own = lines_of(value, (lines.shape[0], lines.shape[1])) if value.ndim > 1 else None
@@ -177,7 +178,7 @@ def _all_cut_after(experiment: Experiment) -> Iterator[Wanted]:
     nothing of those, as it does of what is cut before the model.
     """
     for key, ids in experiment.tensors.items():
-        found = _asked_whole(experiment, ids) if _is_by_place(ids) else None
+        found = _asked_whole(experiment, ids) if is_by_place(ids) else None
         if found is None:
             continue
         seen = alive(experiment)
