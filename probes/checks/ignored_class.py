@@ -12,6 +12,7 @@ from torch import Tensor
 from probes.experiment import LOSS, Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Labels
+from probes.masking.trailing import trailing
 from probes.scoring.answers import Scores, keys, scores
 from probes.scoring.class_names import NOTHING, name_of
 
@@ -137,16 +138,22 @@ def _visible(experiment: Experiment, values: Tensor) -> Tensor:
 
 
 def _pads(experiment: Experiment, values: Tensor, kind: int) -> bool:
-    """Whether a mask of the labels' axes hides places, and at all of them the class stands."""
+    """Whether the class stands wherever a mask of the labels' axes hides, or ids end in padding."""
     hidden = [~each.keep for each in experiment.masks if each.keep.shape == values.shape]
+    hidden += [runs for ids in _ids(experiment, values) if (runs := trailing(ids)) is not None]
     return any(bool(each.any()) and bool((values[each] == kind).all()) for each in hidden)
 
 
 def _are_ids(experiment: Experiment, values: Tensor, classes: int) -> bool:
     """Whether a key of the labels' places holds ids of which there may be as many as classes."""
+    return any(2 * classes > int(each.max()) > 1 for each in _ids(experiment, values))
+
+
+def _ids(experiment: Experiment, values: Tensor) -> list[Tensor]:
+    """Whole numbers of the labels' places among the inputs."""
     inputs = (e for key, e in experiment.tensors.items() if key not in experiment.targets)
-    ids = [e for e in inputs if e.shape == values.shape and not e.is_floating_point()]
-    return any(2 * classes > int(each.max()) > 1 for each in ids)
+    fits = [e for e in inputs if e.shape == values.shape and e.dtype is not torch.bool]
+    return [each for each in fits if values.ndim > 1 and not each.is_floating_point()]
 
 
 def _before_another(scored: Tensor) -> Tensor:

@@ -90,6 +90,18 @@ def test_a_class_with_a_name_that_padding_shares_is_told(
     assert (found.verdict, f"is 0, `{name}`:" in found.message) == (Verdict.WARN, True)
 
 
+def test_padding_is_known_by_the_ids_alone() -> None:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        scores = model(batch["ids"], batch["ids"] > 0)
+        return F.cross_entropy(scores.mT, batch["tags"], ignore_index=0)
+
+    plain = subject(["O", "B", "I", "S"], loss)
+    for batch in plain.batches:
+        del batch["mask"]  # type: ignore[arg-type, union-attr]
+    (found,) = said(plain)
+    assert found.verdict is Verdict.WARN
+
+
 @pytest.mark.parametrize("tags", [["<pad>", "B", "I", "S"], ["X", "B", "I", "S"]])
 def test_a_class_that_is_called_after_padding_is_none(tags: object) -> None:
     assert said(subject(tags)) == []
