@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
+from probes.stepping.factors import Factor, largest_factor, largest_factor_within
 from probes.stepping.one_step import made
 from probes.stepping.schedules import full_steps, rates_to_come, rates_within, went_on
 from probes.subject import Subject
@@ -27,11 +28,13 @@ class IdleRate:
     steps, and stays there, is meant for epochs and stepped every step; so is one that falls by one
     factor again and again, for good below `hundredth` of its largest, and whose rates all together
     come to fewer than `few` steps at that, or than two passes over the batches where these are
-    fewer than twice as many. These are warnings. A schedule that `train_step` itself steps, in
-    each of a few calls, is judged so too.
+    fewer than twice as many. A `LambdaLR` whose factor is never above `little`, or whose largest
+    factor is the rate that the optimizer was given, gives a rate where a factor is asked for; a
+    given rate from `scale` on may itself be a factor of what it gives. These are warnings. A
+    schedule that `train_step` itself steps, in each of a few calls, is judged so too.
 
     Sick: `Adam(model.parameters(), lr=0.0)`; `StepLR(optimizer, 1)`, stepped every step;
-    `LambdaLR(optimizer, lambda step: min(1, step // 400))`.
+    `LambdaLR(optimizer, lambda step: min(1, step // 400))`, `lambda step: lr * min(1, step / 400)`.
     Healthy: `LambdaLR(optimizer, lambda step: min(1.0, step / 400))`.
     """
 
@@ -43,6 +46,7 @@ class IdleRate:
     gone: float = 1e-6
     hundredth: float = 0.01
     few: int = 50
+    scale: float = 0.1
 
     code: ClassVar[str] = "WIR008"
     rule: ClassVar[str] = "learning-rate-zero"
@@ -59,7 +63,7 @@ class IdleRate:
         if not idle:
             yield from self._late(min(first for first in firsts if first is not None))
             course = list(self._course(experiment))
-            yield from course or self._spent(experiment)
+            yield from course or list(self._spent(experiment)) or self._squared(experiment)
             return
         every = len(idle) == len(firsts)
         learns = idle if every else [i for i in idle if _to_learn(experiment, i)]
@@ -143,6 +147,36 @@ class IdleRate:
             phase="update",
             source=source,
             evidence=(Evidence("all steps to come, in steps at the largest rate", left, limit),),
+        )
+
+    def _squared(self, experiment: Experiment) -> Iterator[Finding]:
+        """Factors that are rates themselves: times the rate they are next to nothing."""
+        subject, loop = experiment.subject, made(experiment.subject)
+        found = None if loop.schedule is None else largest_factor(loop.schedule, self.long)
+        if subject.train_step is not None and experiment.stepped.schedules:
+            found = largest_factor_within(subject, experiment.batch, self.long)
+        if found is None or not 0 < found.given < 1:
+            return
+        if found.is_rate or (found.factor < self.little and found.given < self.scale):
+            yield self._told_squared(found)
+
+    def _told_squared(self, found: Factor) -> Finding:
+        rate = found.factor * found.given
+        again = ", which is that rate again," if found.is_rate else ""
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"the learning rate never gets above {rate:.3g}, {1 / found.factor:.3g} times "
+            f"less than the {found.given:.3g} that the optimizer was given: the schedule "
+            f"multiplies it by {found.factor:.3g} at most{again} where a factor that reaches 1 is "
+            "asked for.",
+            fix="Let the function of a `LambdaLR` give a factor, 1 for the full rate, and not the "
+            "rate itself; or give the optimizer `lr=1.0`.",
+            site="<optimizer>",
+            phase="update",
+            source=found.source,
+            evidence=(Evidence("largest rate of the schedule", rate, found.given),),
         )
 
     def _warned(self, what: str, step: int, rate: float, limit: float) -> Finding:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 
 import torch
@@ -29,7 +30,24 @@ def rates_within(subject: Subject, batch: Batch, steps: int) -> tuple[list[float
     as one that counts epochs.
     Raises ExperimentError where the step raises.
     """
-    model, found, lines = subject.model, list[float](), list[str | None]()
+    found = list[float]()
+
+    def look(own: LRScheduler, rates: list[float], every: int) -> None:
+        found.extend([*rates, *rates_to_come(own, steps * every)][::every])
+
+    return found, look_within(subject, batch, look)
+
+
+def look_within(
+    subject: Subject, batch: Batch, look: Callable[[LRScheduler, list[float], int], None]
+) -> str | None:
+    """Looks at the schedule that each call of the step steps; the line that steps it.
+
+    look: is given it after a few calls, its rates before each of its steps up to then, and how
+    many steps it makes a call; is not called where there is none, or a call leaves it as it is.
+    Raises ExperimentError where the step raises.
+    """
+    model, lines = subject.model, list[str | None]()
 
     def step() -> Tensor:
         loop = made(subject)
@@ -46,34 +64,41 @@ def rates_within(subject: Subject, batch: Batch, steps: int) -> tuple[list[float
                 take_step(loop, batch)
                 if len(own) < done:
                     return torch.zeros(())
-        every = max(1, len(own) // TIMES)
-        found.extend([*rates, *rates_to_come(own[0], steps * every)][::every])
+        look(own[0], rates, max(1, len(own) // TIMES))
         return torch.zeros(())
 
     with ExitStack() as outside:
         keep_strangers(subject, outside)
         replay(step, model, Snapshot.take(model, parameters=True))
-    return found, next((line for line in lines if line is not None), None)
+    return next((line for line in lines if line is not None), None)
 
 
 def rates_to_come(schedule: LRScheduler, steps: int) -> list[float]:
     """The rates of the first group, now and after each step; the schedule is as it was then."""
     groups, rates = schedule.optimizer.param_groups, list[float]()
+    with undone(schedule):
+        for _ in range(steps):
+            rates.append(float(groups[0].get("lr", 1.0)))
+            if not went_on(schedule):
+                break
+    return rates
+
+
+@contextmanager
+def undone(schedule: LRScheduler) -> Iterator[None]:
+    """Inside, it may be stepped alone; it and the optimizer's settings are then as they were."""
+    groups = schedule.optimizer.param_groups
     settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
-    kept = [(each, dict(vars(each))) for each in _with_inner(schedule)]
+    kept = [(each, dict(vars(each))) for each in with_inner(schedule)]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the optimizer is not stepped, on purpose
-            for _ in range(steps):
-                rates.append(float(groups[0].get("lr", 1.0)))
-                if not went_on(schedule):
-                    break
+            yield
     finally:
         for group, setting in zip(groups, settings, strict=True):
             group.update(setting)
         for each, attributes in kept:
             vars(each).update(attributes)
-    return rates
 
 
 def went_on(schedule: LRScheduler) -> bool:
@@ -106,6 +131,7 @@ def full_steps(rates: list[float], gone: float) -> float | None:
     return sum(rates) / top
 
 
-def _with_inner(schedule: LRScheduler) -> list[LRScheduler]:
+def with_inner(schedule: LRScheduler) -> list[LRScheduler]:
+    """The schedule and those that it is made of."""
     inner = getattr(schedule, "_schedulers", ())
-    return [schedule, *(deep for each in inner for deep in _with_inner(each))]
+    return [schedule, *(deep for each in inner for deep in with_inner(each))]
