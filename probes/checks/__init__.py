@@ -23,6 +23,7 @@ from probes.checks.flat import Flat
 from probes.checks.full_lengths import FullLengths
 from probes.checks.future import Future
 from probes.checks.gradient import Gradient
+from probes.checks.half_cleared import HalfCleared
 from probes.checks.heavy_dropout import HeavyDropout
 from probes.checks.held import Held
 from probes.checks.hides_nothing import HidesNothing
@@ -145,6 +146,7 @@ RULES: tuple[Check[Experiment], ...] = (
     StillState(),
     CutState(),
     ClearedBeside(),
+    HalfCleared(),
     Pairing(),
     PartedInTraining(),
     TiledGroups(),

@@ -81,6 +81,17 @@ class Life:
                 raise
         return self.predicting(batch)
 
+    def evaluating(self, batch: Batch) -> list[Recurrent]:
+        """The same of the loss, in evaluation mode; of `predict` where the loss is out of use."""
+        try:
+            with self._act():
+                self.subject.model.eval()
+                return self._recurrent("Subject.loss", self.subject.loss, batch, own=False)
+        except ExperimentError:
+            if self.subject.predict is None:
+                raise
+        return self.predicting(batch)
+
     def predicting(self, batch: Batch) -> list[Recurrent]:
         """The same of `predict`, in evaluation mode; none where there is no `predict`."""
         if self.subject.predict is None:
