@@ -45,6 +45,7 @@ from probes.checks.loss_formula import LossFormula
 from probes.checks.loss_input import LossInput
 from probes.checks.mask_disagreement import MaskDisagreement
 from probes.checks.misapplied_mask import MisappliedMask
+from probes.checks.misasked_table import MisaskedTable
 from probes.checks.mixed_states import MixedStates
 from probes.checks.modes import Modes
 from probes.checks.more_padding import MorePadding
@@ -106,6 +107,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Modes(),
     HeavyDropout(),
     UnusedInput(),
+    MisaskedTable(),
     UnreadColumns(),
     UnreadEnd(),
     IdleTable(),
