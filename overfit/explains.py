@@ -15,6 +15,7 @@ SIZES = ("WIR008", "WIR015", "WIR020", "WIR021", "STA004")
 READ = (
     *("WIR007", "WIR014", "MSK001", "MSK005", "MSK006", "MSK007", "MSK010", "IDX001", "IDX004"),
     *("IDX005", "IDX008", "IDX013", "STA002", "STA005", "STA006", "STA007", "STA009", "STA011"),
+    *("STA012", "WIR034"),
 )
 """What of its input the model reads."""
 
@@ -41,7 +42,8 @@ CAUSES: Mapping[str, tuple[str, ...]] = {
     "FIT012": (*GRADIENTS, "WIR007"),
     "FIT013": (*GRADIENTS, *SIZES, *READ, "LBL006", "LBL008"),
     "FIT014": MODES,
-    "FIT015": SCORED,
+    "FIT015": (*SCORED, "WIR034"),
+    "FIT018": ("WIR008",),
 }
 """Verdict to the checks whose warning may be its cause.
 

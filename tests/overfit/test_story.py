@@ -85,6 +85,9 @@ def test_a_warning_that_cannot_be_the_cause_stands_below_the_verdict(tmp_path: P
         ("FIT003", "<optimizer>", "WIR021", "<data>", True),
         ("FIT005", None, "WIR002", "head", False),
         ("FIT018", "<optimizer>", "WIR007", "<data>", False),
+        ("FIT018", "<optimizer>", "WIR008", "<optimizer>", True),
+        ("FIT015", "<data>", "WIR034", "hours", True),
+        ("FIT004", "<loss>", "STA012", "cell", True),
     ],
 )
 def test_kind_and_place_say_what_a_warning_can_explain(
