@@ -237,7 +237,7 @@ def replay(
 ) -> Replayed:
     """The step has run again from the snapshot, and nothing outside has changed.
 
-    step: the loss and its backward pass; it returns the loss.
+    step: the loss and its backward pass; it returns the loss, or nothing.
     under: context managers to run it in, the first outermost, such as a dispatch mode.
     optimizers: held back where the step itself would call them, as a whole train step does; of one
     that holds another, as SAM does, the inner one.
@@ -270,9 +270,17 @@ def replay(
         return Replayed(loss.detach(), grads, _turned_nan(model, snapshot))
 
 
-def _minimised(loss: Tensor, roots: Sequence[Tensor]) -> Tensor:
-    """The first that was minimised and is not finite; failing that, what the step returned."""
-    return next((root for root in roots if not is_finite(root)), loss)
+def _minimised(told: object, roots: Sequence[Tensor]) -> Tensor:
+    """The first that was minimised and is not finite; failing that, what the step returned.
+
+    A step of the user's own may return nothing: then it is the last that was minimised.
+    """
+    odd = next((root for root in roots if not is_finite(root)), None)
+    if odd is not None:
+        return odd
+    if isinstance(told, Tensor):
+        return told
+    return roots[-1] if roots else torch.zeros(())
 
 
 def _turned_nan(model: nn.Module, snapshot: Snapshot) -> dict[str, Tensor]:

@@ -283,3 +283,22 @@ def test_a_scaler_is_healthy_where_it_takes_the_step(scaled: bool, tmp_path: Pat
     out.close(watch.judgement)
     codes = [(found.code, found.confirmed) for found in watch.findings]
     assert codes == ([] if scaled else [("NAN015", True)])
+
+
+@pytest.mark.parametrize("returned", ["nothing", "a number"])
+def test_a_step_that_returns_no_loss_is_patched_as_any(returned: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.Softmax(-1))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    x = 1e3 * torch.randn(6, 4)
+
+    def step(watch: NanWatch) -> float | None:
+        optimizer.zero_grad()
+        loss = -net(x).log()[:, 0].mean()
+        watch.backward(loss)
+        optimizer.step()
+        return None if returned == "nothing" else float(loss)
+
+    with pytest.raises(PoisonedStep) as stopped, NanWatch(net, optimizer) as watch:
+        watch.step(lambda: step(watch))
+    assert (stopped.value.finding.code, stopped.value.finding.confirmed) == ("NAN001", True)
