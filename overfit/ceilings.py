@@ -134,7 +134,7 @@ def _softness(target: Target) -> Iterator[Ceiling]:
         labels = target.kept.double()
         loss = float(-torch.special.xlogy(labels, labels).sum(-1).mean())
     elif target.smoothing and target.classes:
-        shares = smoothed(torch.ones(1, dtype=torch.double), target)
+        shares = smoothed(torch.ones(1, dtype=torch.double, device="cpu"), target)
         loss = float(-torch.special.xlogy(shares, shares).sum())
     else:
         return
@@ -224,7 +224,9 @@ def _within(contexts: Sequence[_Context], target: Target) -> float | None:
         return None
     total, count = 0.0, 0
     for each in contexts:
-        values = torch.tensor([v for v, n in each.labels.items() for _ in range(n)]).double()
+        values = torch.tensor(
+            [v for v, n in each.labels.items() for _ in range(n)], device="cpu"
+        ).double()
         middle = values.median() if target.loss == "l1_loss" else values.mean()
         off = (values - middle).abs() if target.loss == "l1_loss" else (values - middle).square()
         total, count = total + float(off.sum()), count + len(values)

@@ -106,7 +106,7 @@ def smoothed(shares: Tensor, target: Target) -> Tensor:
     classes = target.classes
     if not target.smoothing or classes is None:
         return shares
-    wide = torch.zeros(classes, dtype=torch.double)
+    wide = torch.zeros(classes, dtype=torch.double, device="cpu")
     wide[: len(shares)] = shares.cpu()
     mixed: Tensor = (1 - target.smoothing) * wide + target.smoothing / classes
     return mixed

@@ -292,5 +292,5 @@ def gap(one: Tensor, two: Tensor, look: Tensor | None = None) -> tuple[float, tu
     apart = (a - b).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
     apart = apart.masked_fill(same if look is None else same | ~look, 0.0)
     flat = int(apart.argmax())
-    place = torch.unravel_index(torch.tensor(flat), apart.shape)
+    place = torch.unravel_index(torch.tensor(flat, device="cpu"), apart.shape)
     return float(apart.flatten()[flat]), tuple(int(i) for i in place)

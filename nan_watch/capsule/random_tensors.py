@@ -18,11 +18,13 @@ def random_tensors(state: RandomState) -> dict[str, Tensor]:
         version, words, gauss = state.python
         _, keys, place, has_gauss, cached = state.numpy
         found |= {
-            "python.words": torch.tensor([version, *words]),
-            "python.gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+            "python.words": torch.tensor([version, *words], device="cpu"),
+            "python.gauss": torch.tensor(
+                [] if gauss is None else [gauss], dtype=torch.float64, device="cpu"
+            ),
             "numpy.words": torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            "numpy.place": torch.tensor([int(place), int(has_gauss)]),
-            "numpy.gauss": torch.tensor(float(cached), dtype=torch.float64),
+            "numpy.place": torch.tensor([int(place), int(has_gauss)], device="cpu"),
+            "numpy.gauss": torch.tensor(float(cached), dtype=torch.float64, device="cpu"),
         }
     return found
 

@@ -56,7 +56,7 @@ def trailing_or_blank(values: Tensor) -> Tensor | None:
 
 def hidden_by_row(size: int, masks: Iterable[Hidden], ids: Iterable[Tensor]) -> Tensor:
     """(sample,) how many positions the masks hide, and runs of one id that rows end in."""
-    counts = torch.zeros(size or 1)
+    counts = torch.zeros(size or 1, device="cpu")
     runs = [trailing_or_blank(each) for each in ids]
     hides = [~each.keep for each in masks] + [each for each in runs if each is not None]
     for each in hides:

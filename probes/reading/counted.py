@@ -131,7 +131,7 @@ def _fits(form: _Form, rows: Sequence[Row]) -> bool:
 
 def _laid(form: _Form, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens of the units of a batch, and what stands beside them."""
-    tokens = torch.zeros(*lengths.shape, ids.shape[1], dtype=torch.bool)
+    tokens = torch.zeros(*lengths.shape, ids.shape[1], dtype=torch.bool, device="cpu")
     beside = torch.zeros_like(tokens)
     for i, (row, own) in enumerate(zip(ids.tolist(), lengths.tolist(), strict=True)):
         units = [one for one in own if one > 0]

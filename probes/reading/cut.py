@@ -126,7 +126,9 @@ def _places(shape: Shape) -> list[tuple[int, ...]]:
     if len(shape.lead) == 1:
         return [()]
     inner = shape.lead[1:]
-    every = torch.cartesian_prod(*[torch.arange(n) for n in inner]).view(-1, len(inner))
+    every = torch.cartesian_prod(*[torch.arange(n, device="cpu") for n in inner]).view(
+        -1, len(inner)
+    )
     return [tuple(row) for row in every[:MOST].tolist()]
 
 
@@ -143,5 +145,5 @@ def _felt(shape: Shape, value: Tensor, cut: Shown) -> Tensor:
 
 def _projected(value: Tensor) -> Tensor:
     """A sum with weights that do not cancel."""
-    weights = torch.linspace(0.5, 1.5, value.numel(), dtype=torch.float64).cos() + 0.3
+    weights = torch.linspace(0.5, 1.5, value.numel(), dtype=torch.float64, device="cpu").cos() + 0.3
     return (value.flatten() * weights.to(value.device, value.dtype)).sum()

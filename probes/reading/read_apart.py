@@ -71,7 +71,7 @@ def _moved(
         after = experiment.evaluate(batch).outputs
     except ExperimentError:
         return None
-    rows = torch.zeros(experiment.size, dtype=torch.bool)
+    rows = torch.zeros(experiment.size, dtype=torch.bool, device="cpu")
     limit = NOISES * experiment.evaluated.noise
     for name, axis in experiment.sample_axis.items():
         before, now = experiment.outputs[name], after[name]

@@ -79,7 +79,10 @@ def _still(experiment: Experiment, batch: Batch, keys: Sequence[str]) -> dict[st
 
     seen = alive(experiment, map_leaves(batch, learns), picks=False)
     values = [each.tensor for each in seen.given] + [seen.loss] * seen.loss.requires_grad
-    felt = {key: torch.zeros(leaf.shape[-1], dtype=torch.bool) for key, leaf in asked.items()}
+    felt = {
+        key: torch.zeros(leaf.shape[-1], dtype=torch.bool, device="cpu")
+        for key, leaf in asked.items()
+    }
     for value in values:
         weights = torch.linspace(0.5, 1.5, value.numel(), device=value.device).cos() + 0.3
         grads = gradients((value.flatten() * weights.to(value.dtype)).sum(), list(asked.values()))

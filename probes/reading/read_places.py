@@ -68,7 +68,7 @@ def _measured(experiment: Experiment, seen: Alive) -> list[Tensor]:
         and isinstance(modules.get(each.module), nn.Embedding)
         and each.tensor.ndim > 1
     ]
-    felt = [torch.zeros(each.shape[:-1].numel(), dtype=torch.bool) for each in read]
+    felt = [torch.zeros(each.shape[:-1].numel(), dtype=torch.bool, device="cpu") for each in read]
     if not read:
         return []
     values = [each.tensor for each in seen.given] + [seen.loss] * seen.loss.requires_grad

@@ -75,9 +75,9 @@ def _rows(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 def _share(rows: Tensor, wanted: Tensor) -> float:
     """Of the variance, on every other row, after a fit to the rest; never below zero."""
     scaled = (rows - rows.mean(0)) / rows.std(0).clamp_min(1e-12)
-    design = torch.cat([scaled, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
+    design = torch.cat([scaled, torch.ones(len(rows), 1, dtype=rows.dtype, device="cpu")], 1)
     fit, held = design[::2], design[1::2]
-    ridge = 1e-3 * len(fit) * torch.eye(fit.shape[1], dtype=rows.dtype)
+    ridge = 1e-3 * len(fit) * torch.eye(fit.shape[1], dtype=rows.dtype, device="cpu")
     weights = torch.linalg.solve(fit.T @ fit + ridge, fit.T @ wanted[::2])
     off = (wanted[1::2] - held @ weights).square().sum()
     spread = (wanted[1::2] - wanted[::2].mean(0)).square().sum().clamp_min(1e-12)

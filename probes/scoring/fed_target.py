@@ -134,7 +134,7 @@ def _alike(one: Tensor, two: Tensor) -> bool:
 def _is_read(output: Tensor, leaf: Tensor) -> bool:
     """Whether the middle place reads the key there and before, and not after."""
     middle = leaf.shape[1] // 2
-    weights = torch.linspace(0.5, 1.5, output[:, middle].numel(), dtype=output.dtype)
+    weights = torch.linspace(0.5, 1.5, output[:, middle].numel(), dtype=output.dtype, device="cpu")
     weights = weights.to(output.device).view_as(output[:, middle])
     found = gradients((output[:, middle] * weights).sum(), [leaf])[0]
     return found is not None and _is_causal(found.flatten(2) if found.ndim > 2 else found, middle)

@@ -86,7 +86,7 @@ def _comes_from(seen: Alive, scores: Tensor, output: Tensor) -> bool:
     if not own or not scores.requires_grad:
         return True
     chance = torch.Generator().manual_seed(0)
-    ways = torch.randn(scores.shape, generator=chance).to(scores)
+    ways = torch.randn(scores.shape, generator=chance, device="cpu").to(scores)
     kept = scores.nan_to_num(0, 0, 0) * ways
     return any(grad is not None and bool(grad.any()) for grad in gradients(kept.sum(), own))
 

@@ -152,8 +152,8 @@ class Meeting:
     def all(self) -> Meetings:
         """For every sample all others' labels; its own label's, where it meets others'."""
         n = self.experiment.size
-        own = torch.full((n,), float("nan"), dtype=torch.float64)
-        others, sizes = torch.zeros(n, dtype=torch.float64), [abs(self.base)]
+        own = torch.full((n,), float("nan"), dtype=torch.float64, device="cpu")
+        others, sizes = torch.zeros(n, dtype=torch.float64, device="cpu"), [abs(self.base)]
         for i in range(n):
             rest = [k for k in range(n) if k != i]
             parts = self.loss([i], rest), self.loss([i]), self.loss((), rest)

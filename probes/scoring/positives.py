@@ -132,7 +132,7 @@ def _strangers(base: Scored, changed: list[Scored], n: int) -> Strangers | None:
 
 def owners(base: Scored, changed: list[Scored], axis: int) -> Tensor:
     """(row or column,) the one sample that moves all of it; -1 where there is none."""
-    found = torch.full((base.scores.shape[1 - axis],), -1)
+    found = torch.full((base.scores.shape[1 - axis],), -1, device="cpu")
     for i, each in enumerate(changed):
         whole = moves(base, each).float().mean(axis) > 0.9
         found[whole] = torch.where(found[whole] < 0, i, -2)

@@ -93,7 +93,7 @@ def _tell_apart(inputs: list[Tensor], times: int, whole: bool) -> bool:
     if not inputs:
         return False
     count = len(inputs[0])
-    order = torch.arange(count).reshape((times, -1) if whole else (-1, times))
+    order = torch.arange(count, device="cpu").reshape((times, -1) if whole else (-1, times))
     once = order[0] if whole else order[:, 0]
     rows = torch.cat([each.detach().cpu().reshape(count, -1).double() for each in inputs], 1)
     return len(rows[once].unique(dim=0)) >= max(LEAST, len(once) // 2) and not _has_order(
@@ -110,7 +110,7 @@ def _by_chance(values: Tensor, times: int) -> float:
 
 def _made(keys: list[str], label: str, values: Tensor, times: int, whole: bool) -> Repeated:
     count = len(values)
-    each = torch.arange(count)
+    each = torch.arange(count, device="cpu")
     source = each % (count // times) if whole else each // times  # whose input a row has
     back = source * times if whole else source  # where the label of that one stands first
     rows = values.detach().cpu().reshape(count, -1)

@@ -150,7 +150,7 @@ def grown(experiment: Experiment, name: str, each: Longer) -> float | None:
     return after / before if before and abs(after - before) > limit else None
 
 
-_NONE = torch.zeros(1)
+_NONE = torch.zeros(1, device="cpu")
 
 
 def _gradient(experiment: Experiment, name: str | None, batch: Batch) -> dict[str, Tensor]:

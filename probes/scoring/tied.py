@@ -40,7 +40,7 @@ def redraw(model: nn.Module, seed: int) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point() and parameter.numel():
             size = parameter.detach().double().square().mean().sqrt().clamp(min=1e-2)
-            noise = torch.randn(parameter.shape, generator=chance)
+            noise = torch.randn(parameter.shape, generator=chance, device="cpu")
             parameter.data.add_(noise.to(parameter) * size.to(parameter))
 
 

@@ -36,14 +36,14 @@ class Told:
         look = self.valid[:, low:high]
         kinds = self.labels[:, low:high][look].unique(return_inverse=True)[1]
         words = self.ids[:, low + by : high + by][look].unique(return_inverse=True)[1]
-        found = torch.zeros(self.labels.shape)
+        found = torch.zeros(self.labels.shape, device="cpu")
         if not len(kinds):
             return found
         count = int(kinds.max()) + 1
-        table = torch.zeros(int(words.max()) + 1, count)
-        table.index_put_((words, kinds), torch.ones(len(kinds)), accumulate=True)
+        table = torch.zeros(int(words.max()) + 1, count, device="cpu")
+        table.index_put_((words, kinds), torch.ones(len(kinds), device="cpu"), accumulate=True)
         rest = table[words]
-        rest[torch.arange(len(kinds)), kinds] -= 1  # but for its own place
+        rest[torch.arange(len(kinds), device="cpu"), kinds] -= 1  # but for its own place
         rest += PRIOR * table.sum(0) / len(kinds)
         found[:, low:high][look] = (rest.argmax(1) == kinds).float()
         return found

@@ -134,7 +134,9 @@ def _compared(call: Applied) -> Wrong | None:
         out = _first(call.function.apply(*_with(call.args, learn)))
         if out is None or not out.requires_grad:
             return None
-        weights = torch.randn(out.shape, generator=chance, dtype=torch.float64).to(out.device)
+        weights = torch.randn(out.shape, generator=chance, dtype=torch.float64, device="cpu").to(
+            out.device
+        )
         grads = torch.autograd.grad((out * weights).sum(), list(learn.values()), allow_unused=True)
         given = {i: g for i, g in zip(floats, grads, strict=True) if g is not None}
         if not given:
@@ -166,7 +168,7 @@ def _is_float(value: Any) -> bool:
 
 
 def _way(value: Tensor, chance: torch.Generator) -> Tensor:
-    noise = torch.randn(value.shape, generator=chance, dtype=torch.float64)
+    noise = torch.randn(value.shape, generator=chance, dtype=torch.float64, device="cpu")
     scale = float(value.double().square().mean().sqrt()) or 1.0
     return (noise * scale).to(value.device)
 

@@ -124,7 +124,9 @@ class _Shaken:
         """Other values of its size, without a gradient."""
         if not left.is_floating_point() or not left.numel():
             return left
-        noise = torch.randn(left.shape, generator=self._chance, dtype=left.dtype).to(left.device)
+        noise = torch.randn(left.shape, generator=self._chance, dtype=left.dtype, device="cpu").to(
+            left.device
+        )
         return left + FAR * (left.abs().max() + 1e-3) * noise
 
     def __exit__(

@@ -81,7 +81,7 @@ class Shifts(Called):
         super().__init__(model)
         self._seed = seed
         self._sizes = {
-            event: torch.tensor(size, dtype=torch.float64, requires_grad=learn)
+            event: torch.tensor(size, dtype=torch.float64, requires_grad=learn, device="cpu")
             for event, size in sizes.items()
         }
 
@@ -101,7 +101,7 @@ class Shifts(Called):
 def _moved(value: Tensor, size: Tensor, chance: torch.Generator) -> Tensor:
     if value.numel() == 0 or value.layout is not torch.strided or not _are_values(value):
         return value
-    noise = torch.randn(value.shape, generator=chance, dtype=torch.float64)
+    noise = torch.randn(value.shape, generator=chance, dtype=torch.float64, device="cpu")
     scale = float(value.detach().double().square().mean().sqrt()) or 1.0
     return value + size.to(value.device) * (noise * scale).to(value.device, value.dtype)
 

@@ -207,7 +207,7 @@ def direction(parameters: Mapping[str, Tensor], seed: int) -> Direction:
     chance = torch.Generator().manual_seed(seed)
     found = {}
     for name, parameter in parameters.items():
-        noise = torch.randn(parameter.shape, generator=chance, dtype=torch.float64)
+        noise = torch.randn(parameter.shape, generator=chance, dtype=torch.float64, device="cpu")
         size = float(parameter.detach().double().square().mean().sqrt()) or 1e-2
         found[name] = (noise * size).to(parameter.device, parameter.dtype)
     return found

@@ -136,7 +136,7 @@ def _gradients(module: nn.Module, args: tuple[Any, ...]) -> Iterator[tuple[Tenso
     if not isinstance(out, Tensor) or not out.is_floating_point():
         return
     chance = torch.Generator().manual_seed(0)
-    behind = torch.randn(out.shape, generator=chance).to(out)
+    behind = torch.randn(out.shape, generator=chance, device="cpu").to(out)
     given = None
     if out.requires_grad:
         [given] = torch.autograd.grad(out, learn, behind, allow_unused=True)

@@ -21,7 +21,7 @@ def matters(experiment: Experiment, *parameters: nn.Parameter) -> bool:
 
     def change() -> None:
         for parameter in parameters:
-            places = torch.arange(parameter.numel(), dtype=torch.double)
+            places = torch.arange(parameter.numel(), dtype=torch.double, device="cpu")
             noise = (0.5 + (places * GOLDEN) % 1).to(parameter)
             size = 1 + parameter.detach().abs().max()
             parameter.data.add_((noise.view_as(parameter) * size).to(parameter.dtype))

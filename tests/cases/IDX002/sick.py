@@ -24,7 +24,7 @@ class Reader(nn.Module):
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         down, order = lengths.sort(descending=True, stable=True)
         vectors = self.embedding(ids)[order]  # planted
-        packed = pack_padded_sequence(vectors, down, batch_first=True)
+        packed = pack_padded_sequence(vectors, down.cpu(), batch_first=True)
         _, (hidden, _) = self.reader(packed)
         state = hidden[-1]
         kinds: Tensor = self.head(state)

@@ -23,7 +23,7 @@ class Reader(nn.Module):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         packed = pack_padded_sequence(
-            self.embedding(ids), lengths, batch_first=True, enforce_sorted=False
+            self.embedding(ids), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
         out, _ = pad_packed_sequence(self.reader(packed)[0], batch_first=True, total_length=10)
         state = out[torch.arange(len(out)), lengths - 1]

@@ -23,7 +23,7 @@ class Classifier(nn.Module):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         packed = pack_padded_sequence(
-            self.embedding(ids), lengths, batch_first=True, enforce_sorted=False
+            self.embedding(ids), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
         scores: Tensor = self.head(self.rnn(packed)[1][-1])
         return scores

@@ -19,7 +19,7 @@ class Net(nn.Module):
         self.chance = torch.Generator()
 
     def forward(self, x: Tensor) -> Tensor:
-        noise = torch.rand(x.shape, generator=self.chance)
+        noise = torch.rand(x.shape, generator=self.chance, device="cpu").to(x)
         logits: Tensor = self.head(self.encoder(x + 0.01 * noise).relu())
         return logits
 

@@ -1,0 +1,71 @@
+"""The checks find the same on a device that is not the processor, and where it is the default."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from probes.checking import check
+from probes.command import on_device
+from probes.seeding import seed_everything
+
+TESTS = Path(__file__).parent.parent
+CODES = (
+    *("IDX001", "IDX003", "IDX005", "LBL001", "LBL003", "LBL008", "LBL007", "MSK001", "MSK004"),
+    *("MSK005", "MSK006", "STA001", "STA002", "STA006", "WIR006", "WIR007", "WIR011", "WIR015"),
+)
+
+
+def loaded(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def there() -> Iterator[str]:
+    with loaded(TESTS / "elsewhere.py").elsewhere() as name:
+        yield name
+
+
+def told(case: ModuleType, device: str) -> list[tuple[Any, ...]]:
+    seed_everything(0)
+    subject = case.subject()
+    with nullcontext() if device == "cpu" else torch.device(device):  # as set_default_device
+        subject = subject if device == "cpu" else on_device(subject, device)
+        findings = check(subject).findings
+    return [(each.code, each.verdict, each.site, each.op) for each in findings]
+
+
+def test_what_mixes_devices_raises_and_what_does_not_is_computed(there: str) -> None:
+    model = nn.LSTM(3, 4).to(there)
+    x = torch.randn(5, 2, 3).to(there)
+    model(x)[0].sum().backward()
+    assert model.weight_hh_l0.grad.cpu().norm() > 0
+    assert torch.equal((x + 1).cpu(), x.cpu() + 1)
+    with pytest.raises(RuntimeError, match="same device"):
+        x + torch.ones(3)
+    with pytest.raises(RuntimeError, match="generator"):
+        torch.randn(3, device=there, generator=torch.Generator())
+    with pytest.raises((RuntimeError, TypeError)):
+        x.numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", CODES)
+def test_a_sick_case_is_told_there_as_on_the_processor(code: str) -> None:
+    case = loaded(TESTS / "cases" / code / "sick.py")
+    wanted = told(case, "cpu")
+    with loaded(TESTS / "elsewhere.py").elsewhere() as there:
+        assert told(case, there) == wanted
