@@ -62,6 +62,7 @@ class Roots:
         self.waiting = [*self.waiting, *(each.detach().reshape(()) for each in roots)][-KEPT:]
         if self._captured.on:
             self._captured.loss = roots[-1].grad_fn
+            self._captured.marks.leave(roots[-1])
 
     def take(self, read: Doubles, *, excused: bool, sure: bool) -> float | None:
         """The first that is not finite of those that were read; the next step's are waited for.

@@ -95,8 +95,7 @@ class NanWatch:
         self._wrappers = wrappers_of(model)
         self.model = model = innermost(model)
         self._ranks = Ranks(timeout)
-        self.tier = tier
-        self.on_poison = on_poison
+        self.tier, self.on_poison = tier, on_poison
         self.steps = self._start = start
         self._before = start  # how many there were when the one that was handed over began
         self.loss: float | None = None
@@ -108,17 +107,19 @@ class NanWatch:
         self._told = self._at_once = False
         self._writes = OwnWrites(lambda: self._norms.parameters)
         self._snapshots = Snapshots(model)
-        self._replays = Replays(model, optimizer, capsules, self._wrappers)
+        goes_on, once = on_poison == "allow", on_poison == "raise"
+        self._replays = Replays(model, optimizer, capsules, self._wrappers, ends=once)
         self._exhaustions = Exhaustions(model, optimizer)
         self._last: Sightings | None = None
         self._in_a_row, self._health = 0, Judgement()
         self._sampled = Sampled(model, on=tier == "sites")
-        goes_on, edges = on_poison == "allow", self._sampled.edges
-        self._telling = Telling(optimizer, self._replays, edges, goes_on=goes_on)
+        self._telling = Telling(optimizer, self._replays, self._sampled.edges, goes_on=goes_on)
         sites, hooked = tier == "sites", [self._hooked] if parameter_hooks else []
         observers: list[Observer] = [self._flags] if sites else []
         observers += [*self._sampled.observers, *hooked]
-        self._bus = Bus(model, observers, self._replays.captured if sites else None, self._wrappers)
+        calls = self._replays.captured if sites else None
+        enter = calls.marks.enter if calls is not None else None
+        self._bus = Bus(model, observers, calls, self._wrappers, entered=enter)
         self._sampled.units.sites = self._bus.sites
         after, asleep = self._updates.after, partial(getattr, self._replays, "running")
         self._guard = Guard(optimizer, self._before_step, after, asleep)

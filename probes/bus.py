@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from probes.modules import every_module, watched_modules
+from probes.modules import called_modules, every_module, watched_modules
 from probes.traced import Traced, recompiled
 from probes.wrapped import called_instead
 
@@ -76,7 +76,8 @@ class Bus:
     from step to step.
 
     whole: every module is shown, not the leaves alone, and evaluations are shown too. alone: of
-    these the model itself only.
+    these the model itself only. entered: called before each call of the model, evaluations too, or
+    of what it lists where it cannot be called.
     wrappers: what is around the model, the outermost first, one of which may be compiled. Where it
     is, its outputs are seen by operators in the compiled graph: `traced` holds them.
     """
@@ -90,11 +91,13 @@ class Bus:
         *,
         whole: bool = False,
         alone: bool = False,
+        entered: Callable[[], None] | None = None,
     ) -> None:
         self.model = model
         called = called_instead(wrappers)
         self.called = model if called is None else called  # `or` would ask a module for its length
         self.calls = calls
+        self.entered = entered
         self.whole = whole
         self.alone = alone
         self.sites: list[Site] = []
@@ -111,6 +114,8 @@ class Bus:
         """Every hook is on, or, where one could not be registered, none."""
         with ExitStack() as hooks:
             hooks.enter_context(recompiled())
+            for module in called_modules(self.called) if self.entered is not None else ():
+                hooks.callback(module.register_forward_pre_hook(_Entered(self)).remove)
             if self.seer(Kind.INPUT):
                 self._hook_inputs(hooks)
             if self.seer(Kind.OUTPUT) or self.seer(Kind.OUTPUT_GRAD):
@@ -230,6 +235,15 @@ class _Wake(_Hook):
             not is_compiling() and self.bus.hushed
         ):  # else it is somebody who does not want to listen, as in a replay
             self.bus.listening, self.bus.hushed = True, False
+
+
+class _Entered(_Hook):
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, args: object) -> None:
+        awake = self.bus.listening or self.bus.hushed  # else it is a replay
+        if not is_compiling() and awake and self.bus.entered is not None:
+            self.bus.entered()
 
 
 class _OfCalls(_Hook):

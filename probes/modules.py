@@ -13,18 +13,19 @@ def watched_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     The model is called `model`; where it has a child of that name, `<model>`. Of a model that
     cannot be called, such as a list of modules, what can be called of it is among them.
     """
-    outer = set(_outermost(model))
+    outer = {model, *called_modules(model)}
     for name, module in every_module(model):
         if module in outer or _is_leaf(module) or isinstance(module, nn.MultiheadAttention):
             yield name, module
 
 
-def _outermost(model: nn.Module) -> Iterator[nn.Module]:
-    """The model, and what can be called of it where it has no `forward`."""
-    yield model
-    if type(model).forward is nn.Module.forward:
-        for child in model.children():
-            yield from _outermost(child)
+def called_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """The model, or what can be called of it where it has no `forward`, as a list of modules."""
+    if type(model).forward is not nn.Module.forward:
+        yield model
+        return
+    for child in model.children():
+        yield from called_modules(child)
 
 
 def every_module(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from nan_watch.inquest.marks import Marks
 from probes.batch import map_leaves
 from probes.replay import RandomState, Snapshot, Snapshots
 from probes.whole import Piece
@@ -86,7 +87,7 @@ class Captured:
     newest loss's autograd node, where it is known; `ends` are the numbers of the outputs' nodes.
     `raised` is the call that gave no output. `scale` is the loss's, where a scaler skips the step.
     `needs_others` is whether a call speaks to other processes, `whole` a model's own parameters,
-    where they were gathered so that it need not.
+    where they were gathered so that it need not. `marks` tell where the loop stood.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -100,6 +101,7 @@ class Captured:
         self.model = model
         self.needs_others = needs_others(model)
         self.whole: list[Piece] = []
+        self.marks = Marks(model)
         self._snapshots = Snapshots(model)
         self._open: list[Call | None] = []  # the calls at work, the innermost last
         self._left = LEARNING
@@ -152,6 +154,7 @@ class Captured:
         self.calls, self.dropped, self.raised = [], 0, None
         self.loss, self.ends, self.scale = None, set(), 1.0
         self.whole = []
+        self.marks.forget()
 
     def _noted(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         given: list[tuple[str, Tensor, int]] = []
@@ -164,7 +167,8 @@ class Captured:
 
         args, kwargs = map_leaves((args, dict(kwargs)), note)
         random = RandomState.take(host=self._host or self._left > 0)
-        return Call(args, kwargs, self._snapshots.take(random), given, _autocast())
+        self.marks.start = self._snapshots.take(random)
+        return Call(args, kwargs, self.marks.start, given, _autocast())
 
     def _learn(self, call: Call) -> None:
         """Python's and numpy's generators are looked at only where the model draws from them."""

@@ -32,7 +32,8 @@ class Repeatable:
     run: the loss and its backward pass, as the loop ran it; returns the loss. snapshot: what it
     started from. batch, layout: what it reads, so that keys, samples and tokens have names.
     returns: what the result of `run` is called; it is not the loss where only a part is run.
-    rows: what has a row for each sample, where that is more than the batch.
+    rows: what has a row for each sample, where that is more than the batch. packs: whether a
+    capsule can hold it.
     """
 
     run: Callable[[], Any]
@@ -41,6 +42,7 @@ class Repeatable:
     layout: Layout | None = None
     returns: str = LOSS
     rows: Batch = None
+    packs: bool = True
 
     @property
     def words(self) -> str:

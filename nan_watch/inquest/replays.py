@@ -17,6 +17,7 @@ from nan_watch.inquest.captured import Captured
 from nan_watch.inquest.chart import chart, write_chart
 from nan_watch.inquest.hold import RAISED, Inquest, Repeatable
 from nan_watch.inquest.models_part import Part, explain, lacks
+from nan_watch.inquest.own_lines import by_own_lines
 from probes.bus import Bus
 from probes.finding import Evidence, Finding, Verdict
 from probes.patch import Edited
@@ -30,7 +31,8 @@ GATHERED = 3  # refused steps for which a sharded model is made whole
 class Replays:
     """Knows the step at work: one that was handed over whole, or else the model's calls.
 
-    capsules: refused steps that leave one, at most. wrappers: what stands around the model.
+    capsules: refused steps that leave one, at most. wrappers: what stands around the model. ends:
+    whether the loop goes no further than its first refused step.
     `step` is the step that was handed over; `running` whether a replay is at work.
     """
 
@@ -40,8 +42,11 @@ class Replays:
         optimizer: Optimizer,
         capsules: int,
         wrappers: Sequence[nn.Module] = (),
+        *,
+        ends: bool = False,
     ) -> None:
         self._wrappers = wrappers
+        self._ends = ends
         self.step: Repeatable | None = None
         self.running = False
         self.captured = Captured(model)
@@ -75,10 +80,11 @@ class Replays:
             if self.step is not None and not self.captured.is_tied:
                 told = self._handed_over(symptom, finding, self.step)
             else:
-                told = explain(self.captured, self._inquest, symptom, finding)
+                told = self._of_a_loop(symptom, finding)
             told = self._compilers(self._charted(told, recorder))
             failed = finding.verdict is Verdict.FAIL
-            return self._kept(symptom, told, recorder) if failed else told
+            packs = self._inquest.found is None or self._inquest.found[0].packs
+            return self._kept(symptom, told, recorder) if failed and packs else told
 
     def _handed_over(self, symptom: Symptom, finding: Finding, step: Repeatable) -> Finding:
         """As the step tells it; or the model's calls, where it does something else when run again.
@@ -96,6 +102,16 @@ class Replays:
             "does something else: let it take its batch from outside, and not from an iterator",
         )
         return replace(part, evidence=(*part.evidence, said))
+
+    def _of_a_loop(self, symptom: Symptom, finding: Finding) -> Finding:
+        """As the model's part tells it; where it does not, as the loop's own lines do.
+
+        These are run again only where the loop goes no further: they may be heard outside.
+        """
+        told = explain(self.captured, self._inquest, symptom, finding)
+        if self._inquest.found is not None or not self._ends:
+            return told
+        return by_own_lines(self.captured, self._inquest, symptom, finding) or told
 
     def overflows(self, bus: Bus, scale: float) -> bool:
         """Whether the step at work is finite without its loss scale; so where nobody can tell."""

@@ -1,0 +1,88 @@
+"""Where a plain loop stood when it called its model, and when its backward pass began."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import CodeType, FrameType
+
+import torch
+from torch import Tensor, nn
+
+from nan_watch.origin.sources import Kind, kind_of
+from probes.modules import called_modules
+from probes.replay import RandomState, Snapshot, Snapshots
+
+KEPT = 16  # places at which the model was called without gradients
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment of a step.
+
+    lines: of each of the user's own frames, the innermost first, the id, the code and the line.
+    snapshot: what the step started from then.
+    """
+
+    lines: tuple[tuple[int, CodeType, int], ...]
+    snapshot: Snapshot | None = None
+
+
+class Marks:
+    """Notes the calls that a step begins with, up to one with gradients, and its backward pass.
+
+    Where it has several passes, so for each; a loop that comes by the same place again has begun
+    anew, as with the next of the micro-batches that it accumulates.
+    `begins` are the calls, `end` where the newest pass began, and `root` the number that it began
+    from. `start` is what a call with gradients that is kept starts from; it is told before.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.begins: deque[Mark] = deque(maxlen=KEPT)
+        self.end: Mark | None = None
+        self.root: Tensor | None = None
+        self.start: Snapshot | None = None
+        self._snapshots = Snapshots(model)
+        self._kept = list(called_modules(model)) == [model]
+        self._settled = self._went_back = False
+
+    def enter(self) -> None:
+        """The model, or a part of it that is called by itself, is about to be called."""
+        if self._settled:
+            return
+        self._settled = torch.is_grad_enabled()
+        lines = tuple(_lines(sys._getframe(1)))
+        if any(each.lines == lines for each in self.begins):
+            if not self._went_back:
+                return
+            self.begins.clear()
+        self._went_back = False
+        own = not (self._settled and self._kept)
+        start = self._snapshots.take(RandomState.take()) if own else self.start
+        self.begins.append(Mark(lines, start))
+
+    def leave(self, root: Tensor) -> None:
+        """A backward pass is about to begin from the number."""
+        self.end, self.root = Mark(tuple(_lines(sys._getframe(1)))), root.detach()
+        self._settled, self._went_back = False, True
+
+    def forget(self) -> None:
+        """The step is over."""
+        self.begins.clear()
+        self.end, self.root, self.start = None, None, None
+        self._settled = self._went_back = False
+
+
+def users_frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frame and its callers, as far as they run the user's own code, the innermost first."""
+    while frame is not None:
+        if kind_of(frame.f_code.co_filename) is Kind.USER:
+            yield frame
+        frame = frame.f_back
+
+
+def _lines(frame: FrameType) -> Iterator[tuple[int, CodeType, int]]:
+    for each in users_frames(frame):
+        yield id(each), each.f_code, each.f_lineno

@@ -1,0 +1,140 @@
+"""The statements of a file from one line to another, to be run once more by themselves."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import CodeType
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+SCOPES = (*FUNCTIONS, ast.ClassDef)
+ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
+BLOCKS = ("body", "orelse", "finalbody")
+ONCE = "__whynan_once__"
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Statements that stand in one block, compiled with their own lines. sets: what they name."""
+
+    code: CodeType
+    file: str
+    first: int
+    last: int
+    sets: frozenset[str]
+
+    def __str__(self) -> str:
+        """Which lines they are."""
+        several = f"lines {self.first} to" if self.last > self.first else "line"
+        return f"{several} {self.last} of {self.file}"
+
+
+def passages(code: CodeType, first: int, last: int) -> Iterator[Passage]:
+    """From the statement of the first line to that of the last, in the code's own block.
+
+    First with the constants that are set right before; then with all that is set right before
+    and set again among them, as a sum is. None where they stand in no block together, in that
+    order, or cannot run outside of their function.
+    """
+    found = _between(_block(code), first, last)
+    if found is not None:
+        block, begin, end = found
+        sums = _with_sums(block, begin, end)
+        begin = _with_constants(block, begin)
+        for each in dict.fromkeys((begin, sums)):
+            with suppress(SyntaxError):  # it returns, yields or awaits
+                yield _passage(block[each : end + 1], code.co_filename)
+
+
+def _passage(statements: Sequence[ast.stmt], file: str) -> Passage:
+    end = statements[-1].end_lineno or statements[-1].lineno
+    sets = frozenset().union(*map(_sets, statements))
+    return Passage(_compiled(statements, file), file, statements[0].lineno, end, sets)
+
+
+def _block(code: CodeType) -> Sequence[ast.stmt]:
+    lines = linecache.getlines(code.co_filename)
+    try:
+        tree = ast.parse("".join(lines))
+    except SyntaxError:
+        return []
+    if code.co_name == "<module>":
+        return tree.body
+    for node in ast.walk(tree):
+        if isinstance(node, FUNCTIONS) and node.name == code.co_name:
+            begins = min(each.lineno for each in (node, *node.decorator_list))
+            if begins == code.co_firstlineno:
+                return node.body
+    return []
+
+
+def _between(
+    block: Sequence[ast.stmt], first: int, last: int
+) -> tuple[Sequence[ast.stmt], int, int] | None:
+    begin, end = (_place(block, line) for line in (first, last))
+    if begin is None or end is None or begin > end:
+        return None
+    if begin == end:
+        for inner in _inner(block[begin]):
+            if _place(inner, first) is not None and _place(inner, last) is not None:
+                return _between(inner, first, last)
+        if any(_inner(block[begin])):  # one of the lines is the head of it
+            return None
+    return block, begin, end
+
+
+def _place(block: Sequence[ast.stmt], line: int) -> int | None:
+    places = (i for i, s in enumerate(block) if s.lineno <= line <= (s.end_lineno or s.lineno))
+    return next(places, None)
+
+
+def _inner(statement: ast.stmt) -> Iterator[Sequence[ast.stmt]]:
+    if isinstance(statement, SCOPES):
+        return
+    for name in BLOCKS:
+        if getattr(statement, name, None):
+            yield getattr(statement, name)
+    for each in (*getattr(statement, "handlers", ()), *getattr(statement, "cases", ())):
+        yield each.body
+
+
+def _with_constants(block: Sequence[ast.stmt], begin: int) -> int:
+    while begin > 0 and _is_constant(block[begin - 1]):
+        begin -= 1
+    return begin
+
+
+def _with_sums(block: Sequence[ast.stmt], begin: int, end: int) -> int:
+    again = frozenset().union(*map(_sets, block[begin : end + 1]))
+    while begin > 0 and isinstance(block[begin - 1], ASSIGNMENTS):
+        if not _sets(block[begin - 1]) & again:
+            break
+        begin -= 1
+    return begin
+
+
+def _sets(statement: ast.stmt) -> frozenset[str]:
+    names = (n for n in ast.walk(statement) if isinstance(n, ast.Name))
+    return frozenset(each.id for each in names if isinstance(each.ctx, ast.Store))
+
+
+def _is_constant(statement: ast.stmt) -> bool:
+    """Whether it sets names to a number or to nothing, as the sum of a loss that is to be."""
+    if not isinstance(statement, ASSIGNMENTS):
+        return False
+    value = statement.value
+    if isinstance(value, (ast.List, ast.Dict)):
+        return not (value.elts if isinstance(value, ast.List) else value.values)
+    return isinstance(value, ast.Constant)
+
+
+def _compiled(statements: Sequence[ast.stmt], file: str) -> CodeType:
+    """In a loop of one round, which they may end or go on with."""
+    target = ast.Name(ONCE, ast.Store())
+    rounds = ast.Tuple([ast.Constant(0)], ast.Load())
+    loop = ast.copy_location(ast.For(target, rounds, list(statements), []), statements[0])
+    module = ast.fix_missing_locations(ast.Module([loop], []))
+    return compile(module, file, "exec", dont_inherit=True)
