@@ -95,12 +95,11 @@ class NanWatch:
         self._wrappers = wrappers_of(model)
         self.model = model = innermost(model)
         self._ranks = Ranks(timeout)
-        self.tier, self.on_poison = tier, on_poison
+        self.tier, self.on_poison, self._out = tier, on_poison, out
         self.steps = self._start = start
         self._before = start  # how many there were when the one that was handed over began
         self.loss: float | None = None
         self.batch: int | None = None
-        self._out = out
         self._flags, self._hooked = Flags(), HookedNorms()
         self._norms, self._updates = GradNorms(model, optimizer), Updates()
         self._losses, self._late_losses = list[Tensor](), list[Tensor]()

@@ -12,6 +12,7 @@ from nan_watch.case.material import Case
 from nan_watch.case.naming import told
 from nan_watch.case.trial import Patch
 from nan_watch.origin.closeup import Made
+from nan_watch.origin.find import Origin
 from probes.finding import Evidence, Finding
 from probes.patch import Arguments, Edited
 
@@ -65,15 +66,23 @@ class LossScaleOverflow:
 
     def _scale(self, case: Case) -> float | None:
         """What the loss was multiplied by, where a half overflowed in the backward pass."""
-        closeup = None if case.origin is None else case.origin.closeup
-        if closeup is None or not case.is_backward:
+        if case.origin is None or not overflows_half(case.origin):
             return None
-        line = [each for made in closeup.birth.made.values() for each in made.line()]
-        half = [t.dtype.itemsize for t in closeup.birth.tensors if t.is_floating_point()]
-        if 2 not in half and not any(made.dtype.itemsize == 2 for made in line[:8]):
-            return None
-        scales = (made.largest for made in line if _is_scaling(made))
+        scales = (made.largest for made in _line(case.origin) if _is_scaling(made))
         return next((s for s in scales if s is not None and s >= self.scale), None)
+
+
+def overflows_half(origin: Origin) -> bool:
+    """Whether it was born in a backward pass, of numbers of 16 bits or near them."""
+    if origin.closeup is None or origin.culprit.phase != "backward":
+        return False
+    half = [t.dtype.itemsize for t in origin.closeup.birth.tensors if t.is_floating_point()]
+    return 2 in half or any(made.dtype.itemsize == 2 for made in _line(origin)[:8])
+
+
+def _line(origin: Origin) -> list[Made]:
+    made = () if origin.closeup is None else origin.closeup.birth.made.values()
+    return [each for every in made for each in every.line()]
 
 
 def _is_scaling(made: Made) -> bool:

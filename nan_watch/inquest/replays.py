@@ -12,7 +12,12 @@ from torch.optim import Optimizer
 from nan_watch.capsule.keep import Keeper
 from nan_watch.case.symptom import Symptom
 from nan_watch.case.trial import Trial
-from nan_watch.causes.loss_scale_overflow import first_product, unscaled
+from nan_watch.causes.loss_scale_overflow import (
+    LossScaleOverflow,
+    first_product,
+    overflows_half,
+    unscaled,
+)
 from nan_watch.inquest.captured import Captured
 from nan_watch.inquest.chart import chart, write_chart
 from nan_watch.inquest.hold import RAISED, Inquest, Repeatable
@@ -106,12 +111,18 @@ class Replays:
     def _of_a_loop(self, symptom: Symptom, finding: Finding) -> Finding:
         """As the model's part tells it; where it does not, as the loop's own lines do.
 
-        These are run again only where the loop goes no further: they may be heard outside.
+        Nor does the part show what made the gradients large that a half cannot hold: a loss scale.
+        The lines are run again only where the loop goes no further: they may be heard outside.
         """
         told = explain(self.captured, self._inquest, symptom, finding)
-        if self._inquest.found is not None or not self._ends:
+        found = self._inquest.found
+        if not self._ends or (found is not None and not overflows_half(found[1])):
             return told
-        return by_own_lines(self.captured, self._inquest, symptom, finding) or told
+        named = by_own_lines(self.captured, self._inquest, symptom, finding)
+        if named is not None and (found is None or named.code == LossScaleOverflow.code):
+            return named
+        self._inquest.found = found
+        return told
 
     def overflows(self, bus: Bus, scale: float) -> bool:
         """Whether the step at work is finite without its loss scale; so where nobody can tell."""

@@ -215,3 +215,26 @@ def test_of_micro_batches_the_last_is_run_again_from_its_own_random_state() -> N
     finding = refused(loop)
     assert (finding.code, finding.source, finding.step) == ("NAN002", line("root"), SICK // 2)
     assert told(finding, "the loop's own lines, run again").startswith("lines ")
+
+
+def test_a_step_past_its_scaler_is_told_by_the_scale() -> None:
+    """The model's part alone would be told to keep its operator in float32."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    optimizer, scaler = sgd(model), torch.amp.GradScaler("cpu", init_scale=2.0**22)
+
+    def loop() -> None:
+        with NanWatch(model, optimizer):
+            x, y = torch.randn(6, 4), torch.randint(3, (6,))
+            with torch.autocast("cpu", dtype=torch.float16):
+                scores = model(x)
+            loss = F.cross_entropy(scores.float(), y)
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            scaler.update()
+
+    finding = refused(loop)
+    assert (finding.code, finding.phase, finding.confirmed) == ("NAN015", "backward", True)
+    assert "scaler.step(optimizer)" in finding.fix
