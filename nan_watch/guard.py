@@ -49,8 +49,11 @@ def real_optimizer(optimizer: Any) -> Optimizer:
 class Guard:
     """Calls `before` ahead of every step of the optimizer and `after` behind it.
 
-    One that the optimizer holds inside, and that is stepped in its place, counts as well. asleep:
-    whether steps are of no interest now, as those of a replay.
+    One that the optimizer holds inside, and that is stepped in its place, counts as well. An LBFGS
+    with a line search tries points that it may give up again, and where nothing need be finite:
+    only the point that its step begins at counts. Without one, each point does.
+    asleep: whether steps are of no interest now, as those of a replay. afresh: called where what
+    was seen since the last step is no part of the next, as at the points that are tried.
     """
 
     def __init__(
@@ -59,16 +62,13 @@ class Guard:
         before: Callable[[], None],
         after: Callable[[], None],
         asleep: Callable[[], bool] = lambda: False,
+        afresh: Callable[[], None] = lambda: None,
     ) -> None:
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise RequestError(
-                "`optimizer` is an LBFGS, which takes several steps inside one: a refused one "
-                "would leave its memory changed. Watch with another optimizer, such as AdamW."
-            )
         self.optimizer = optimizer
         self._before = before
         self._after = after
         self._asleep = asleep
+        self._afresh = afresh
         self._hooks = ExitStack()
         self._stands = False
         self._at_work = optimizer  # the one that steps, of those that it holds
@@ -139,10 +139,16 @@ class Guard:
             return None
 
         self._outermost = caller
+        tries, begun = _tries(optimizer), False
 
         def guarded() -> Any:  # the gradients are there only once the closure has run
+            nonlocal begun
+            if begun and tries:
+                self._afresh()
             loss = closure()
-            self._before()
+            if not (begun and tries):
+                self._before()
+            begun = True
             return loss
 
         return (*own, guarded, *rest[1:]), {k: v for k, v in kwargs.items() if k != "closure"}
@@ -154,6 +160,8 @@ class Guard:
             self._inner -= 1
         else:
             self._outermost = None
+            if _tries(optimizer):
+                self._afresh()
             self._after()
 
     def _inside(self, frame: FrameType | None) -> bool:
@@ -163,6 +171,12 @@ class Guard:
                 return True
             frame = frame.f_back
         return False
+
+
+def _tries(optimizer: Optimizer) -> bool:
+    """Whether its step looks at points where it need not stay."""
+    groups = optimizer.param_groups if isinstance(optimizer, torch.optim.LBFGS) else []
+    return any(group["line_search_fn"] is not None for group in groups)
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:

@@ -61,6 +61,13 @@ def _explained(watch: NanWatch, whole: Repeatable) -> Iterator[None]:
         raise
 
 
+def tried(watch: NanWatch) -> None:
+    """What was seen at a point that the optimizer only tried is no part of the next step."""
+    _forget_half_a_step(watch)
+    watch._roots.waiting = []
+    watch._replays.captured.forget()
+
+
 def _forget_half_a_step(watch: NanWatch) -> None:
     """What was seen of a step that raised is no part of the next one."""
     watch._losses = []

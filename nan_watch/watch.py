@@ -35,7 +35,7 @@ from nan_watch.sampled.looks import Sampled
 from nan_watch.scaling import Scalers
 from nan_watch.state import Poisoned, poisoned
 from nan_watch.steppers import Steppers
-from nan_watch.stepping import stepping
+from nan_watch.stepping import stepping, tried
 from nan_watch.updates import Updates
 from probes.bus import Bus, Observer
 from probes.errors import RequestError, demand_one_of
@@ -121,7 +121,7 @@ class NanWatch:
         self._bus = Bus(model, observers, calls, self._wrappers, entered=enter)
         self._sampled.units.sites = self._bus.sites
         after, asleep = self._updates.after, partial(getattr, self._replays, "running")
-        self._guard = Guard(optimizer, self._before_step, after, asleep)
+        self._guard = Guard(optimizer, self._before_step, after, asleep, partial(tried, self))
         overflows, watched = partial(self._replays.overflows, self._bus), with_inner([optimizer])
         self.scalers = Scalers(watched, self._before_step, overflows)
         self._steppers = Steppers(model, watched, asleep)

@@ -44,6 +44,12 @@ class Loop:
         self.model = subject.model
         self.optimizer = subject.optimizer(subject.model)
         self.schedule = subject.schedule(self.optimizer) if subject.schedule else None
+        if isinstance(self.optimizer, torch.optim.LBFGS) and subject.train_step is None:
+            raise RequestError(
+                "`Subject.optimizer` is an LBFGS, which computes the loss several times in a "
+                "step: write the step yourself as `Subject.train_step`, with its closure, or take "
+                "another optimizer, such as AdamW."
+            )
 
     def step(self, batch: Batch, watch: Watching | None = None) -> Tensor:
         """One step of the optimizer is done; returns the loss, () and detached."""

@@ -373,5 +373,5 @@ def test_lbfgs_is_refused_by_a_hunt_with_a_sentence() -> None:
         lambda model, batch: model(batch["x"]).square().mean(),
         lambda model: torch.optim.LBFGS(model.parameters()),
     )
-    with pytest.raises(RequestError, match="`optimizer` is an LBFGS, which takes several steps"):
+    with pytest.raises(RequestError, match="is an LBFGS, which computes the loss several times"):
         hunt(subject, 3)
