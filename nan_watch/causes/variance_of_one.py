@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from torch import Tensor
+
 from nan_watch.case.arguments import dims
 from nan_watch.case.material import Case
 from nan_watch.case.naming import told
 from nan_watch.case.trial import Patch
 from nan_watch.origin.closeup import Call
 from probes.finding import Evidence, Finding
-from probes.patch import Arguments
+from probes.patch import Arguments, Edited
 
 SPREADS = ("aten.var", "aten.std", "aten.var_mean", "aten.std_mean")
 
@@ -55,16 +57,22 @@ class VarianceOfOne:
             )
 
     def patches(self, case: Case) -> Iterator[Patch]:
-        """The same step without the correction."""
+        """The same step without the correction; then so wherever as few elements are spread."""
         if case.call is not None and case.trial is not None:
             yield case.trial.edit("divided by n instead", case.call, _uncorrected)
+            yield Patch(
+                "divided by n instead, wherever there are too few elements",
+                lambda: [Edited(SPREADS.__contains__, _uncorrected_of_few)],
+                lambda: [Edited(SPREADS.__contains__, lambda args, kwargs: (args, kwargs))],
+            )
 
 
 def _count(call: Call) -> int | None:
     values = call.values(0)
-    if values is None:
-        return None
-    named = call.arg(1)
+    return None if values is None else _elements(values, call.arg(1))
+
+
+def _elements(values: Tensor, named: Any) -> int:
     over = dims(None if isinstance(named, bool) else named, values.ndim)
     return math.prod(values.shape[axis] for axis in over)
 
@@ -83,3 +91,8 @@ def _uncorrected(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
     if any(isinstance(each, bool) for each in args):
         return [False if isinstance(each, bool) else each for each in args], kwargs
     return args, {**kwargs, "correction": 0}
+
+
+def _uncorrected_of_few(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+    elements = _elements(args[0], args[1] if len(args) > 1 else None)
+    return (args, kwargs) if elements > _correction(kwargs, args) else _uncorrected(args, kwargs)

@@ -33,6 +33,11 @@ def centred(x: Tensor) -> Tensor:
     return x - x.mean(-1, keepdim=True)
 
 
+def two_stds(x: Tensor) -> Tensor:
+    first = x[:1].std(0)
+    return (first + x[1:].std(0)).sum()
+
+
 SICK: dict[str, tuple[str, str, Callable[..., Tensor], Tensor]] = {
     # NAN003: a row masked whole
     "masked row": (
@@ -138,6 +143,7 @@ SICK: dict[str, tuple[str, str, Callable[..., Tensor], Tensor]] = {
     "var": ("NAN012", "aten.var", lambda x: x[:1].var(0).sum(), TWO),
     "var_mean": ("NAN012", "aten.var_mean", lambda x: torch.var_mean(x[:1], 0)[0].sum(), TWO),
     "correction": ("NAN012", "aten.var", lambda x: torch.var(x + ZERO, 0, correction=2).sum(), TWO),
+    "two stds": ("NAN012", "aten.std", two_stds, TWO),
     # NAN013: something constant
     "std below": (
         "NAN013",
