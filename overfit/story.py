@@ -49,7 +49,7 @@ def story(folder: Path) -> Judgement:
             seen, outcomes = seen + watched, outcomes + found
     seen = _once(seen + judge(HEALTH, OwnParts(folder)))
     checked = unless_learned(checked, [each.curves for each in suites if each.leads])
-    outcomes = _explained(outcomes, checked)
+    outcomes = _explained(_reasons_first(outcomes), checked)
     grown = any(
         each.site == "<optimizer>" and each.code in LARGE_STEPS for each in outcomes.findings
     )
@@ -57,6 +57,17 @@ def story(folder: Path) -> Judgement:
     born, others = _split(seen, _is_birth)
     parts = (checked, failed, seen) if grown else (born, checked, others, failed)
     return sum(parts, start=said)
+
+
+def _reasons_first(outcomes: Judgement) -> Judgement:
+    """The verdicts, those that say nothing but that it was not memorised after one on the steps.
+
+    The suites share their optimizer, so that what is too large for one is the reason of another.
+    """
+    if not any(each.code == LARGE_STEPS[1] for each in outcomes.findings if not _is_note(each)):
+        return outcomes
+    bare, others = _split(outcomes, lambda each: each.code == "FIT002" and not is_placed(each))
+    return others + bare
 
 
 def _explained(outcomes: Judgement, checked: Judgement) -> Judgement:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 from statistics import fmean
 from typing import ClassVar, Literal
 
-from overfit.curves import Curves
+from overfit.curves import Accuracy, Curves
 from overfit.interventions import SMALLER
 from overfit.noise import swing
 from overfit.rules.diverged import Diverged
@@ -16,6 +17,15 @@ from overfit.rules.lacking import lacks_look
 from overfit.rules.memorised import Memorised
 from overfit.trend import trend
 from probes.finding import Evidence, Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Thrown:
+    """The lowest loss of a pass, the highest of the few after it, and the step between them."""
+
+    low: float
+    high: float
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,9 @@ class StepTooLarge:
     steps, at `times` of what the same weights give from call to call, and does not fall by
     `falling` a quarter. Or where the untrained model followed its input (`began`), the trained one
     does not at all (`ended`), and the weights kept `kept` of their size, so that it was no decay:
-    the steps killed every unit.
+    the steps killed every unit. Or where the loss had been low, rose within `few` passes from there
+    to what it is before anything is read, and ends at `back` times that low or more, with fewer
+    right than there were: steps against the gradient's slope do not leave what they have come to.
 
     Sick: `Adam(model.parameters(), lr=0.5)`.
     Healthy: the same with lr=0.005.
@@ -41,6 +53,8 @@ class StepTooLarge:
     ended: float = 1e-6
     kept: float = 0.7
     left: float = 0.05
+    few: int = 5
+    back: float = 1.5
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT010"
@@ -56,7 +70,7 @@ class StepTooLarge:
         """Whether the step is too large."""
         if curves.look is None or any(other.holds(curves) for other in self.unless):
             return False
-        return self.killed(curves) or self._jumps(curves)
+        return self.killed(curves) or self._jumps(curves) or self.thrown(curves) is not None
 
     def killed(self, curves: Curves) -> bool:
         """Whether training made a model blind that was not."""
@@ -81,16 +95,40 @@ class StepTooLarge:
         calm = course.falls <= self.falling
         return wild >= self.swings and wild > noise and up >= self.rises and calm
 
+    def thrown(self, curves: Curves) -> Thrown | None:
+        """The pass in which a loss that had been low lost it all, and never came back."""
+        look, rounds, before = curves.look, _rounds(curves), curves.unread - curves.least
+        if look is None or look.noise is None or not before > 0 or not curves.left > self.left:
+            return None
+        if any(head.last >= max(_shares(head)) for head in curves.heads.values()):
+            return None
+        low = min(range(len(rounds)), key=rounds.__getitem__, default=0)
+        after = rounds[low + 1 : low + 1 + self.few]
+        if not after or not all(map(isfinite, rounds)):
+            return None
+        lowest, high, now = (each - curves.least for each in (rounds[low], max(after), curves.end))
+        noise = self.times * look.noise
+        if high < before or now < self.back * lowest or now - lowest <= noise:
+            return None
+        return Thrown(rounds[low], max(after), (low + 1) * curves.passes)
+
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One finding where the step is too large."""
         if not self.holds(curves):
             return
         look, half = curves.look, _last_half(curves)
         assert look is not None
+        thrown = None if self._jumps(curves) else self.thrown(curves)
         if self.killed(curves):
             why = (
                 f"training killed the model: at the start the loss followed the input, now it "
                 f"does not, and the weights went {look.moved or 0.0:.2g} times their own size"
+            )
+        elif thrown is not None:
+            why = (
+                f"the loss had come down to {thrown.low:.4g}, rose from there to {thrown.high:.4g} "
+                f"within {self.few * curves.passes} steps, and is {curves.end:.4g} at the end; at "
+                f"fixed weights it moves by {look.noise or 0.0:.2g}, so it is no noise"
             )
         else:
             why = (
@@ -120,8 +158,16 @@ class StepTooLarge:
         yield Evidence("highest loss", max(curves.losses), curves.start, anchor=curves.name)
 
 
-def _last_half(curves: Curves) -> list[float]:
-    """The loss of each pass over the samples, in the last half."""
+def _rounds(curves: Curves) -> list[float]:
+    """The loss of each pass over the samples."""
     p = curves.passes
-    rounds = [fmean(curves.losses[i : i + p]) for i in range(0, len(curves.losses) - p + 1, p)]
+    return [fmean(curves.losses[i : i + p]) for i in range(0, len(curves.losses) - p + 1, p)]
+
+
+def _last_half(curves: Curves) -> list[float]:
+    rounds = _rounds(curves)
     return rounds[len(rounds) // 2 :]
+
+
+def _shares(head: Accuracy) -> list[float]:
+    return [hit / count for hit, count in zip(head.hits, head.counts, strict=True)]
