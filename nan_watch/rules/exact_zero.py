@@ -27,7 +27,8 @@ class ExactZero:
     multiplies by zero. A Linear's weight gradient is its input times the gradient of its output,
     so it is zero where the whole input is (a mask that hides everything) or where everything
     behind is dead (ReLUs that never open, a constant loss). Where no parameter at all has one,
-    the loss does not depend on the model and training cannot begin: that fails.
+    training cannot begin: that fails. Either the loss does not depend on any, or something zero
+    stands beside each, as where both factors of a product begin as zeros.
 
     Zero by design, and a note at most: biases beside a weight that learns, which a normalisation
     or a softmax cancels; a recurrent matrix that only ever saw the zero state of a single time
@@ -111,9 +112,11 @@ class ExactZero:
             rule=self.rule,
             verdict=Verdict.FAIL,
             message="the gradient of every parameter is exactly zero in all of "
-            f"{len(course.grads.steps)} steps: the loss does not depend on the model.",
+            f"{len(course.grads.steps)} steps: the loss does not hang on any of them, "
+            "or only times zero.",
             fix="Look at the loss: a softmax over one class, a clamp or rounding, a mask that "
-            "hides every position.",
+            "hides every position; or at what begins as zeros: two factors of one product keep "
+            "each other so.",
             site="<loss>",
             phase="backward",
             evidence=(Evidence("largest gradient norm", 0.0, "over 0"),),

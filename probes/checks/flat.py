@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.stepping.cancelled import NARROW, WIDE, cancelled
 from probes.stepping.matters import matters
+from probes.stepping.saddle import saddle
 from probes.stepping.summed_up import summed_up
 from probes.stepping.walk import STEPS
 
@@ -27,6 +28,9 @@ class Flat:
     enough to tell, since what stands before a weight that starts from zero learns from the second
     on. A parameter that nothing hangs on is silence, such as an expert that no sample goes to; so
     is a bias whose gradients, not zero, add up to it: one score is pushed up, another down.
+    Two factors of one product that are both zero are told as that, since then it stays so for good,
+    and it is a fault where nothing else learns: each is made something else, which gives the other
+    a gradient.
     A matrix whose gradient is rounding alone, and is gone in float64, is told as well: what comes
     after cancels it, as where one share is divided by itself. Vectors are cancelled by design.
 
@@ -63,6 +67,9 @@ class Flat:
         if not lost:
             yield from self._cancelled(experiment)
             return
+        if (pair := saddle(experiment, lost)) is not None:
+            yield self._product(pair, lost, alone=set(zero) == _trained(live, largest))
+            return
         yield Finding(
             code=self.code,
             rule=self.rule,
@@ -78,6 +85,29 @@ class Flat:
                 Evidence("parameters with a gradient of zeros", len(lost), 0),
                 Evidence("parameters with a gradient", len(largest)),
                 Evidence("of those of zeros, that hold nothing else", _zeros(live, lost)),
+            ),
+        )
+
+    def _product(self, pair: tuple[str, str], lost: list[str], alone: bool) -> Finding:
+        one, other = pair
+        rest = [name for name in lost if name not in pair]
+        more = f"; so it is with `{rest[0]}`{_more(rest).rstrip(',')}" if rest else ""
+        none = "; nothing else learns" if alone else ""
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL if alone else Verdict.WARN,
+            message=f"`{one}` and `{other}` begin as zeros, both of them, and are factors of one "
+            "product: the gradient of each is a multiple of the other, so that it is exactly zero "
+            f"and neither ever leaves it{more}{none}.",
+            fix=f"Let one of the two begin at random, as `{other}` might, and the other as zeros: "
+            "the product is zero at the start as well, and the zeros get a gradient.",
+            site=one.rpartition(".")[0] or one,
+            phase="backward",
+            evidence=(
+                Evidence("parameters with a gradient of zeros", len(lost), 0),
+                Evidence(f"`{one}` gets a gradient once it is drawn at random", f"`{other}`"),
+                Evidence(f"`{other}` gets a gradient once it is drawn at random", f"`{one}`"),
             ),
         )
 
@@ -117,6 +147,10 @@ def _more(names: list[str]) -> str:
     few = ", ".join(f"`{name}`" for name in modules[:FEW])
     rest = f" and {len(modules) - FEW} more modules" if len(modules) > FEW else ""
     return f" and {len(names) - 1} more, of {few}{rest},"
+
+
+def _trained(live: Mapping[str, nn.Parameter], largest: Mapping[str, float]) -> set[str]:
+    return {name for name in largest if live[name].requires_grad}
 
 
 def _zeros(live: Mapping[str, Tensor], names: list[str]) -> int:
