@@ -11,6 +11,11 @@ from overfit.rules.lacking import lacks_look
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Verdict, out_of
 
+SCORED = ("IDX002", "IDX005", "IDX010", "LBL001", "LBL002", "LBL010")
+"""The checks that say that an output is scored against another's label."""
+
+NOTED = Verdict.NOTE.rank
+
 
 @dataclass(frozen=True, slots=True)
 class ModesDisagree:
@@ -28,6 +33,8 @@ class ModesDisagree:
     scaling that only one of them has), or if fewer are right than before the first step, by
     `gained` of what is counted: then the loss rewards what is counted as wrong. So it does where
     it fell, nothing is right, and steps that make it larger memorise the samples: that was tried.
+    And it is told where next to nothing is left of the loss, what is counted stays wrong, and a
+    check found that the loss scores outputs against labels of other places or samples.
 
     Sick: `nn.BatchNorm1d(64, momentum=1e-4)`.
     Healthy: `nn.BatchNorm1d(64)`.
@@ -53,7 +60,12 @@ class ModesDisagree:
         """Whether what training knows is lost in evaluation."""
         if curves.look is None or self.unless.holds(curves):
             return False
-        return self._by_mode(curves) or self._counts_other(curves) or self._counts_against(curves)
+        return (
+            self._by_mode(curves)
+            or self._counts_other(curves)
+            or self._scores_other(curves) is not None
+            or self._counts_against(curves)
+        )
 
     def _by_mode(self, curves: Curves) -> bool:
         """Whether the mode alone makes the difference."""
@@ -82,6 +94,17 @@ class ModesDisagree:
         look = curves.look
         return look is not None and look.parting is not None and self._unrewarded(curves)
 
+    def _scores_other(self, curves: Curves) -> Finding | None:
+        """The check that says that the loss learned is one of other labels, with its line first."""
+        if not self._unrewarded(curves):
+            return None
+        able = [
+            each
+            for each in curves.watched
+            if each.code in SCORED and each.site == "<loss>" and each.verdict.rank > NOTED
+        ]
+        return min(able, key=lambda each: each.source is None, default=None)
+
     def _counts_against(self, curves: Curves) -> bool:
         """Whether the loss is learned, and less is right for it."""
         if curves.look is not None and curves.look.climbed is not None:
@@ -102,6 +125,8 @@ class ModesDisagree:
             yield self._of_modes(curves)
         elif self._counts_other(curves):
             yield self._of_inputs(curves)
+        elif (why := self._scores_other(curves)) is not None:
+            yield self._of_labels(curves, why)
         else:
             yield self._of_reward(curves)
 
@@ -131,6 +156,30 @@ class ModesDisagree:
                 Evidence("loss at the end", curves.end, curves.start, anchor=curves.name),
                 Evidence(f"inputs of `{parting.site}` apart, of their size", parting.apart),
                 *_counted(curves),
+            ),
+        )
+
+    def _of_labels(self, curves: Curves, why: Finding) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=(
+                f"training and evaluation disagree on {curves.suite}: {_learned(curves)}, since "
+                f"the loss learns to give labels elsewhere than they are counted ({why.code}): "
+                f"{why.message}"
+            ),
+            fix=why.fix,
+            site=why.site,
+            op=why.op,
+            phase="forward",
+            step=curves.steps[-1],
+            source=why.source,
+            where=why.where,
+            evidence=(
+                Evidence("loss at the end", curves.end, curves.start, anchor=curves.name),
+                *_counted(curves),
+                Evidence("found by", why.code),
             ),
         )
 

@@ -276,3 +276,20 @@ def test_limits_are_the_rules_own_fields() -> None:
     assert Flat(fall=0.2).holds(fallen)
     assert TooSlow().holds(curves(SLOW))
     assert not TooSlow(falling=0.5).holds(curves(SLOW))
+
+
+@pytest.mark.parametrize(
+    ("site", "losses", "code"),
+    [("<loss>", FALLING, "FIT014"), ("body", FALLING, "FIT002"), ("<loss>", STUCK, "FIT002")],
+)
+def test_a_loss_learned_on_labels_of_other_places_names_what_puts_them_there(
+    site: str, losses: list[float], code: str
+) -> None:
+    places = Finding("LBL002", "label-place", Verdict.WARN, "they are.", "Flatten.", site="<loss>")
+    view = Finding("IDX005", "view", Verdict.WARN, "`view` mixes.", "Move.", site, source="a.py:3")
+    watched = (places, view) if site == "<loss>" else (view,)
+    found = finding(curves(losses, [0, 2], look=Look(), watched=watched))
+    assert found.code == code
+    if code == "FIT014":
+        assert (found.site, found.source, found.fix) == ("<loss>", "a.py:3", "Move.")
+        assert found.message.endswith("than they are counted (IDX005): `view` mixes.")
