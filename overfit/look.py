@@ -29,6 +29,7 @@ from overfit.parting import Parting, where_parted
 from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
+from overfit.terms import norms_of_terms
 from probes.layout import Layout
 from probes.reading.lost import Lost
 from probes.subject import Batch, Subject
@@ -311,11 +312,16 @@ class Looker:
         return math.sqrt(now / before) if before > 0 and math.isfinite(now) else None
 
     def _parts(self) -> dict[str, dict[str, float]]:
-        """Part of the loss to the gradient norm that it gives each module with parameters."""
+        """Part of the loss to the gradient norm that it gives each module with parameters.
+
+        Of a loss whose parts nobody has named, the terms that it is the sum of.
+        """
         found: dict[str, dict[str, float]] = {}
         terms: dict[str, Callable[[nn.Module, Batch], Tensor]] = {**self.subject.parts}
-        if terms:
-            terms["<loss>"] = self.subject.loss
+        if not terms:
+            with undisturbed(self.model, training=True), torch.enable_grad():
+                return norms_of_terms(self.subject, self.batches[0])
+        terms["<loss>"] = self.subject.loss
         for name, part in terms.items():
             self.model.zero_grad(set_to_none=True)
             with undisturbed(self.model, training=True), torch.enable_grad():

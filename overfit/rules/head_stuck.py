@@ -10,9 +10,21 @@ from overfit.curves import Curves
 from overfit.floors import Floor
 from overfit.rules.lacking import lacks_look
 from overfit.rules.memorised import Memorised
+from overfit.starved import LITTLE, Weighed, starved
 from probes.finding import Evidence, Finding, Verdict
 
 PLACES = ("WIR002", "GRD004", "GRD003")
+
+
+@dataclass(frozen=True, slots=True)
+class _Why:
+    """What is known of a head's signal: a part of a sentence, the module, the line, what to do."""
+
+    words: str
+    site: str | None = None
+    source: str | None = None
+    fix: str | None = None
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +34,8 @@ class HeadStuck:
     A head has learned that has `learned` of its labels right, or whose part of the loss fell to
     `low` of its start; one is stuck that gained at most `gain` of what it lacked, or whose part
     fell by at most `gain`, without being complete. Where the parts of the loss are given, so is
-    the gradient that each gives to each module, and the weight that it has in the whole loss.
+    the gradient that each gives to each module, and the weight that it has in the whole loss; so
+    it is of the terms that the loss is seen to be the sum of.
 
     Sick: `loss = key_loss`, where `db_loss` was to be added.
     Healthy: `loss = key_loss + db_loss`.
@@ -82,7 +95,7 @@ class HeadStuck:
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One finding for the worst head."""
         for name in self.stuck(curves)[:1]:
-            why, site, source = _why(curves, name)
+            why = _why(curves, name)
             head, floor = curves.heads.get(name), _floor(curves, name)
             told = f": {head} right" if head else f": its loss is {curves.parts[name][-1]:.4g}"
             on = (
@@ -96,15 +109,16 @@ class HeadStuck:
                 verdict=Verdict.FAIL,
                 message=(
                     f"the head `{name}` is stuck on {curves.suite}{told}{on}, while {beside}; "
-                    f"{why}."
+                    f"{why.words}."
                 ),
-                fix=f"Follow `{name}` from its loss back: whether its part is in the loss, and at "
+                fix=why.fix
+                or f"Follow `{name}` from its loss back: whether its part is in the loss, and at "
                 "what weight, whether its labels are its own, and what its gradient reaches.",
-                site=site or name,
+                site=why.site or name,
                 phase="backward",
                 step=curves.steps[-1],
-                source=source,
-                evidence=tuple(_evidence(curves, name)),
+                source=why.source,
+                evidence=(*why.evidence, *_evidence(curves, name)),
             )
 
 
@@ -130,33 +144,22 @@ def _floor(curves: Curves, name: str) -> Floor | None:
     return min(above, key=lambda each: each.accuracy or 0.0, default=None)
 
 
-def _why(curves: Curves, name: str) -> tuple[str, str | None, str | None]:
-    """What is known of the head's signal: a sentence, the module, the line."""
+def _why(curves: Curves, name: str) -> _Why:
+    """What is known of the head's signal."""
     look = curves.look
     assert look is not None
-    part, whole = look.parts.get(name, {}), look.parts.get("<loss>", {})
-    others = [row for other, row in look.parts.items() if other not in (name, "<loss>")]
-    own = [m for m, norm in part.items() if norm > 0 and not any(row.get(m) for row in others)]
+    part = look.parts.get(name, {})
     if part and not any(part.values()):
-        return "its part of the loss gives no module a gradient", None, None
-    if own and whole:
-        mine, all_of = sum(part[m] ** 2 for m in own) ** 0.5, sum(whole.get(m, 0) ** 2 for m in own)
-        weight = all_of**0.5 / mine if mine else 0.0
-        if weight == 0:
-            return (
-                f"the whole loss gives `{own[0]}`, which it alone trains, no gradient",
-                own[0],
-                None,
-            )
-        if weight < 0.2:
-            return (
-                f"it weighs {weight:.2g} in the whole loss, by its gradient at `{own[0]}`",
-                own[0],
-                None,
-            )
+        return _Why("its part of the loss gives no module a gradient")
+    own = starved(curves, name)
+    if own is not None and own.weight == 0:
+        what = "the whole loss" if own.part == name else f"of `{own.part}`, the whole loss"
+        return _Why(f"{what} gives `{own.site}`, which it alone trains, no gradient", own.site)
+    if own is not None and own.is_little:
+        return _of_weight(curves, name, own)
     for cut in look.cuts:
         line = f" at {cut.source}" if cut.source else ""
-        return (
+        return _Why(
             f"no gradient reaches `{cut.parameters[0]}`: the way back is cut by `{cut.op}`{line}",
             cut.parameters[0].rpartition(".")[0],
             cut.source,
@@ -164,8 +167,26 @@ def _why(curves: Curves, name: str) -> tuple[str, str | None, str | None]:
     for code in PLACES:
         for each in curves.watched:
             if each.code == code:
-                return each.message.rstrip("."), each.site, each.source
-    return "its gradient is not cut off: look at its labels, and at what it reads", None, None
+                return _Why(each.message.rstrip("."), each.site, each.source)
+    return _Why("its gradient is not cut off: look at its labels, and at what it reads")
+
+
+def _of_weight(curves: Curves, name: str, own: Weighed) -> _Why:
+    """A part that weighs little, and what that does to its steps."""
+    what = "it" if own.part == name else f"the part `{own.part}`, which is not learned either,"
+    steps = ""
+    if curves.drive is not None and curves.drive.proportional:
+        steps = (
+            f": steps are as large as the gradient, so that it would need {1 / own.weight:.2g} "
+            "times as many as at a weight of one"
+        )
+    return _Why(
+        f"{what} weighs {own.weight:.2g} in the whole loss, by its gradient at `{own.site}`{steps}",
+        own.site,
+        fix=f"Give `{own.part}` {1 / own.weight:.2g} times its weight in the loss, or `{own.site}` "
+        "a learning rate of its own.",
+        evidence=(Evidence(f"weight of `{own.part}` in the whole loss", own.weight, LITTLE),),
+    )
 
 
 def _evidence(curves: Curves, name: str) -> Iterator[Evidence]:
