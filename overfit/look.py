@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from overfit.affine import Affine, affine_in
 from overfit.alike import Alike, alike
 from overfit.ceilings import Ceiling, Read, ceilings
 from overfit.climbed import climbed
@@ -80,7 +81,8 @@ class Look:
     wrong: the samples that stay wrong. near: pairs of samples with other labels whose inputs are
     nearly the same. parting: where what is evaluated parts from what the loss runs. miscounted:
     what counts as wrong what the loss has right. frozen: what does not train. climbed: the steps
-    with the loss turned round after which all is right, where it fell and nothing is.
+    with the loss turned round after which all is right, where it fell and nothing is. affine: the
+    layers of a model that is affine in its input, where that leaves it too little room.
     """
 
     began_reading: float | None = None
@@ -105,6 +107,14 @@ class Look:
     miscounted: tuple[Miscounted, ...] = ()
     frozen: Frozen | None = None
     climbed: int | None = None
+    affine: Affine | None = None
+
+    @property
+    def bound(self) -> Affine | None:
+        """An affine model, unless it is a narrow layer that leaves it no more numbers."""
+        if self.affine is None or self.affine.rank >= (self.affine.read or math.inf):
+            return self.affine
+        return None if self.width is not None and self.width < self.affine.rank else self.affine
 
     def as_json(self) -> dict[str, Any]:
         """As a suite's settings hold it."""
@@ -122,6 +132,9 @@ class Look:
             known["parting"] = Parting(**known["parting"])
         if "mode_site" in known:
             known["mode_site"] = ModeSite(**known["mode_site"])
+        if "affine" in known:
+            row_of = row["affine"]
+            known["affine"] = Affine(**{**row_of, "layers": tuple(row_of["layers"])})
         if "frozen" in known:
             known["frozen"] = Frozen(**{**row["frozen"], "names": tuple(row["frozen"]["names"])})
         known["cuts"] = tuple(
@@ -214,7 +227,11 @@ class Looker:
             **_narrowest(self.model),
             frozen=frozen_of(self.model, self.layout.frozen),
             climbed=_tried(lambda: self._climbed(began[0], drawn)),
+            affine=_tried(self._affine),
         )
+
+    def _affine(self) -> Affine | None:
+        return affine_in(self.subject, self.batches, self.keys, self.layout)
 
     def _loss(self, batches: Sequence[Batch], training: bool = False) -> float:
         total = 0.0

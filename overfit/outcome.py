@@ -13,6 +13,9 @@ from probes.finding import Evidence, Finding, Judgement, Verdict, judge
 UNEXPLAINED = ("FIT002", "FIT004", "FIT007", "FIT009", "FIT013")
 """The verdicts that what is frozen may explain."""
 
+READ_AND_STUCK = ("FIT002", "FIT007")
+"""The verdicts that an affine model may explain."""
+
 
 def outcome(curves: Curves) -> Judgement:
     """What the verdict rules say: the first that fails leads, the others are warnings at most.
@@ -29,7 +32,7 @@ def _led(findings: tuple[Finding, ...], curves: Curves) -> Iterator[Finding]:
     for each in findings:
         told = _confirmed(each, curves)
         if each is lead:
-            yield _with_seeds(_with_frozen(told, curves), curves)
+            yield _with_seeds(_with_affine(_with_frozen(told, curves), curves), curves)
         elif each.verdict is Verdict.FAIL:
             yield replace(told, verdict=Verdict.WARN)
         else:
@@ -68,6 +71,20 @@ def _with_frozen(finding: Finding, curves: Curves) -> Finding:
         fix=f"Look whether {first} {'are' if more else 'is'} to be frozen (`requires_grad` is "
         f"False). {finding.fix}",
         evidence=(*finding.evidence, Evidence("share of all numbers that train", share)),
+    )
+
+
+def _with_affine(finding: Finding, curves: Curves) -> Finding:
+    """With what an affine model has too little room for, where no more is known."""
+    affine = None if curves.look is None else curves.look.bound
+    if affine is None or finding.code not in READ_AND_STUCK or curves.gone:
+        return finding
+    return replace(
+        finding,
+        site=finding.site or affine.layers[0],
+        source=finding.source or affine.source,
+        message=f"{finding.message.removesuffix('.')}; {affine.words}.",
+        fix=f"{affine.fix} {finding.fix}",
     )
 
 

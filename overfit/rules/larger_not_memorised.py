@@ -10,10 +10,29 @@ from typing import ClassVar, Literal
 from overfit.ceilings import CONFLICT
 from overfit.curves import Curves
 from overfit.floors import MEAN, PRIOR
+from overfit.look import Look
 from overfit.rules.diverged import Diverged
 from overfit.rules.lacking import lacks_course
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Verdict
+
+APART = (
+    "Look at these samples: give nearly equal inputs one label, or the model what tells them apart."
+)
+ROOM = (
+    "Give the model more room (width, layers, fewer frozen parts), or look whether what it sees of "
+    "the samples tells them apart."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Points:
+    """What it points to, what mends that, and where."""
+
+    words: str
+    fix: str
+    site: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +40,11 @@ class LargerNotMemorised:
     """The smaller suite is memorised and the larger one is not: capacity, or a conflict.
 
     The same loop learns the smaller samples, which are among the larger, so nothing is cut. Either
-    the model has no room for more (its narrowest layer is named), or samples contradict each other
-    in what the model sees of them, although no two are equal, or training needs more time: so it is
-    where each sample was seen fewer times than the smaller ones took. It is a conflict where
+    the model has no room for more (it is affine in its input, or its narrowest layer is named), or
+    samples contradict each other in what the model sees of them, although no two are equal, or
+    training needs more time: so it is where each sample was seen fewer times than the smaller ones
+    took. It is affine where mixtures of inputs, within the two and beyond, give the mixture of the
+    outputs, and the last layer is given fewer numbers than there are places. It is a conflict where
     `explained` of the samples that stay wrong, or more, have an input within 2 % of the usual
     distance of another's that has a different label.
 
@@ -97,34 +118,23 @@ class LargerNotMemorised:
         told = curves.told or f"the loss is {curves.end:.4g} of {curves.start:.4g}"
         near = self._near(curves)
         conflict = near is not None or any(each.name == CONFLICT for each in curves.ceilings)
-        cause = "conflict: equal inputs have different labels" if conflict else "capacity"
-        seen, needed = _rounds(curves), _rounds(fewer)
-        short = not conflict and seen < needed
-        if near is not None:
-            cause = near
-        elif short:
-            cause = (
-                f"too few steps: each was seen {seen:.3g} times, while it took {needed:.3g} times "
-                f"to memorise the {fewer.size}"
-            )
-        elif not conflict and look is not None and look.narrow is not None:
-            cause += f": its narrowest layer is `{look.narrow}` with {look.width} outputs"
+        points = (
+            _Points(near or "conflict: equal inputs have different labels", APART)
+            if conflict
+            else _of_time(curves, fewer) or _of_room(look)
+        )
         yield Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=(
                 f"{fewer.suite} are memorised and {curves.suite} are not ({told}): this points to "
-                f"{cause}; no input is cut off, since the {fewer.size} are among the {curves.size}."
+                f"{points.words}; no input is cut off, since the {fewer.size} are among the "
+                f"{curves.size}."
             ),
-            fix="Look at these samples: give nearly equal inputs one label, or the model what "
-            "tells them apart."
-            if conflict
-            else f"Give {curves.suite} {ceil(needed * curves.passes)} steps or more."
-            if short
-            else "Give the model more room (width, layers, fewer frozen parts), or look whether "
-            "what it sees of the samples tells them apart.",
-            site=look.narrow if look is not None and not conflict and not short else None,
+            fix=points.fix,
+            site=points.site,
+            source=points.source,
             samples=look.wrong or None if look is not None else None,
             step=curves.steps[-1],
             evidence=(
@@ -133,6 +143,30 @@ class LargerNotMemorised:
                 Evidence("loss at the end", curves.end, curves.start, anchor=curves.name),
             ),
         )
+
+
+def _of_time(curves: Curves, fewer: Curves) -> _Points | None:
+    """Too few steps, where each sample was seen fewer times than the smaller ones took."""
+    seen, needed = _rounds(curves), _rounds(fewer)
+    if seen >= needed:
+        return None
+    return _Points(
+        f"too few steps: each was seen {seen:.3g} times, while it took {needed:.3g} times to "
+        f"memorise the {fewer.size}",
+        f"Give {curves.suite} {ceil(needed * curves.passes)} steps or more.",
+    )
+
+
+def _of_room(look: Look | None) -> _Points:
+    """Too little room: an affine model, or the narrowest layer."""
+    affine = None if look is None else look.bound
+    if affine is not None:
+        words = f"capacity: {affine.words}"
+        return _Points(words, affine.fix, affine.layers[0], affine.source)
+    if look is None or look.narrow is None:
+        return _Points("capacity", ROOM)
+    words = f"capacity: its narrowest layer is `{look.narrow}` with {look.width} outputs"
+    return _Points(words, ROOM, look.narrow)
 
 
 def _rounds(curves: Curves) -> float:
