@@ -117,6 +117,7 @@ def notebook(
     only: Only = None,
     quick: Quick = False,
     seed: Seed = 0,
+    device: Device = None,
     jobs: AtOnce = None,
     engine: Where = Engine.LOCAL,
     out: Out = None,
@@ -138,6 +139,7 @@ def notebook(
         out=out,
         resume=resume,
         engine=engine.value,
+        device=device,
     )
     if ran.found:
         say_found(ran.found)

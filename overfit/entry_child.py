@@ -25,6 +25,7 @@ class EntryJob:
     quick: bool
     threads: int
     folder: Path
+    device: str | None = None
 
     def line(self) -> str:
         """The job as one line of JSON, with the time at which it was handed over."""
@@ -55,7 +56,8 @@ def _run(row: dict[str, Any], out: TextIO) -> int:
     from probes.errors import RequestError
 
     torch.set_num_threads(row["threads"])
-    tried = Tried(row["quick"], row["seed"], lambda: time.time() - row["started"])
+    began, device = row["started"], row["device"]
+    tried = Tried(row["quick"], row["seed"], lambda: time.time() - began, device)
     try:
         entry = load_notebook(row["notebook"]).entry(row["name"])
         run_entry(entry, tried, Path(row["folder"]), Mouth(out))

@@ -19,6 +19,7 @@ from overfit.rules import RULES
 from overfit.story import story
 from overfit.suite import run_suite
 from probes.checking import check, chosen
+from probes.command import on_device
 from probes.errors import RequestError
 from probes.finding import Rule, limits
 from probes.raised import asked_of_user
@@ -35,12 +36,13 @@ LOOKS = 6
 class Tried:
     """How an entry is to be run: what quick leaves out, the first seed, and the time since when.
 
-    clock: seconds since the process started.
+    clock: seconds since the process started. device: where model and batches are moved; None: none.
     """
 
     quick: bool
     seed: int
     clock: Callable[[], float]
+    device: str | None = None
 
 
 def asked_of(entry: Entry, quick: bool, seed: int) -> dict[str, Any]:
@@ -109,7 +111,8 @@ class _Moves:
                 f"{type(made).__name__}, but a Subject was expected: return "
                 "`Subject(model, batches, loss, optimizer)`."
             )
-        return reread(made)
+        own = reread(made)
+        return own if self.tried.device is None else on_device(own, self.tried.device)
 
     def _said(self, words: str, more: int = 0) -> None:
         self.done += more

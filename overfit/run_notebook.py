@@ -16,6 +16,7 @@ from overfit.process import Process, SideBySide
 from overfit.results import Found, Result, read_found, read_results
 from overfit.resume import is_complete, open_folder
 from probes import strict_json
+from probes.command import check_device
 from probes.record import Recorder
 from probes.run import Run
 
@@ -43,20 +44,25 @@ def run_notebook(
     out: Path | None = None,
     resume: bool = False,
     engine: str = "local",
+    device: str | None = None,
 ) -> Outcome:
     """The experiments have run, each in a process of its own; the folder holds `results.json`.
 
     only: names of those to run; all by default. resume: experiments that are complete in `out`,
     and are set as they were, are not run again. Ctrl-C ends all processes and keeps what is done.
-    engine: what runs them, `local` or `ray`.
-    Raises RequestError where the notebook, a name, the folder or the engine will not do.
+    engine: what runs them, `local` or `ray`. device: where models and batches are moved.
+    Raises RequestError where the notebook, a name, the folder, the engine or the device will not
+    do.
     """
     notebook = load_notebook(address)
     entries = tuple(map(notebook.entry, dict.fromkeys(only))) if only else notebook.entries
+    if device is not None:
+        check_device(device)
     asked = {"part": "notebook", "notebook": address, "quick": quick, "seed": seed}
+    asked |= {} if device is None else {"device": device}
     folder = open_folder(out, resume, asked)
     _drop_changed(notebook, folder, quick, seed)
-    record = Recorder(folder, seed=seed, device="cpu", settings=asked)
+    record = Recorder(folder, seed=seed, device=device or "cpu", settings=asked)
     waiting = to_run(notebook, entries, folder)
     interrupted = False
     try:
@@ -64,7 +70,11 @@ def run_notebook(
             at_once = place.at_once(jobs, len(waiting))
             threads = place.threads(at_once)
             work = [
-                EntryJob(address, each.name, seed, quick, threads, folder / "parts" / each.name)
+                EntryJob(
+                    *(address, each.name, seed, quick, threads),
+                    folder / "parts" / each.name,
+                    device,
+                )
                 for each in waiting
             ]
             steps = {each.name: steps_of(each, quick) for each in waiting}

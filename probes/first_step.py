@@ -17,6 +17,7 @@ from probes.raised import asked_of_user
 from probes.replay import with_inner
 from probes.seeding import kept_random_state
 from probes.subject import Batch, Subject
+from probes.unregistered import unregistered
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +99,27 @@ def _check_devices(model: nn.Module, batch: Batch) -> None:
             )
 
 
+def _left_behind(model: nn.Module) -> str | None:
+    """What the model keeps and `.to` did not move, in a sentence."""
+    home = next((parameter.device for parameter in model.parameters()), None)
+    names = [name for name, tensor, _ in unregistered(model) if tensor.device != home]
+    if not names:
+        return None
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f"The model keeps `{names[0]}`{more} without registering it, so that `.to` left it behind: "
+        "keep modules in an `nn.ModuleList` or `nn.ModuleDict`, and tensors by `register_buffer` "
+        "or as `nn.Parameter`."
+    )
+
+
 def _loss(subject: Subject, batch: Batch) -> Tensor:
-    with asked_of_user("`Subject.loss`"):
-        loss = scalar(subject.loss(subject.model, batch), "loss")
+    try:
+        with asked_of_user("`Subject.loss`"):
+            loss = scalar(subject.loss(subject.model, batch), "loss")
+    except RequestError as error:
+        left = _left_behind(subject.model) if "device" in str(error) else None
+        raise error if left is None else RequestError(f"{error} {left}") from error
     if not loss.requires_grad:
         raise RequestError(
             "`Subject.loss` returned a scalar that needs no gradient: no parameter can learn from "

@@ -65,18 +65,25 @@ def bench(
     writable(out)
     torch.set_num_threads(threads)
     measured = Measured(device=device)
+
+    def keep(complete: bool = False) -> None:
+        measured.complete = complete
+        strict_json.write(out, measured.as_json())
+
     with progress() as shown:
         try:
             if workloads:
                 measured.take_memory(workloads[0], memory, threads, shown)
             for each in workloads:
+                keep()  # what is there outlives a kill
                 measured.take_steps(each, pairs, seconds, shown)
             for trainer in trainers:
+                keep()
                 measured.take_trainer(trainer, pairs, seconds, shown)
+            keep(complete=True)
         except KeyboardInterrupt:
-            measured.complete = False
+            keep()
     tell(measured)
-    strict_json.write(out, measured.as_json())
     done(out)
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,6 +91,29 @@ def test_what_an_experiment_came_to_is_read_from_its_record(tmp_path: Path) -> N
     assert [each.why for each in found] == [None, "not named", "not run"]
     assert found[0].said == lead
     json.dumps([each.as_json() for each in results])
+
+
+def test_model_and_batches_are_moved_to_the_device_that_is_asked_for(tmp_path: Path) -> None:
+    seen: set[tuple[str, str]] = set()
+
+    def loss(model: Any, batch: Any) -> Tensor:
+        seen.add((model.weight.device.type, batch["x"].device.type))
+        return model(batch["x"]).square().mean()
+
+    def made() -> Subject:
+        batches = [{"x": torch.randn(8, 4)}]
+        return Subject(nn.Linear(4, 1), batches, loss, lambda m: torch.optim.SGD(m.parameters()))
+
+    tried = Tried(quick=True, seed=0, clock=time.monotonic, device="meta")
+    with pytest.raises(RequestError, match="cannot compute there"):  # it was moved, and is checked
+        run_entry(Entry("moved", made), tried, tmp_path / "moved", lambda step, words: None)
+    run_entry(
+        Entry("stays", made, suites={5: 3}),
+        Tried(quick=True, seed=0, clock=time.monotonic, device="cpu"),
+        tmp_path / "stays",
+        lambda step, words: None,
+    )
+    assert seen == {("cpu", "cpu")}
 
 
 def test_an_experiment_that_cannot_be_built_says_so_in_its_record(tmp_path: Path) -> None:

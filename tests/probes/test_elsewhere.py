@@ -15,6 +15,8 @@ from torch import nn
 
 from probes.checking import check
 from probes.command import on_device
+from probes.errors import RequestError
+from probes.first_step import check_first_step
 from probes.seeding import seed_everything
 
 TESTS = Path(__file__).parent.parent
@@ -60,6 +62,12 @@ def test_what_mixes_devices_raises_and_what_does_not_is_computed(there: str) -> 
         torch.randn(3, device=there, generator=torch.Generator())
     with pytest.raises((RuntimeError, TypeError)):
         x.numpy()
+
+
+def test_what_is_not_registered_is_named_where_it_was_left_behind(there: str) -> None:
+    subject = on_device(loaded(TESTS / "cases" / "WIR016" / "sick.py").subject(), there)
+    with pytest.raises(RequestError, match=r"keeps `layers.*and 3 more without registering it"):
+        check_first_step(subject)
 
 
 @pytest.mark.slow

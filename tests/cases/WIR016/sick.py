@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from probes import Subject
 
 CHECK = True
+STAYS = "the plain list stays on the processor when the model is moved, and the loss raises"
 PLANTED = {"site": "model", "phase": "update"}
 
 
