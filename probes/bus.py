@@ -241,8 +241,9 @@ class _Entered(_Hook):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: object) -> None:
-        awake = self.bus.listening or self.bus.hushed  # else it is a replay
-        if not is_compiling() and awake and self.bus.entered is not None:
+        if is_compiling() or self.bus.entered is None:
+            return
+        if self.bus.listening or self.bus.hushed:  # else it is a replay
             self.bus.entered()
 
 

@@ -13,7 +13,7 @@ def watched_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     The model is called `model`; where it has a child of that name, `<model>`. Of a model that
     cannot be called, such as a list of modules, what can be called of it is among them.
     """
-    outer = {model, *called_modules(model)}
+    outer = set(_outermost(model))
     for name, module in every_module(model):
         if module in outer or _is_leaf(module) or isinstance(module, nn.MultiheadAttention):
             yield name, module
@@ -21,11 +21,17 @@ def watched_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def called_modules(model: nn.Module) -> Iterator[nn.Module]:
     """The model, or what can be called of it where it has no `forward`, as a list of modules."""
-    if type(model).forward is not nn.Module.forward:
-        yield model
-        return
-    for child in model.children():
-        yield from called_modules(child)
+    for module in _outermost(model):
+        if type(module).forward is not nn.Module.forward:
+            yield module
+
+
+def _outermost(model: nn.Module) -> Iterator[nn.Module]:
+    """The model, and what can be called of it where it has no `forward`."""
+    yield model
+    if type(model).forward is nn.Module.forward:
+        for child in model.children():
+            yield from _outermost(child)
 
 
 def every_module(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
