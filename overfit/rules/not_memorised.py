@@ -55,7 +55,8 @@ class NotMemorised:
 
     Where the loss is all but gone, and all labels that it is given have the largest score, the
     accuracy counts by others, wrongly, or the loss is given the wrong ones: its line is named. So
-    is that of an accuracy that counts more labels than the loss scores.
+    is that of an accuracy that counts more labels than the loss scores. A loss that leapt on the
+    way, and came down again, is told of as well.
 
     Sick: a head whose scores are held between -1 and 1, so that no loss near zero can be had.
 
@@ -98,7 +99,8 @@ class NotMemorised:
             message=(
                 f"{curves.suite} not memorised after {len(curves.losses)} steps (seed "
                 f"{curves.seed}): {how}; the loss, {curves.start:.4g} at the start, is "
-                f"{curves.end:.4g} now{tends}{'' if wrong is None else _words(wrong)}."
+                f"{curves.end:.4g} now{tends}{_of_leap(curves)}"
+                f"{'' if wrong is None else _words(wrong)}."
             ),
             fix=_fix(curves, wrong),
             step=curves.steps[-1],
@@ -138,6 +140,14 @@ def _tends(curves: Curves) -> str:
     return f", and {course.last:.4g} on average over the last quarter"
 
 
+def _of_leap(curves: Curves) -> str:
+    """That the loss was thrown back to where nothing is read, though it is lower again."""
+    leap = StepTooLarge().leap(curves)
+    if leap is None:
+        return ""
+    return f"; at step {leap.step} it leapt from {leap.low:.4g} to {leap.high:.4g}"
+
+
 def _fix(curves: Curves, wrong: Miscounted | None) -> str:
     if wrong is not None and wrong.count > wrong.scored:
         return "Look which labels are ignored, or masked out of the loss, that are to be learned."
@@ -146,6 +156,11 @@ def _fix(curves: Curves, wrong: Miscounted | None) -> str:
             "Look at what is counted, since the loss is all but gone: whether it reads the same "
             "labels and outputs as the loss, which of the two is right, and how near is near "
             "enough."
+        )
+    if StepTooLarge().leap(curves) is not None:
+        return (
+            "Try a smaller step first, since the loss leaps (a learning rate ten times lower, or a "
+            "warm-up); then `whynan diagnose --why`."
         )
     return (
         "Look for what keeps the output from being sure of itself (bounded scores, a penalty in "

@@ -112,6 +112,17 @@ class StepTooLarge:
             return None
         return Thrown(rounds[low], max(after), (low + 1) * curves.passes)
 
+    def leap(self, curves: Curves) -> Thrown | None:
+        """The largest rise from one pass to the next, from half of what is unread to all of it."""
+        rounds, before, look = _rounds(curves), curves.unread - curves.least, curves.look
+        if look is None or look.noise is None or not all(map(isfinite, rounds)):
+            return None
+        steps = [(b - a, at, a, b) for at, (a, b) in enumerate(pairwise(rounds), 1)]
+        rise, at, low, high = max(steps, default=(0.0, 0, 0.0, 0.0))
+        if rise <= self.times * look.noise or not 2 * (low - curves.least) <= before:
+            return None
+        return Thrown(low, high, at * curves.passes) if high - curves.least >= before else None
+
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One finding where the step is too large."""
         if not self.holds(curves):

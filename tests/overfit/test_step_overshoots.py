@@ -64,6 +64,15 @@ def test_other_rises_of_the_loss_do_not(course: Curves) -> None:
     assert "FIT010" not in [each.code for each in found(course)]
 
 
+def test_a_loss_that_leapt_and_came_back_says_so_beside_the_verdict_that_knows_no_more() -> None:
+    (one,) = found(curves([*DOWN, 2.9, *BACK, *[0.3] * 60], (1, 3, 3, 4)))
+    assert one.code == "FIT002"
+    assert "; at step 32 it leapt from 0.3263 to 2.9." in one.message
+    assert one.fix.startswith("Try a smaller step first, since the loss leaps")
+    for calm in (curves([*DOWN, *[0.5] * 60], (1, 3, 3, 4)), curves([*DOWN, 1.1, *BACK], (1, 4))):
+        assert not any("leapt" in each.message for each in found(calm))
+
+
 def test_a_step_too_large_leads_another_size_of_which_no_more_is_known(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "run")
     plain = replace(THROWN, losses=(*DOWN, *[0.5] * 100))
