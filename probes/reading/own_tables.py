@@ -100,12 +100,18 @@ def _columns(experiment: Experiment) -> Iterator[Column]:
     for key, tensor in experiment.tensors.items():
         if not is_ids(tensor) or key in left or tensor.numel() < 2:
             continue
-        entries = [None, *range(tensor.shape[-1])] if 1 < tensor.ndim < 4 else [None]
-        for entry in entries if len(entries) <= WIDEST + 1 else [None]:
+        for entry in (None, *range(_fields(experiment, key, tensor))):
             column = Column(key, entry, 0)
             ids = column.of(experiment.tensors)
             if bool((ids != ids.flatten()[0]).any()) and not bool((ids < 0).any()):
                 yield column
+
+
+def _fields(experiment: Experiment, key: str, tensor: Tensor) -> int:
+    """How many columns may be fields of their own: few, and as many in every batch."""
+    widths = {batch[key].shape[-1] for batch in looked(experiment) if key in batch}
+    few = 1 < tensor.ndim < 4 and tensor.shape[-1] <= WIDEST
+    return tensor.shape[-1] if few and widths <= {tensor.shape[-1]} else 0
 
 
 def _tables(experiment: Experiment, columns: Sequence[Column]) -> Iterator[Own]:

@@ -163,3 +163,33 @@ def test_tables_that_share_their_ids_on_purpose_are_well(
     model: Callable[[], nn.Module], ids: Callable[[], Batch]
 ) -> None:
     assert said(model(), ids()) == []
+
+
+class Reads(nn.Module):
+    """Two tables for the tokens of a text, as for pieces and what kind they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces, self.kinds, self.head = table(40), table(2), nn.Linear(4, 1)
+
+    def forward(self, batch: Batch) -> Tensor:
+        hidden = self.pieces(batch["ids"]) + self.kinds(batch["kind"])
+        result: Tensor = self.head(hidden.mean(1)).squeeze(-1)
+        return result
+
+
+def test_places_of_batches_that_differ_in_width_are_no_fields() -> None:
+    seed_everything(0)
+    batches = [
+        {"ids": torch.randint(0, 40, (8, n)), "kind": torch.arange(n).expand(8, n) % 2}
+        for n in (9, 7, 8)
+    ]
+    for batch in batches:
+        batch["y"] = batch["ids"].float().mean(1)
+    subject = Subject(
+        Reads(),
+        batches,
+        lambda model, batch: F.mse_loss(model(batch), batch["y"]),
+        lambda model: torch.optim.Adam(model.parameters(), lr=1e-3),
+    )
+    assert check(subject, chosen(["WIR034"])).findings == ()
