@@ -95,6 +95,12 @@ def told(rule: Cause[Case], case: Case, what: str, fix: str, *evidence: Evidence
     )
 
 
+WHENCE = {
+    False: "from inputs without",
+    True: "from an input that holds an infinity that was meant, as a mask's is",
+}
+
+
 def _message(finding: Finding, origin: Origin) -> str:
     amount = str(origin.held)
     at = in_words(origin.source, origin.library)
@@ -112,7 +118,7 @@ def _message(finding: Finding, origin: Origin) -> str:
     node = f" in {origin.node}" if origin.node else ""
     return (
         f"`{origin.op}`{node}{at} gives {amount}{_where(origin)} in the {_pass(origin)} of "
-        f"step {finding.step}, from inputs without."
+        f"step {finding.step}, {WHENCE[origin.hands_on]}."
     )
 
 

@@ -119,7 +119,9 @@ class Replays:
         if not self._ends or (found is not None and not overflows_half(found[1])):
             return told
         named = by_own_lines(self.captured, self._inquest, symptom, finding)
-        if named is not None and (found is None or named.code == LossScaleOverflow.code):
+        mine = self._inquest.found
+        hands_on = mine is not None and mine[1].hands_on  # what is known by sight stands before it
+        if named is not None and (not hands_on if found is None else _is_scale(named)):
             return named
         self._inquest.found = found
         return told
@@ -184,3 +186,7 @@ class Replays:
             return keep(recorder, symptom, told, step.batch, step.snapshot, ())
         calls = () if lacks(self.captured) else self.captured.known
         return keep(recorder, symptom, told, None, None, calls)
+
+
+def _is_scale(named: Finding) -> bool:
+    return named.code == LossScaleOverflow.code

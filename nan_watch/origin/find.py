@@ -95,6 +95,12 @@ class Origin:
         """How many elements it wrote."""
         return self.held.total
 
+    @property
+    def hands_on(self) -> bool:
+        """Whether it read what it wrote: an infinity that was meant, as a mask's -inf is."""
+        held = self.culprit.held
+        return held is not None and not held.nan and any(r.held.inf for r in self.culprit.reads)
+
     def story(self) -> tuple[str, ...]:
         """A line for the birth, for what it fed, and for each symptom; the middle may be cut."""
         chain = list(self.path)
