@@ -16,6 +16,7 @@ from probes.modules import called_modules
 from probes.replay import RandomState, Snapshot, Snapshots
 
 KEPT = 16  # places at which the model was called without gradients
+MORE = 8  # calls that are looked at after the first with gradients, which may be of another part
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Mark:
 
 
 class Marks:
-    """Notes the calls that a step begins with, up to one with gradients, and its backward pass.
+    """Notes the calls that a step begins with, a few with gradients too, and its backward pass.
 
     Where it has several passes, so for each; a loop that comes by the same place again has begun
     anew, as with the next of the micro-batches that it accumulates.
@@ -47,12 +48,15 @@ class Marks:
         self._snapshots = Snapshots(model)
         self._kept = list(called_modules(model)) == [model]
         self._settled = self._went_back = False
+        self._more = 0
 
     def enter(self) -> None:
         """The model, or a part of it that is called by itself, is about to be called."""
         if self._settled:
-            return
-        self._settled = torch.is_grad_enabled()
+            self._more += 1
+            if self._more > MORE:
+                return
+        self._settled = self._settled or torch.is_grad_enabled()
         lines = tuple(_lines(sys._getframe(1)))
         if any(each.lines == lines for each in self.begins):
             if not self._went_back:
@@ -66,13 +70,14 @@ class Marks:
     def leave(self, root: Tensor) -> None:
         """A backward pass is about to begin from the number."""
         self.end, self.root = Mark(tuple(_lines(sys._getframe(1)))), root.detach()
-        self._settled, self._went_back = False, True
+        self._settled, self._went_back, self._more = False, True, 0
 
     def forget(self) -> None:
         """The step is over."""
         self.begins.clear()
         self.end, self.root, self.start = None, None, None
         self._settled = self._went_back = False
+        self._more = 0
 
 
 def users_frames(frame: FrameType | None) -> Iterator[FrameType]:

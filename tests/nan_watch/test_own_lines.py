@@ -238,3 +238,25 @@ def test_a_step_past_its_scaler_is_told_by_the_scale() -> None:
     finding = refused(loop)
     assert (finding.code, finding.phase, finding.confirmed) == ("NAN015", "backward", True)
     assert "scaler.step(optimizer)" in finding.fix
+
+
+def test_lines_are_run_again_from_after_the_noise_that_a_first_call_is_given() -> None:
+    """That noise is drawn before the call, so that the line of the call gives something else."""
+    torch.manual_seed(0)
+    maker, judge = nn.Linear(2, 4), nn.Linear(4, 3, bias=False)
+    optimizer = sgd(judge)
+
+    def loop() -> None:
+        with NanWatch(nn.ModuleList([maker, judge]), [optimizer, sgd(maker)]):
+            for step in range(SICK + 2):
+                made = maker(torch.randn(6, 2)).detach()
+                made[2] = made[2] * (step != SICK)
+                loss = judge(made).square().sum(-1).sqrt().mean()  # HERE after noise
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    finding = refused(loop)
+    assert (finding.code, finding.source) == ("NAN002", line("after noise"))
+    assert finding.node == "SqrtBackward0"
+    assert 2 in finding.where.values()
