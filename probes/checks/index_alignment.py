@@ -14,8 +14,8 @@ from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import Reads
 from probes.modules import every_module
-from probes.reading.alive import Alive, alive, last_pick, place_at
-from probes.reading.cut import Read, Shape, cuts, read, units_shown
+from probes.reading.alive import Alive, Shown, alive, last_pick, place_at
+from probes.reading.cut import Read, Shape, cuts, read, units_pooled, units_shown
 from probes.reading.offsets import MOST, Misread, Pairs, first, last, misread
 from probes.reading.separators import Drift, drift, reads_on
 from probes.reading.spans import Spans, spans
@@ -257,23 +257,37 @@ def _same(experiment: Experiment) -> Iterator[Spans]:
 
 
 def _measured(experiment: Experiment, seen: Alive, each: Spans) -> Read | None:
-    """What is read at the cut that agrees best with what is to be read."""
+    """What is read at the cut that agrees best with what is to be read.
+
+    Of units that are counted also where code makes them and no module is shown them, if what is
+    read there agrees better: a mean of all that is joined to each reads everything.
+    """
     shape = Shape(each.lead, each.shared, each.tokens.shape[-1])
     modules = dict(every_module(experiment.subject.model))
     is_site = each.reads.output.partition("[")[0] in modules
     site = each.reads.output if is_site and not each.guessed else None
     of = each.reads.of if each.reads.of not in experiment.tensors else None
-    for unit in units_shown(seen, shape, site):
-        best: Read | None = None
-        for cut in cuts(seen, shape, unit, of):
-            found = read(shape, unit, cut)
-            if best is None or _errors(each, found) < _errors(each, best):
-                best = found
-            if not any(_errors(each, best)):
-                break
-        if best is not None:
-            return best
-    return None
+    at_unit = (_at_best(seen, each, shape, unit, of) for unit in units_shown(seen, shape, site))
+    best = next((found for found in at_unit if found is not None), None)
+    if each.beside is None or best is None or not _errors(each, best)[1]:
+        return best
+    for unit in units_pooled(seen, shape):
+        found = _at_best(seen, each, shape, unit, of)
+        if found is not None and _errors(each, found)[1] < _errors(each, best)[1]:
+            best = found
+    return best
+
+
+def _at_best(seen: Alive, each: Spans, shape: Shape, unit: Shown, of: str | None) -> Read | None:
+    """What is read of the cut of one tensor of units that agrees best."""
+    best: Read | None = None
+    for cut in cuts(seen, shape, unit, of):
+        found = read(shape, unit, cut)
+        if best is None or _errors(each, found) < _errors(each, best):
+            best = found
+        if not any(_errors(each, best)):
+            break
+    return best
 
 
 def _errors(each: Spans, found: Read) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from probes.experiment import Experiment, attempted, copied
 from probes.finding import ExperimentError
 from probes.modules import every_module
 from probes.place import Place, came_about
-from probes.reading.indexing import Indexing, Pick, Reshaped, Summed
+from probes.reading.indexing import Indexing, Pick, Pooled, Reshaped, Summed
 from probes.reading.loss_calls import Aligned, Classed
 from probes.replay import Snapshot, replay
 from probes.subject import Batch
@@ -44,7 +44,8 @@ class Alive:
     subject's code took by index, and how it changed shapes. classed, aligned: what losses of
     classes and of CTC were handed. tiled: how many rows were repeated, one copy after the other, to
     how many. root: how the model itself is called. looked_up: what was had of tables by
-    `embedding`. summed: whole numbers that were summed up along an axis.
+    `embedding`. summed: whole numbers that were summed up along an axis. pooled: what products,
+    sums and differences gave, whether a module was shown it or not.
     """
 
     loss: Tensor
@@ -57,6 +58,7 @@ class Alive:
     root: str
     looked_up: tuple[Pick, ...] = ()
     summed: tuple[Summed, ...] = ()
+    pooled: tuple[Pooled, ...] = ()
 
     @property
     def given(self) -> tuple[Shown, ...]:
@@ -149,6 +151,7 @@ def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Ali
         modules[0],
         tuple(seen.looked_up),
         tuple(seen.summed),
+        tuple(seen.pooled),
     )
 
 

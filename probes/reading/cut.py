@@ -74,6 +74,23 @@ def units_shown(alive: Alive, shape: Shape, site: str | None = None) -> Iterator
             yield each
 
 
+def units_pooled(alive: Alive, shape: Shape) -> Iterator[Shown]:
+    """The first tensors with a vector for each unit that code made and no module was shown.
+
+    What is joined to all units, such as the mean of them, comes to each only after it was made.
+    """
+    shown = {id(each.tensor) for each in alive.shown}
+    found = 0
+    for each in alive.pooled:
+        own = shape.of_units(each.out)
+        later = next((one for one in alive.shown if one.order > each.order), None)
+        if own is None or own.shape[-1] < 2 or shape.width in each.out.shape or later is None:
+            continue
+        if id(each.out) not in shown and found < CUTS:
+            found += 1
+            yield Shown(later.site, later.module, later.kind, each.order, each.out)
+
+
 def _is_token_site(each: Shown, shape: Shape) -> bool:
     dims = tuple(each.tensor.shape)
     if len(shape.lead) == 1 and each.tensor.ndim > 2:

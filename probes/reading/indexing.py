@@ -24,6 +24,7 @@ EMBEDDINGS: Mapping[Any, tuple[str, str]] = {
     torch.embedding: ("weight", "indices"),
 }
 TILES = ("repeat", "tile")
+POOLS = {"matmul", "__matmul__", "bmm", "einsum", "sum", "mean", "amax", "sub", "__sub__"}
 VIEWS = ("view", "reshape", "_unsafe_view", "view_as", "reshape_as", "unflatten")
 
 
@@ -66,6 +67,14 @@ class Summed:
     line: str | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Pooled:
+    """What a product, a sum or a difference gave, none of which a module need have been shown."""
+
+    order: int
+    out: Tensor
+
+
 class Indexing(TorchFunctionMode):
     """While it is entered, picks from floating numbers, changes of shape and losses are noted.
 
@@ -81,6 +90,7 @@ class Indexing(TorchFunctionMode):
         self.aligned: list[Aligned] = []
         self.tiled: list[tuple[int, int]] = []
         self.summed: list[Summed] = []
+        self.pooled: list[Pooled] = []
         self._clock = clock
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -102,6 +112,9 @@ class Indexing(TorchFunctionMode):
             if name == "cumsum" and isinstance(args[0], Tensor):
                 self.summed.append(Summed(next(self._clock), args[0].detach(), source_here()))
             return out
+        elif name in POOLS:
+            if out.requires_grad and out.ndim > 1:
+                self.pooled.append(Pooled(next(self._clock), out))
         elif name in TILES and args[0].ndim == out.ndim > 0:
             self.tiled.append((len(args[0]), len(out)))
         elif name in GATHERS or name == "__getitem__":

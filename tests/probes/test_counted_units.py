@@ -55,6 +55,34 @@ class Heads(Units):
         return scores
 
 
+class Joined(Units):
+    """Joins the mean of its units to each of them, so that all read everything in the end.
+
+    sums: units are differences of running sums. mixed: a convolution that is no module.
+    """
+
+    def __init__(self, between: int = 1, sums: bool = False, mixed: bool = False) -> None:
+        super().__init__(between)
+        self.whole, self.sums, self.mixed = nn.Linear(16, 16), sums, mixed
+
+    def forward(self, ids: Tensor, counts: Tensor) -> Tensor:
+        rows = self.norm(self.mix(F.pad(self.words(ids).mT, (1, 1))).mT)
+        if self.mixed:
+            rows = F.conv1d(rows.mT, self.mix.weight, padding=1).mT
+        ends = 1 + (counts + self.between).cumsum(1) - self.between  # and summed here
+        at = torch.arange(ids.shape[1])
+        inside = (at >= (ends - counts)[..., None]) & (at < ends[..., None])
+        units = inside.float() @ rows / counts.clamp(min=1)[..., None]
+        if self.sums:
+            sums = F.pad(rows.cumsum(1), (0, 0, 1, 0))
+            high, low = (each[..., None].expand(-1, -1, 16) for each in (ends, ends - counts))
+            units = sums.gather(1, high) - sums.gather(1, low)
+        real = (counts > 0).float()[..., None]
+        whole = (units * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
+        scores: Tensor = self.out(torch.tanh(units + self.whole(whole))).squeeze(-1)
+        return scores
+
+
 def texts(separated: bool = True) -> list[Batch]:
     chance = torch.Generator().manual_seed(0)
     batches = []
@@ -91,6 +119,9 @@ def said(model: nn.Module, batches: list[Batch], layout: Layout | None = None) -
         (lambda: Units(between=2), "the offset grows by 1 a unit, from 0"),
         (lambda: Units(front=0), "every unit reads 1 token before its span"),
         (lambda: Heads(between=0), "the offset grows by -1 a unit, from -1"),
+        (lambda: Joined(between=0), "the offset grows by -1 a unit, from 0"),
+        (lambda: Joined(between=0, sums=True), "the offset grows by -1 a unit, from 0"),
+        (lambda: Joined(between=0, mixed=True), "the offset grows by -1 a unit, from -1"),
     ],
 )
 def test_lengths_that_are_summed_without_what_stands_between_are_told(
@@ -119,6 +150,9 @@ def test_the_line_is_that_which_sums_the_lengths() -> None:
         Units,
         lambda: Units(more=1),  # the separator after each as well
         lambda: Heads(between=1),  # the separator before each
+        Joined,
+        lambda: Joined(sums=True),
+        lambda: Joined(mixed=True),
         lambda: Units(front=0, both_ways=False),  # the row before tells the token
     ],
 )
