@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from probes.batch import take
-from probes.compare import NOISES, Comparison, Look, gap, scale
-from probes.execution import Ran
+from probes.compare import Comparison, Look
 from probes.experiment import Experiment, resting_on
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.line import line
-from probes.masking.hidden import Hidden
 from probes.masking.owners import Owners, owners
 from probes.place import Place, place
 from probes.reading.time_first import TimeFirst, time_first
+from probes.scoring.in_turn import Unturned, is_alike, unturned, visible
 from probes.subject import Batch
 
 
@@ -82,7 +81,7 @@ class BatchDependence:
                 ran = experiment.evaluate(copies)
             except ExperimentError:
                 continue  # such as labels of another length than the outputs
-            if not _is_alike(experiment, ran):
+            if not is_alike(experiment, ran):
                 continue  # the longest sample is gone, and the shapes with it
             done += 1
             look = _Row(experiment, i)
@@ -183,52 +182,28 @@ class BatchDependence:
         return resting_on(finding, [] if norm else guessed)
 
     def _turned(self, experiment: Experiment) -> Iterator[Finding]:
-        order = [*range(1, experiment.size), 0]
-        ran = experiment.evaluate(take(experiment.batch, order, experiment.layout))
-        if not _is_alike(experiment, ran):
-            return
-        limit = max(experiment.evaluated.ran.rounding, ran.rounding)
-        for name, axis in experiment.sample_axis.items():
-            value = experiment.outputs[name]
-            before = value.index_select(axis, torch.tensor(order, device=value.device))
-            look = _visible(experiment, name, before, order)
-            if look is None:
-                continue
-            largest, at = gap(before, ran.outputs[name], look.expand(before.shape))
-            allowed = max(NOISES * experiment.evaluated.noise, limit * scale(before, look))
-            if largest > allowed:
-                yield resting_on(
-                    self._not_turned(name, order[at[axis]], largest, allowed),
-                    experiment.samples_guessed,
-                )
-                return
+        found = unturned(experiment)
+        if found is not None:
+            yield resting_on(self._not_turned(found), experiment.samples_guessed)
 
-    def _not_turned(self, name: str, sample: int, largest: float, limit: float) -> Finding:
+    def _not_turned(self, found: Unturned) -> Finding:
         return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
-            message=f"turning the batch by one sample does not turn `{name}`: sample {sample}'s "
-            "output depends on its place in the batch.",
+            message=f"turning the batch by one sample does not turn `{found.name}`: "
+            f"sample {found.sample}'s output depends on its place in the batch.",
             fix="Look for something that is indexed by the place in the batch, or sorted and not "
             "put back.",
             site="model",
             phase="forward",
-            samples=(sample,),
-            evidence=(Evidence(f"largest change of `{name}`", largest, limit),),
+            samples=(found.sample,),
+            evidence=(Evidence(f"largest change of `{found.name}`", found.largest, found.limit),),
         )
 
 
 def _lower(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
-
-
-def _is_alike(experiment: Experiment, ran: Ran) -> bool:
-    """Whether the outputs that are looked at have the shapes that they had."""
-    return all(
-        name in ran.outputs and ran.outputs[name].shape == experiment.outputs[name].shape
-        for name in experiment.sample_axis
-    )
 
 
 def _is_batch_norm(experiment: Experiment, where: Place) -> bool:
@@ -245,18 +220,6 @@ def _runs_over_first(experiment: Experiment, where: Place) -> bool:
     module = dict(experiment.subject.model.named_modules()).get(where.site)
     by_sample = (t.ndim == 1 and len(t) == experiment.size for t in experiment.tensors.values())
     return isinstance(module, nn.RNNBase) and not module.batch_first and not any(by_sample)
-
-
-def _visible(
-    experiment: Experiment, name: str, value: Tensor, order: Sequence[int]
-) -> Tensor | None:
-    """Where every mask lets see the output, the masks' rows in this order."""
-    look = torch.ones((), dtype=torch.bool, device=value.device)
-    for each in experiment.masks:
-        turned = Hidden(each.mask, each.key, each.keep[list(order)], each.axes, each.guessed)
-        seen = turned.over(tuple(value.shape), experiment.layout.axes.get(name))
-        look = look if seen is None else look & seen
-    return look
 
 
 class _Owned:
@@ -302,5 +265,5 @@ class _Row:
             device=value.device,
         )
         look.select(axis, self._row).fill_(True)
-        seen = _visible(experiment, site, value, range(experiment.size))
+        seen = visible(experiment, site, value, range(experiment.size))
         return look if seen is None else look & seen

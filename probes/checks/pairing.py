@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from probes.batch import take
 from probes.bus import Kind
 from probes.compare import Comparison, Difference
 from probes.experiment import LOSS, Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.place import CODE, Place, came_about, place
-from probes.reading.alive import alive
-from probes.reading.indexing import reordering
+from probes.reading.alive import alive, site_of
+from probes.reading.indexing import Pick, reordering
 from probes.scoring.in_batch import in_batch
+from probes.scoring.in_turn import turned_by_one, unturned
 from probes.scoring.meeting import Meeting, Meetings, meetings
 from probes.scoring.mixtures import Mixed, mixed_apart
 from probes.scoring.positives import Strangers, strangers
@@ -30,13 +33,14 @@ class Pairing:
     One sample's input is changed, then the labels, then both: what both do together beyond what
     each does alone shows which input meets which label, whatever stands between. A sample whose
     input meets no label but others' was sorted and not put back, shifted along the wrong axis,
-    or laid out anew across samples. The order in which inputs meet labels is told. Where the loss
-    mixes samples by chance, as mixup does, the rows that a sample is mixed into must be those
-    that are scored against its label; where it pairs views of samples and there are no classes,
-    the view that it picks must be of the same sample. Where rows of scores move with one key and
-    columns with another, and the columns that are wanted are counted up, they must be of the row's
-    sample. Where the batch holds every input several times, equal to the bit and in one of the
-    orders of `repeat` and `repeat_interleave`, labels that are in the other one are told.
+    or laid out anew across samples. The order in which inputs meet labels is told. Where outputs do
+    not turn with the batch, the turned batch is asked as well: an order may be its own inverse.
+    Where the loss mixes samples by chance, as mixup does, the rows that a sample is mixed into must
+    be those that are scored against its label; where it pairs views of samples and there are no
+    classes, the view that it picks must be of the same sample. Where rows of scores move with one
+    key and columns with another, and the columns that are wanted are counted up, they must be of
+    the row's sample. Where the batch holds every input several times, equal to the bit and in one
+    of the orders of `repeat` and `repeat_interleave`, labels that are in the other one are told.
 
     Sick: `pack_padded_sequence` of rows sorted by length, and labels in the order of the batch.
     Healthy: the same with `hidden[order.argsort()]`, or with `labels[order]`.
@@ -70,10 +74,10 @@ class Pairing:
         if (again := repeated_apart(experiment)) is not None:
             yield self._repeated(experiment, again)
             return
-        meeting, found = meetings(experiment)
+        asked, order, (meeting, found) = _asked(experiment)
         experiment.keep(
             "pairing-effect",
-            torch.stack([found.own, found.others], 1),
+            torch.stack([found.own, found.others], 1)[torch.tensor(order).argsort()],
             ("sample", "label"),
             {"label": ["own", "others"]},
             what="How far the effects of inputs and of labels on the loss hang together",
@@ -82,8 +86,8 @@ class Pairing:
             limit=found.limit,
         )
         if found.apart:
-            partners = {i: _partner(experiment, meeting, found, i) for i in found.apart[:4]}
-            yield self._finding(experiment, meeting, found, partners)
+            partners = {i: _partner(asked, meeting, found, i) for i in found.apart[:4]}
+            yield self._finding(asked, order, meeting, found, partners)
         elif (apart := mixed_apart(experiment, meeting)) is not None:
             yield self._mixed(experiment, meeting, apart)
 
@@ -163,30 +167,33 @@ class Pairing:
     def _finding(
         self,
         experiment: Experiment,
+        order: Sequence[int],
         meeting: Meeting,
         found: Meetings,
         partners: Mapping[int, int | None],
     ) -> Finding:
         first = next(iter(partners))
         where = _place(experiment, meeting, first)
-        pick = reordering(alive(experiment).picks, experiment.size) if where.site != CODE else None
+        pick = _pick(experiment, where) if where.site != CODE else None
         key, label = next(iter(meeting.inputs)), next(iter(meeting.labels))
         against = partners[first]
-        other = "other samples" if against is None else f"sample {against}"
+        other = "other samples" if against is None else f"sample {order[against]}"
+        turned = "" if order[0] == 0 else "once the batch is turned by one sample, "
         finding = Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
-            message=f"inputs and labels do not belong together, {where.words}: `{key}` of sample "
-            f"{first} is scored against `{label}` of {other}{_pattern(experiment, partners)}.",
+            message=f"inputs and labels do not belong together, {where.words}: {turned}`{key}` of "
+            f"sample {order[first]} is scored against `{label}` of {other}"
+            f"{_pattern(experiment, partners)}.",
             fix="Put rows back in the order of the batch before they are scored, or sort the "
             "labels along with them; shift along time, not along samples.",
             site=where.site,
             op=None if pick is None else pick.op,
             phase="forward",
             source=None if pick is None else pick.line,
-            samples=tuple(found.apart),
-            where={"sample": first},
+            samples=tuple(sorted(order[i] for i in found.apart)),
+            where={"sample": order[first]},
             evidence=(
                 Evidence("effect of input and own label together", float(found.own[first])),
                 Evidence(
@@ -215,6 +222,35 @@ def _in_batch(experiment: Experiment) -> Strangers | None:
         experiment.memo["in batch"] = in_batch(experiment)
     found: Strangers | None = experiment.memo["in batch"]
     return found
+
+
+def _asked(
+    experiment: Experiment,
+) -> tuple[Experiment, Sequence[int], tuple[Meeting, Meetings]]:
+    """What meets in the batch, or in the batch turned by one where only that tells.
+
+    And which sample stands where. An order that is its own inverse puts back what it sorted: the
+    batch as it is may hide what outputs tell that do not turn with it.
+    """
+    plain = range(experiment.size)
+    own = experiment, plain, meetings(experiment)
+    if own[2][1].apart or experiment.is_random or not experiment.sample_axis:
+        return own
+    order = turned_by_one(experiment.size)
+    with suppress(ExperimentError):  # such as lengths that are to be sorted
+        if unturned(experiment) is not None:
+            other = experiment.of_batch(take(experiment.batch, order, experiment.layout))
+            found = meetings(other)
+            return (other, order, found) if found[1].apart else own
+    return own
+
+
+def _pick(experiment: Experiment, where: Place) -> Pick | None:
+    """What puts samples in another order, in the code of that module if there it is."""
+    seen = alive(experiment)
+    here = [each for each in seen.picks if site_of(experiment, seen, each.order) == where.site]
+    found = reordering(here, experiment.size)
+    return reordering(seen.picks, experiment.size) if found is None else found
 
 
 def _partner(experiment: Experiment, meeting: Meeting, found: Meetings, i: int) -> int | None:

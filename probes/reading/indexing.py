@@ -194,10 +194,18 @@ def _is_boolean(part: Any) -> bool:
 
 
 def reordering(picks: Iterable[Pick], size: int) -> Pick | None:
-    """The first pick of all of so many samples in another order; None where there is none."""
+    """The last pick of all of so many samples in another order that none puts back; or None.
+
+    Of rows that are sorted and then taken by that order once more it is the second.
+    """
+    left = list[tuple[Pick, list[int]]]()
     for pick in picks:
         order = pick.index.flatten().tolist()
         samples = pick.axis == 0 and not pick.rows and len(order) == size
-        if samples and sorted(order) == list(range(size)) != order:
-            return pick
-    return None
+        if not samples or not sorted(order) == list(range(size)) != order:
+            continue
+        if left and [left[-1][1][i] for i in order] == list(range(size)):
+            left.pop()
+        else:
+            left.append((pick, order))
+    return left[-1][0] if left else None
