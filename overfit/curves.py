@@ -148,6 +148,12 @@ class Curves:
         return (self.end - self.least) / room if room > 0 else math.nan
 
     @property
+    def learning(self) -> dict[str, tuple[float, ...]]:
+        """The parts of the loss that read labels, as far as it is known which do not."""
+        others = self.look.regularisers if self.look is not None else ()
+        return {name: values for name, values in self.parts.items() if name not in others}
+
+    @property
     def gone(self) -> bool:
         """Whether next to nothing is left of the loss, of what there was to learn.
 

@@ -27,6 +27,7 @@ from overfit.miscounted import Miscounted, miscounted
 from overfit.mode_site import ModeSite, mode_site
 from overfit.near import Near, near_conflicts, wrong_samples
 from overfit.parting import Parting, where_parted
+from overfit.regularisers import regularisers
 from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
@@ -83,6 +84,7 @@ class Look:
     what counts as wrong what the loss has right. frozen: what does not train. climbed: the steps
     with the loss turned round after which all is right, where it fell and nothing is. affine: the
     layers of a model that is affine in its input, where that leaves it too little room.
+    regularisers: the parts of the loss that read no label.
     """
 
     began_reading: float | None = None
@@ -108,6 +110,7 @@ class Look:
     frozen: Frozen | None = None
     climbed: int | None = None
     affine: Affine | None = None
+    regularisers: tuple[str, ...] = ()
 
     @property
     def bound(self) -> Affine | None:
@@ -140,7 +143,8 @@ class Look:
         known["cuts"] = tuple(
             Cut(**{**each, "parameters": tuple(each["parameters"])}) for each in row.get("cuts", ())
         )
-        known["wrong"] = tuple(row.get("wrong", ()))
+        for name in ("wrong", "regularisers"):
+            known[name] = tuple(row.get(name, ()))
         known["miscounted"] = tuple(Miscounted(**each) for each in row.get("miscounted", ()))
         known["near"] = tuple(Near(**each) for each in row.get("near", ()))
         return cls(**known)
@@ -228,6 +232,7 @@ class Looker:
             frozen=frozen_of(self.model, self.layout.frozen),
             climbed=_tried(lambda: self._climbed(began[0], drawn)),
             affine=_tried(self._affine),
+            regularisers=_tried(lambda: regularisers(self.subject, self.batches[0])) or (),
         )
 
     def _affine(self) -> Affine | None:

@@ -35,7 +35,8 @@ class HeadStuck:
     `low` of its start; one is stuck that gained at most `gain` of what it lacked, or whose part
     fell by at most `gain`, without being complete. Where the parts of the loss are given, so is
     the gradient that each gives to each module, and the weight that it has in the whole loss; so
-    it is of the terms that the loss is seen to be the sum of.
+    it is of the terms that the loss is seen to be the sum of. A part that reads no label, as a KL
+    against a prior, learns nothing that it could be stuck at.
 
     Sick: `loss = key_loss`, where `db_loss` was to be added.
     Healthy: `loss = key_loss + db_loss`.
@@ -74,7 +75,7 @@ class HeadStuck:
             return sorted(bad, key=lambda name: curves.heads[name].last)
         fell = {
             name: (values[0] - values[-1]) / values[0]
-            for name, values in curves.parts.items()
+            for name, values in curves.learning.items()
             if len(values) > 1 and values[0] > 0
         }
         if any(fall >= 1 - self.low for fall in fell.values()):

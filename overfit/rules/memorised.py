@@ -21,7 +21,8 @@ class Memorised:
     anything where no more than `loss_gone` of it is left: they count what a mask leaves out, too.
     Where none counts, the median loss of the last pass is at most `loss_left` of what there was
     to learn: of where it began, or of what the mean target gives if that is lower, above the
-    least that the labels allow. That says less: give `Subject.metrics`.
+    least that the labels allow; or, where a part of the loss reads no label, as a KL against a
+    prior, every other part is at most that of its start. That says less: give `Subject.metrics`.
 
     Sick: not a sickness, but a note; a model that cannot do this will not learn from more data.
 
@@ -56,9 +57,20 @@ class Memorised:
         if curves.heads and not curves.derived:
             return curves.complete
         known = all(head.last >= 1 - self.heads_left for head in curves.heads.values())
-        low = curves.start > 0 and curves.left <= self.loss_left
+        low = (curves.start > 0 and curves.left <= self.loss_left) or self._parts_low(curves)
         gone = curves.start > 0 and curves.left <= self.loss_gone
         return curves.complete or (known and low) or gone
+
+    def _parts_low(self, curves: Curves) -> bool:
+        """Whether all parts but those that read no label are low, and the loss holds no more."""
+        look, learning = curves.look, curves.learning
+        if look is None or look.evaluated is None or not 0 < len(learning) < len(curves.parts):
+            return False
+        told = sum(values[-1] for values in curves.parts.values())
+        return look.evaluated <= told + self.loss_left * curves.start and all(
+            values[0] > 0 and values[-1] <= self.loss_left * values[0]
+            for values in learning.values()
+        )
 
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One note where the samples are memorised."""

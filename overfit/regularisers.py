@@ -1,0 +1,103 @@
+"""The parts of a loss that read no label: a KL against a prior, a norm of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from probes.batch import leaves
+from probes.subject import Batch, Subject
+from probes.undisturbed import undisturbed
+
+OUT = frozenset(
+    ("item", "tolist", "numpy", "__array__", "__int__", "__float__", "__index__", "__complex__")
+)
+"""What makes numbers of a tensor, whose way cannot be followed."""
+
+
+def regularisers(subject: Subject, batch: Batch) -> tuple[str, ...]:
+    """The parts that are reached from the batch through the model's weights alone.
+
+    What is computed of the batch by itself, as a label is, makes a part one that learns; what a
+    weight was applied to is the model's own. None are known of a batch that holds more than
+    tensors. Runs every part in evaluation mode.
+    """
+    found = leaves(batch)
+    if not all(isinstance(each, Tensor) for each in found.values()):
+        return ()
+    given = [each for each in found.values() if isinstance(each, Tensor)]
+    with undisturbed(subject.model), torch.no_grad():
+        return tuple(
+            name for name, part in subject.parts.items() if not _reads(part, subject, batch, given)
+        )
+
+
+def _reads(
+    part: Callable[[nn.Module, Batch], Tensor],
+    subject: Subject,
+    batch: Batch,
+    given: Sequence[Tensor],
+) -> bool:
+    """Whether the part reads something of the batch that is not what a weight made of it."""
+    with _Followed(given) as followed:
+        value = part(subject.model, batch)
+    return bool(followed.escaped or followed.holds(value))
+
+
+class _Followed(TorchFunctionMode):
+    """Follows tensors, and all that is computed of them, up to where a weight is applied.
+
+    A parameter of one number only scales, and changes nothing of what it is applied to.
+    """
+
+    def __init__(self, given: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.escaped = False
+        self._held = {id(each): each for each in given}  # held, so that no id is given again
+
+    def holds(self, value: object) -> bool:
+        """Whether this is one of them."""
+        return id(value) in self._held
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The function has run, and its results are followed where it read what is."""
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        read = [*_tensors((args, kwargs))]
+        if not any(map(self.holds, read)) or any(map(_is_weight, read)):
+            return out
+        name = getattr(func, "__name__", "")
+        self.escaped = self.escaped or name in OUT
+        written = args[:1] if name == "__setitem__" or _in_place(name) else ()
+        for each in _tensors((out, written, kwargs.get("out"))):
+            self._held[id(each)] = each
+        return out
+
+
+def _in_place(name: str) -> bool:
+    return name.endswith("_") and not name.endswith("__")
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter) and tensor.numel() > 1
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _tensors(each)
+    elif isinstance(value, (tuple, list)):
+        for each in value:
+            yield from _tensors(each)
