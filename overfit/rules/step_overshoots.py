@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
-from statistics import fmean
+from statistics import fmean, median
 from typing import ClassVar, Literal
 
 from overfit.curves import Accuracy, Curves
@@ -35,11 +35,13 @@ class StepTooLarge:
     The same samples in every step give a loss that falls smoothly while the step is small enough.
     Told where it swings by `swings` of itself over the last half and rises in `rises` of its
     steps, at `times` of what the same weights give from call to call, and does not fall by
-    `falling` a quarter. Or where the untrained model followed its input (`began`), the trained one
-    does not at all (`ended`), and the weights kept `kept` of their size, so that it was no decay:
-    the steps killed every unit. Or where the loss had been low, rose within `few` passes from there
-    to what it is before anything is read, and ends at `back` times that low or more, with fewer
-    right than there were: steps against the gradient's slope do not leave what they have come to.
+    `falling` a quarter. Where the loss draws something, a pass that stands alone above or below
+    its neighbours does not count: a step stays in the weights, and a draw goes with its pass. Or
+    where the untrained model followed its input (`began`), the trained one does not at all
+    (`ended`), and the weights kept `kept` of their size, so that it was no decay: the steps killed
+    every unit. Or where the loss had been low, rose within `few` passes from there to what it is
+    before anything is read, and ends at `back` times that low or more, with fewer right than there
+    were: steps against the gradient's slope do not leave what they have come to.
 
     Sick: `Adam(model.parameters(), lr=0.5)`.
     Healthy: the same with lr=0.005.
@@ -89,7 +91,7 @@ class StepTooLarge:
         if look.reading is not None and look.reading <= self.ended:
             return False  # it is blind, and that is another matter
         mean = abs(fmean(half)) or 1.0
-        wild = swing(half) / mean
+        wild = swing(_without_draws(half) if look.noise else half) / mean
         up = sum(b > a for a, b in pairwise(half)) / (len(half) - 1)
         noise = self.times * (look.noise or 0.0) / mean
         calm = course.falls <= self.falling
@@ -178,6 +180,11 @@ def _rounds(curves: Curves) -> list[float]:
 def _last_half(curves: Curves) -> list[float]:
     rounds = _rounds(curves)
     return rounds[len(rounds) // 2 :]
+
+
+def _without_draws(rounds: list[float]) -> list[float]:
+    """The median of each pass and its two neighbours."""
+    return [median(rounds[max(0, at - 1) : at + 2]) for at in range(len(rounds))]
 
 
 def _shares(head: Accuracy) -> list[float]:

@@ -91,3 +91,12 @@ def test_a_step_too_large_leads_another_size_of_which_no_more_is_known(tmp_path:
         part.close()
     codes = [each.code for each in story(recorder.folder).findings]
     assert codes == ["FIT010", "FIT002"]
+
+
+@pytest.mark.parametrize(("noise", "code"), [(0.0, "FIT010"), (0.01, "FIT002")])
+def test_a_loss_that_leaps_for_one_pass_at_a_time_drew_something(noise: float, code: str) -> None:
+    low = [0.5 + 0.01 * (i % 2) for i in range(100)]
+    spiked = [each + 1.0 * (i % 7 == 3) for i, each in enumerate(low)]  # and is back at once
+    held = [each + 1.0 * (i % 9 in (3, 4)) for i, each in enumerate(low)]
+    assert found(curves([1.6, *spiked], (1, 3), noise))[0].code == code
+    assert found(curves([1.6, *held], (1, 3), noise))[0].code == "FIT010"
