@@ -14,6 +14,7 @@ from overfit.look import Look
 from overfit.rules.diverged import Diverged
 from overfit.rules.lacking import lacks_course
 from overfit.rules.memorised import Memorised
+from overfit.rules.too_slow import TooSlow
 from probes.finding import Evidence, Finding, Verdict
 
 APART = (
@@ -58,6 +59,7 @@ class LargerNotMemorised:
     code: ClassVar[str] = "FIT013"
     rule: ClassVar[str] = "larger-not-memorised"
     unless: ClassVar[tuple[Memorised, Diverged]] = (Memorised(), Diverged())
+    slow: ClassVar[TooSlow] = TooSlow()
 
     def lacks(self, curves: Curves) -> str | None:
         """A suite of fewer samples."""
@@ -94,7 +96,7 @@ class LargerNotMemorised:
 
     def holds(self, curves: Curves) -> bool:
         """Whether fewer samples are memorised, and these are not."""
-        if any(other.holds(curves) for other in self.unless):
+        if any(other.holds(curves) for other in self.unless) or self.slow.is_short(curves):
             return False
         return self.memorised(curves) is not None
 

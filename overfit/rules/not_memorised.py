@@ -69,6 +69,7 @@ class NotMemorised:
     code: ClassVar[str] = "FIT002"
     rule: ClassVar[str] = "not-memorised"
     unless: ClassVar[Memorised] = Memorised()
+    slow: ClassVar[TooSlow] = TooSlow()
 
     def lacks(self, curves: Curves) -> str | None:
         """What memorised needs."""
@@ -76,7 +77,7 @@ class NotMemorised:
 
     def holds(self, curves: Curves) -> bool:
         """Whether it did not memorise, and nothing says why."""
-        if self.unless.holds(curves):
+        if self.unless.holds(curves) or self.slow.is_short(curves):
             return False
         return not any(
             each.verdict is Verdict.FAIL

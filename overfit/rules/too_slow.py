@@ -26,6 +26,9 @@ class TooSlow:
     a line, towards a limit, or as a power of the steps. Where a schedule or clipping left a tenth
     of the steps or less, that is said. A fall that shrinks towards a limit above
     the target is no matter of steps, unless it is `fast` and no fewer samples were memorised.
+    It is a note where training is in order and the suite was short: the same loop memorised fewer
+    samples, nothing held the steps back, every head has `nearly` of it right, and as many steps
+    again would do.
 
     Sick: `Adam(model.parameters(), lr=1e-5)`.
     Healthy: the same with lr=1e-2.
@@ -36,6 +39,7 @@ class TooSlow:
     target: float = 0.05
     with_heads: float = 0.15
     most: float = 100.0
+    nearly: float = 0.95
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT009"
@@ -76,6 +80,14 @@ class TooSlow:
             more = len(curves.losses) if _gains(curves) or not curves.heads else None
         return more if more is not None and more <= self.most * curves.budget else None
 
+    def is_short(self, curves: Curves) -> bool:
+        """Whether it is the suite that was short, and training is in order."""
+        if not self.holds(curves) or not curves.heads or brake(curves) is not None:
+            return False
+        more = self.needed(curves)
+        right = all(head.last >= self.nearly for head in curves.heads.values())
+        return right and self._fewer_known(curves) and more is not None and more <= curves.budget
+
     def _fewer_known(self, curves: Curves) -> bool:
         """Whether a suite of fewer samples was memorised, so that time may not be what it lacks."""
         return any(self.unless[0].holds(each) for each in curves.smaller)
@@ -92,17 +104,25 @@ class TooSlow:
         told = f", right are {curves.told}" if curves.heads else ""
         held = brake(curves)
         since = f", since {held.words}" if held else ""
+        short = self.is_short(curves)
+        what = (
+            f"{curves.suite} are nearly memorised, in too few steps"
+            if short
+            else f"training on {curves.suite} is too slow{since}"
+        )
         yield Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.FAIL,
+            verdict=Verdict.NOTE if short else Verdict.FAIL,
             message=(
-                f"training on {curves.suite} is too slow{since}: after {len(curves.losses)} steps "
+                f"{what}: after {len(curves.losses)} steps "
                 f"the loss is {curves.end:.4g} of {curves.start:.4g} and still falls{told}; "
                 f"extrapolated, it would need about {whole} steps in all."
             ),
             fix=held.fix
             if held
+            else f"Give it time: `--steps {whole}`."
+            if short
             else f"Try a learning rate ten times higher; or give it time: `--steps {whole}`.",
             site="<optimizer>",
             step=curves.steps[-1],

@@ -122,6 +122,19 @@ def test_too_slow_says_how_many_steps_it_would_take() -> None:
     assert "`--steps 210`" in found.fix
 
 
+def test_a_suite_that_was_short_while_training_is_in_order_is_a_note() -> None:
+    known = curves(FALLING, [0, 10])
+    near = replace(curves(SLOW), heads={"pixel": Accuracy((0, 10), (50, 96), (100, 100))})
+    near = replace(near, derived=True, smaller=(known,))
+    found = finding(near)
+    assert (found.code, found.verdict) == ("FIT009", Verdict.NOTE)
+    assert found.message.startswith("5 samples are nearly memorised, in too few steps: after 100")
+    held = Drive(100, 100, rate=1e-3, last=1e-5, usual=5e-6)
+    fewer = {"pixel": Accuracy((0, 10), (50, 90), (100, 100))}
+    for other in ({"smaller": ()}, {"heads": fewer}, {"drive": held}, {"budget": 40}):
+        assert outcome(replace(near, **other)).findings[0].verdict is Verdict.FAIL
+
+
 @pytest.mark.parametrize("course", [curves(SLOW), curves(FLAT)])
 def test_what_held_the_steps_back_is_said_where_something_did(course: Curves) -> None:
     warming = Drive(100, 100, rate=1e-3, last=1e-5, usual=5e-6)
