@@ -27,7 +27,7 @@ from overfit.miscounted import Miscounted, miscounted
 from overfit.mode_site import ModeSite, mode_site
 from overfit.near import Near, near_conflicts, wrong_samples
 from overfit.parting import Parting, where_parted
-from overfit.regularisers import regularisers
+from overfit.regularisers import unlabelled
 from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
@@ -84,7 +84,8 @@ class Look:
     what counts as wrong what the loss has right. frozen: what does not train. climbed: the steps
     with the loss turned round after which all is right, where it fell and nothing is. affine: the
     layers of a model that is affine in its input, where that leaves it too little room.
-    regularisers: the parts of the loss that read no label.
+    regularisers: the parts of the loss that read no label, or of its terms where nobody named its
+    parts, and where there are such; terms: these, at the start and now.
     """
 
     began_reading: float | None = None
@@ -111,6 +112,7 @@ class Look:
     climbed: int | None = None
     affine: Affine | None = None
     regularisers: tuple[str, ...] = ()
+    terms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def bound(self) -> Affine | None:
@@ -232,7 +234,7 @@ class Looker:
             frozen=frozen_of(self.model, self.layout.frozen),
             climbed=_tried(lambda: self._climbed(began[0], drawn)),
             affine=_tried(self._affine),
-            regularisers=_tried(lambda: regularisers(self.subject, self.batches[0])) or (),
+            **(_tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
         )
 
     def _affine(self) -> Affine | None:

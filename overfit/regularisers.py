@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from overfit.terms import MOST
 from probes.batch import leaves
+from probes.scoring.addends import addends, part
 from probes.subject import Batch, Subject
 from probes.undisturbed import undisturbed
 
@@ -17,6 +20,47 @@ OUT = frozenset(
     ("item", "tolist", "numpy", "__array__", "__int__", "__float__", "__index__", "__complex__")
 )
 """What makes numbers of a tensor, whose way cannot be followed."""
+
+
+def unlabelled(
+    subject: Subject, batches: Sequence[Batch], began: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """As `Look` holds them: `regularisers`, and the `terms` of which nobody has named any.
+
+    Terms are given where one of them reads no label: under the weights the model began with, and
+    those it has.
+    """
+    if subject.parts:
+        return {"regularisers": regularisers(subject, batches[0])}
+    with undisturbed(subject.model), torch.no_grad():
+        count = len(addends(subject, subject.model, batches[0]))
+    if not 1 < count <= MOST:
+        return {}
+    terms = {f"term {place + 1}": part(subject, place) for place in range(count)}
+    named = replace(subject, parts=terms)
+    found = regularisers(named, batches[0])
+    if not found:
+        return {}
+    now, ended = _means(named, batches), {k: v.clone() for k, v in _numbers(subject.model)}
+    try:
+        subject.model.load_state_dict({**subject.model.state_dict(), **began})
+        before = _means(named, batches)
+    finally:
+        subject.model.load_state_dict({**subject.model.state_dict(), **ended})
+    return {"regularisers": found, "terms": {name: (before[name], now[name]) for name in terms}}
+
+
+def _numbers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return ((k, v) for k, v in model.state_dict().items() if isinstance(v, Tensor))
+
+
+def _means(subject: Subject, batches: Sequence[Batch]) -> dict[str, float]:
+    """Each part in evaluation mode, the mean over the batches."""
+    with undisturbed(subject.model), torch.no_grad():
+        return {
+            name: sum(float(value(subject.model, batch)) for batch in batches) / len(batches)
+            for name, value in subject.parts.items()
+        }
 
 
 def regularisers(subject: Subject, batch: Batch) -> tuple[str, ...]:

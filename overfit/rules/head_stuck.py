@@ -75,11 +75,11 @@ class HeadStuck:
             return sorted(bad, key=lambda name: curves.heads[name].last)
         fell = {
             name: (values[0] - values[-1]) / values[0]
-            for name, values in curves.learning.items()
+            for name, values in curves.parts.items()
             if len(values) > 1 and values[0] > 0
         }
         if any(fall >= 1 - self.low for fall in fell.values()):
-            return [name for name, fall in fell.items() if fall <= self.gain]
+            return [n for n, fall in fell.items() if fall <= self.gain and n in curves.learning]
         return []
 
     def _is_stuck(self, curves: Curves, name: str) -> bool:

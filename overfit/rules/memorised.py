@@ -63,10 +63,14 @@ class Memorised:
 
     def _parts_low(self, curves: Curves) -> bool:
         """Whether all parts but those that read no label are low, and the loss holds no more."""
-        look, learning = curves.look, curves.learning
-        if look is None or look.evaluated is None or not 0 < len(learning) < len(curves.parts):
+        look = curves.look
+        if look is None or look.evaluated is None:
             return False
-        told = sum(values[-1] for values in curves.parts.values())
+        parts = curves.parts or look.terms
+        learning = {name: each for name, each in parts.items() if name not in look.regularisers}
+        if not 0 < len(learning) < len(parts):
+            return False
+        told = sum(values[-1] for values in parts.values())
         return look.evaluated <= told + self.loss_left * curves.start and all(
             values[0] > 0 and values[-1] <= self.loss_left * values[0]
             for values in learning.values()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from overfit.curves import Accuracy, Curves
 from overfit.look import Look
 from overfit.outcome import outcome
-from overfit.regularisers import regularisers
+from overfit.regularisers import regularisers, unlabelled
 from probes import Subject
 
 Batch = dict[str, Any]
@@ -86,6 +86,29 @@ def test_a_part_that_the_weights_alone_carry_reads_no_label() -> None:
     assert regularisers(own, {**batch, "labels": [1, 2, 3, 4, 5]}) == ()
 
 
+def test_terms_that_nobody_named_are_known_where_one_reads_no_label() -> None:
+    torch.manual_seed(0)
+    batch: Batch = {"x": torch.randn(5, 3, 4), "y": torch.zeros(5, 4)}
+    model = Auto()
+    began = {name: value.clone() for name, value in model.state_dict().items()}
+    nn.init.zeros_(model.dec.weight)
+    nn.init.zeros_(model.dec.bias)
+    own = Subject(
+        model,
+        [batch],
+        lambda model, batch: errors(model, batch) + 0.5 * kl(model, batch),
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+    )
+    found = unlabelled(own, [batch], began)
+    assert found["regularisers"] == ("term 2",)
+    first, last = found["terms"]["term 1"]
+    assert (first > 0, last) == (True, 0.0)  # all is zero, as is wanted
+    assert found["terms"]["term 2"][1] == pytest.approx(0.5 * float(kl(model, batch).detach()))
+    assert not model.dec.weight.any()  # the model is as it was
+    two = replace(own, loss=lambda model, batch: errors(model, batch) + itself(model, batch))
+    assert unlabelled(two, [batch], began) == {}
+
+
 KEPT = Curves(
     name="overfit-5-seed0",
     size=5,
@@ -108,12 +131,19 @@ def codes(curves: Curves) -> list[str]:
 
 def test_a_loss_that_a_prior_keeps_up_is_memorised_where_the_rest_is_gone() -> None:
     assert codes(KEPT) == ["FIT001"]
+    assert KEPT.look is not None
+    unnamed = replace(
+        KEPT.look, regularisers=("term 2",), terms={"term 1": (99, 4), "term 2": (0, 2)}
+    )
+    assert codes(replace(KEPT, parts={}, look=unnamed)) == ["FIT001"]
 
 
 def test_a_part_that_reads_no_label_is_no_head_that_is_stuck() -> None:
     more = replace(KEPT, parts={"rec": (99.0, 9.0), "kl": (0.1, 2.5)})
     assert codes(more) == ["FIT002"]  # though not memorised
     assert codes(replace(more, look=Look(evaluated=6.5)))[0] == "FIT008"  # of a label's
+    drowned = replace(KEPT, parts={"rec": (1.1, 1.0), "kl": (90.0, 0.1)})
+    assert codes(drowned)[0] == "FIT008"  # it is the other that is stuck
 
 
 @pytest.mark.parametrize(
