@@ -74,8 +74,8 @@ def _explained(outcomes: Judgement, checked: Judgement) -> Judgement:
     """The verdicts, of which a failure names the first warning of the checks that can be its cause.
 
     A warning stands below a failure, and its kind and place say whether it can have led there; not
-    where a check has found worse, which leads by itself. A verdict that names its own place keeps
-    it.
+    where a check has found worse, which leads by itself. A verdict that names another place of its
+    own keeps that, and what it says to do.
     """
     if checked.verdict.rank > Verdict.WARN.rank:
         return outcomes
@@ -92,15 +92,15 @@ def _caused(finding: Finding, cause: Finding) -> Finding:
     if cause.message.rstrip(".") in finding.message:  # it was told of by the verdict itself
         return finding
     message = f"{finding.message} The likely cause ({cause.code}): {cause.message}"
-    if is_placed(finding):
+    if is_placed(finding) and cause.site != finding.site:
         return replace(finding, message=message)
     return replace(
         finding,
         message=message,
         fix=cause.fix,
         site=cause.site,
-        source=cause.source,
-        where=cause.where,
+        source=cause.source or finding.source,
+        where=cause.where or finding.where,
     )
 
 

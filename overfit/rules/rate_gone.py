@@ -69,7 +69,7 @@ class RateGone:
             step=drive.gone,
             evidence=(
                 Evidence("steps with next to no learning rate", drive.calls - (drive.gone or 0)),
-                Evidence("largest learning rate", drive.rate),
+                Evidence("full learning rate", drive.rate),
                 Evidence("learning rate at the end", drive.last),
                 Evidence("loss at the end", curves.end, anchor=curves.name),
             ),

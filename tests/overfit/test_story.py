@@ -14,7 +14,7 @@ from overfit.curves import Accuracy
 from overfit.diagnose import examine
 from overfit.explains import cause_of, is_placed
 from overfit.refuted import unless_learned
-from overfit.story import story
+from overfit.story import _caused, story
 from overfit.suites import read_suites
 from probes import Finding, Ratio, Subject, Verdict
 from probes.finding import Judgement
@@ -63,6 +63,14 @@ def test_a_suite_that_failed_names_the_warning_of_the_checks(tmp_path: Path) -> 
     assert lead.message.endswith("The likely cause (WIR018): the wire is cut in `a`.")
     assert lead.fix == "Mend it."
     assert second == WARNED
+
+
+@pytest.mark.parametrize(("site", "fix"), [("a", "Mend it."), ("b", "Look there.")])
+def test_a_cause_at_the_place_of_the_verdict_says_what_to_do(site: str, fix: str) -> None:
+    verdict = Finding("FIT018", "gone", Verdict.FAIL, "it is gone.", "Look there.", site=site)
+    told = _caused(verdict, WARNED)
+    assert (told.fix, told.site) == (fix, site)
+    assert told.message.endswith("The likely cause (WIR018): the wire is cut in `a`.")
 
 
 def test_a_warning_that_cannot_be_the_cause_stands_below_the_verdict(tmp_path: Path) -> None:
