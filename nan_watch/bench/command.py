@@ -45,8 +45,8 @@ def bench(
     medians of whynan's own rows are known to half a percent, and what counts of a watch are its
     steps after the first 64, whose cost is that of all others. With one thread, which is the
     default, it is the processor's time that counts: others who use it do not blur the numbers.
-    On an accelerator it is the wall's, of eight steps in a row with one wait at the end, and peak
-    memory is the accelerator's.
+    On CUDA it is the wall's, of eight steps in a row with one wait at the end, and peak memory is
+    the device's.
     Ctrl-C keeps what is measured.
     """
     import torch

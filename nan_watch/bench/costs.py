@@ -25,7 +25,7 @@ from probes.subject import Batch
 WANTED = 0.005  # how far the median of a row of ours may be off
 CHECKED = 20  # rounds between two looks at the intervals
 EVERY = 8  # rounds between two of the other tools, whose cost is no matter of half percents
-AHEAD = 8  # steps of a turn on an accelerator, which are asked for without waiting in between
+AHEAD = 8  # steps of a turn on CUDA, which are asked for without waiting in between
 
 Say = Callable[[int, float], None]
 """Is told after every round: rounds, and how far the widest of our rows may be off."""
@@ -190,7 +190,7 @@ def _arm(opened: ExitStack, loop: Loop, tool: Tool) -> Arm:
 def clock(device: str = "cpu") -> Callable[[], float]:
     """Seconds: of this process alone where torch has one thread, so that others do not count.
 
-    On an accelerator, of everybody, once all that was asked of it is done.
+    On CUDA, of everybody, once all that was asked of the device is done.
     """
     if torch.device(device).type == "cuda":
         return synchronized
@@ -198,14 +198,14 @@ def clock(device: str = "cpu") -> Callable[[], float]:
 
 
 def synchronized() -> float:
-    """Seconds, after the accelerator has done what it was asked for."""
+    """Seconds, after the CUDA device has done what it was asked for."""
     torch.cuda.synchronize()
     return perf_counter()
 
 
 def steps_of_a_turn(device: str) -> int:
-    """One on the processor; several where a loop that never waits runs ahead of the device."""
-    return 1 if torch.device(device).type == "cpu" else AHEAD
+    """Several on CUDA, where a loop that never waits runs ahead of the device; else one."""
+    return AHEAD if torch.device(device).type == "cuda" else 1
 
 
 def timed(step: Callable[[], object], now: Callable[[], float], steps: int) -> float:
