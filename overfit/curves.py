@@ -10,6 +10,7 @@ from statistics import fmean, median
 import numpy as np
 
 from nan_watch.course import read_course
+from overfit.bottom import Bottom
 from overfit.ceilings import PREFIX, SOFT, Ceiling
 from overfit.drive import Drive
 from overfit.floors import Floor
@@ -120,15 +121,23 @@ class Curves:
 
     @property
     def end(self) -> float:
-        """The median loss of the last passes; NaN where the last step's was not finite."""
-        window = max(self.WINDOW, self.passes)
-        last = self.losses[-1]
-        return last if last - last != 0 else median(self.losses[-window:])
+        """The median of the last passes' mean losses; NaN where the last step's was not finite."""
+        last, n = self.losses[-1], min(self.passes, len(self.losses))
+        if last - last != 0:
+            return last
+        ends = range(len(self.losses), n - 1, -n)[: self.WINDOW]
+        return median(fmean(self.losses[end - n : end]) for end in ends)
 
     @property
     def least(self) -> float:
         """The loss that no model can pass and that is no fault of the labels; 0 where unknown."""
-        return self.bottom(SOFT, PREFIX)
+        formed = self.formed
+        return max(self.bottom(SOFT, PREFIX), formed.least if formed is not None else 0.0)
+
+    @property
+    def formed(self) -> Bottom | None:
+        """Where a loss of which nothing is counted ends by its form; None where unknown."""
+        return self.look.bottom if self.look is not None and not self.heads else None
 
     def bottom(self, *names: str) -> float:
         """The loss that the ceilings of these names leave, where they speak of the whole loss."""
@@ -139,6 +148,7 @@ class Curves:
     def unread(self) -> float:
         """The loss before anything was read of the input: the start's, or a floor's if lower."""
         known = [each.loss for each in self.floors if each.exact and each.loss is not None]
+        known += [self.formed.alike] if self.formed is not None else []
         return min([self.start, *known]) if self.start == self.start else math.nan
 
     @property

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from overfit.affine import Affine, affine_in
 from overfit.alike import Alike, alike
-from overfit.ceilings import Ceiling, Read, ceilings
+from overfit.bottom import Bottom, bottom
+from overfit.ceilings import Read, ceilings
 from overfit.climbed import climbed
 from overfit.cuts import Cut, cuts
 from overfit.exchange import input_keys, prefix_keys, rolled
-from overfit.floors import Floor, floors
+from overfit.facts import Facts
+from overfit.floors import floors
 from overfit.frozen import Frozen, frozen_of
 from overfit.heads import Heads
 from overfit.hidden import with_hidden
@@ -46,26 +48,6 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What holds of the samples, whatever the model: floors and ceilings.
-
-    unjudged: sentences on what they could not be told of.
-    """
-
-    floors: tuple[Floor, ...] = ()
-    ceilings: tuple[Ceiling, ...] = ()
-    unjudged: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """As a suite's settings hold it."""
-        return {
-            "floors": [each.as_json() for each in self.floors],
-            "ceilings": [each.as_json() for each in self.ceilings],
-            "floors_not_judged": list(self.unjudged),
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class Look:
     """What was measured of a model that did not memorise; None where it could not be.
 
@@ -85,7 +67,8 @@ class Look:
     with the loss turned round after which all is right, where it fell and nothing is. affine: the
     layers of a model that is affine in its input, where that leaves it too little room.
     regularisers: the parts of the loss that read no label, or of its terms where nobody named its
-    parts, and where there are such; terms: these, at the start and now.
+    parts, and where there are such; terms: these, at the start and now. bottom: the least that the
+    loss can be by its form, where nothing is counted.
     """
 
     began_reading: float | None = None
@@ -113,6 +96,7 @@ class Look:
     affine: Affine | None = None
     regularisers: tuple[str, ...] = ()
     terms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    bottom: Bottom | None = None
 
     @property
     def bound(self) -> Affine | None:
@@ -133,6 +117,8 @@ class Look:
             known["lost"] = Lost(**known["lost"])
         if "rests" in known:
             known["rests"] = Rests.from_json(known["rests"])
+        if "bottom" in known:
+            known["bottom"] = Bottom(**known["bottom"])
         if "parting" in known:
             known["parting"] = Parting(**known["parting"])
         if "mode_site" in known:
@@ -209,6 +195,7 @@ class Looker:
         evaluated = _tried(lambda: self._loss(self.batches))
         reading = _tried(lambda: self._reading(before=evaluated))
         began = _tried(self._began) or (None, None)
+        counted = bool(trained and trained.counts) or any(each.loss for each in found)
         lost = None
         if reading is not None and reading <= UNREAD_KEY * 100:
             lost = _tried(lambda: where_lost(self.subject, self.batches[0], self.keys))
@@ -234,6 +221,7 @@ class Looker:
             frozen=frozen_of(self.model, self.layout.frozen),
             climbed=_tried(lambda: self._climbed(began[0], drawn)),
             affine=_tried(self._affine),
+            bottom=None if counted else _tried(lambda: bottom(self.subject, self.batches)),
             **(_tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
         )
 

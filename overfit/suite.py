@@ -16,8 +16,9 @@ from overfit.curves import Accuracy, Curves, counted
 from overfit.death import note_death
 from overfit.drive import Drive, drive_of, rate_of
 from overfit.dropout import switch_off
+from overfit.facts import Facts
 from overfit.heads import Evaluation, Heads
-from overfit.look import Facts, Looker, kept_start
+from overfit.look import Looker, kept_start
 from overfit.plan import Ending, Plan
 from overfit.rests import write_rests
 from overfit.rules.memorised import Memorised

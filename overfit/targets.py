@@ -17,6 +17,7 @@ from probes.guess import complete
 from probes.layout import Labels, Layout
 from probes.raised import said
 from probes.scoring.calls import Call, Kind, Scoring
+from probes.scoring.weighed import weighed
 from probes.subject import Batch, Subject
 from probes.undisturbed import undisturbed
 
@@ -131,7 +132,7 @@ def _calls(
     for batch in batches:
         with undisturbed(subject.model, training), torch.no_grad(), Scoring() as scoring:
             totals.append(float(subject.loss(subject.model, batch)))
-        seen.append(scoring.calls)
+        seen.append(weighed(subject, batch, scoring.calls, training))
     return seen, totals
 
 

@@ -20,8 +20,9 @@ class Memorised:
     from the calls of torch's losses may lack `heads_left` where the loss is as low as below, and
     anything where no more than `loss_gone` of it is left: they count what a mask leaves out, too.
     Where none counts, the median loss of the last pass is at most `loss_left` of what there was
-    to learn: of where it began, or of what the mean target gives if that is lower, above the
-    least that the labels allow; or, where a part of the loss reads no label, as a KL against a
+    to learn: of where it began, or of what the mean target or one output for all gives if that is
+    lower, above the least that the labels and the loss's own form allow (contrastive losses of unit
+    vectors stop above zero); or, where a part of the loss reads no label, as a KL against a
     prior, every other part is at most that of its start. That says less: give `Subject.metrics`.
 
     Sick: not a sickness, but a note; a model that cannot do this will not learn from more data.
@@ -84,6 +85,8 @@ class Memorised:
         how = curves.told or f"the loss fell to {curves.end / curves.start:.1%} of its start"
         if curves.heads and not curves.perfect and curves.complete:
             how += ", all that their prefixes allow"
+        if curves.formed is not None and curves.formed.least > curves.end / 2:
+            how += f", and {curves.formed.least:.4g} is the least that any outputs give"
         yield Finding(
             code=self.code,
             rule=self.rule,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -35,7 +35,8 @@ class Call:
     classes that sum to 1. scores: (place..., class) for classes and shares, else as the labels.
     labels: (place...). counted: (place...) false where the label is to be ignored.
     smoothing: of the labels. weighted: whether classes or places weigh differently.
-    value: what it returned, None where that was no scalar.
+    value: what it returned, None where that was no scalar. by_place: whether it returned one
+    number a place.
     """
 
     loss: str
@@ -46,6 +47,7 @@ class Call:
     smoothing: float = 0.0
     weighted: bool = False
     value: float | None = None
+    by_place: bool = False
 
     @property
     def right(self) -> Tensor | None:
@@ -80,7 +82,8 @@ class Scoring(TorchFunctionMode):
             bound.apply_defaults()
             made = _call(name, bound.arguments, out)
             if made is not None:
-                self.calls.append(made)
+                by_place = out.ndim > 0 and out.shape == made.counted.shape
+                self.calls.append(replace(made, by_place=by_place))
         return out
 
 

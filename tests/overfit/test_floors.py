@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overfit.ceilings import CONFLICT, EMPTY, PREFIX, SOFT, UNREACHABLE, UNSCORED, Ceiling
+from overfit.facts import Facts
 from overfit.floors import MEAN, PRIOR, Floor
-from overfit.look import Facts, Looker
+from overfit.look import Looker
 from probes import Labels, Layout, Mask, Ratio, Reads, Subject
 
 Batch = dict[str, Tensor]
