@@ -12,8 +12,8 @@ from torch import Tensor
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.reading.alive import alive
-from probes.reading.loss_calls import Aligned, within
 from probes.reading.rows import looked
+from probes.scoring.alignments import Aligned, within
 from probes.scoring.meeting import Meeting
 
 

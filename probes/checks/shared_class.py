@@ -98,7 +98,7 @@ def _all(experiment: Experiment) -> Iterator[_Strided]:
 def _asked(seen: Alive) -> Iterator[tuple[Tensor, int, str | None]]:
     """Whole numbers that are taken for classes, out of how many, and where."""
     for call in seen.classed:
-        yield call.wanted, call.scores.shape[call.axis], call.line
+        yield call.labels, call.scores.shape[-1], call.line
     for pick in seen.picks:
         yield pick.index, pick.source.shape[pick.axis], pick.line
 

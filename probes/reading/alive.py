@@ -17,8 +17,9 @@ from probes.finding import ExperimentError
 from probes.modules import every_module
 from probes.place import Place, came_about
 from probes.reading.indexing import Indexing, Pick, Pooled, Reshaped, Summed
-from probes.reading.loss_calls import Aligned, Classed
 from probes.replay import Snapshot, replay
+from probes.scoring.alignments import Aligned
+from probes.scoring.calls import Call
 from probes.subject import Batch
 
 
@@ -52,7 +53,7 @@ class Alive:
     shown: tuple[Shown, ...]
     picks: tuple[Pick, ...]
     views: tuple[Reshaped, ...]
-    classed: tuple[Classed, ...]
+    classed: tuple[Call, ...]
     aligned: tuple[Aligned, ...]
     tiled: tuple[tuple[int, int], ...]
     root: str

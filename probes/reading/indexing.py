@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from probes.raised import source_here
-from probes.reading.loss_calls import CLASSES, Aligned, Classed, aligned, classed
+from probes.scoring.alignments import Aligned, aligned
+from probes.scoring.calls import OF_CLASSES, Call, call_of
 
 GATHERS = {
     "gather": "aten.gather",
@@ -86,7 +87,7 @@ class Indexing(TorchFunctionMode):
         self.picks: list[Pick] = []
         self.looked_up: list[Pick] = []
         self.views: list[Reshaped] = []
-        self.classed: list[Classed] = []
+        self.classed: list[Call] = []
         self.aligned: list[Aligned] = []
         self.tiled: list[tuple[int, int]] = []
         self.summed: list[Summed] = []
@@ -119,17 +120,13 @@ class Indexing(TorchFunctionMode):
             self.tiled.append((len(args[0]), len(out)))
         elif name in GATHERS or name == "__getitem__":
             self._pick(name, args, given, out)
-        elif name in CLASSES or name == "ctc_loss":
-            self._loss(name, args, given)
+        elif name == "ctc_loss":
+            ctc = aligned(args, given, source_here())
+            self.aligned += [] if ctc is None else [ctc]
+        elif func in OF_CLASSES:
+            call = call_of(func, args, given, out)
+            self.classed += [] if call is None or call.kind != "class" else [call]
         return out
-
-    def _loss(self, name: str, args: Sequence[Any], given: Mapping[str, Any]) -> None:
-        if name == "ctc_loss":
-            call = aligned(args, given, source_here())
-            self.aligned += [] if call is None else [call]
-            return
-        one = classed(name, args, given, next(self._clock), source_here())
-        self.classed += [] if one is None else [one]
 
     def _look_up(
         self, words: Sequence[str], args: Sequence[Any], given: Mapping[str, Any], out: Tensor

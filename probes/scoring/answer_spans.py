@@ -72,12 +72,12 @@ def _sought(experiment: Experiment) -> Iterator[_Sought]:
     """What the loss asks for among places, where it is a key moved by one number."""
     keys = {key: t for key, t in experiment.tensors.items() if is_ids(t) and t.ndim == 1}
     for each in alive(experiment).classed if keys else ():
-        if each.wanted.ndim != 1 or len(each.wanted) != experiment.size:
+        if each.labels.ndim != 1 or len(each.labels) != experiment.size:
             continue
         for key, tensor in keys.items():
-            steps = (each.wanted - tensor.cpu()).unique()
+            steps = (each.labels.cpu() - tensor.cpu()).unique()
             if len(steps) == 1 and len(torch.unique(tensor)) > 1:
-                yield _Sought(key, int(steps), each.scores.shape[each.axis], each.line)
+                yield _Sought(key, int(steps), each.scores.shape[-1], each.line)
 
 
 def _passages(experiment: Experiment, places: int) -> Iterator[tuple[str, int]]:

@@ -44,8 +44,8 @@ def handed(experiment: Experiment, labels: Labels) -> Iterator[Handed]:
     """The scores that the key's integers are asked of, by losses of torch and picks by index."""
     values, seen = experiment.tensors[labels.key].cpu(), alive(experiment)
     for call in seen.classed:
-        if _are_these(values, call.wanted, {labels.ignore, call.ignored}):
-            yield call.scores, call.axis
+        if _are_these(values, call.labels.cpu(), {labels.ignore, call.ignored}):
+            yield call.given, call.axis
     for pick in seen.picks:
         own = pick.source.requires_grad and pick.index.ndim > 0
         if own and _are_these(values, pick.index.cpu(), {labels.ignore}):

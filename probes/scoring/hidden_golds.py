@@ -11,7 +11,7 @@ from torch import Tensor
 from probes.experiment import Experiment
 from probes.finding import ExperimentError
 from probes.reading.alive import Alive, alive, gradients
-from probes.reading.loss_calls import Classed
+from probes.scoring.calls import Call
 
 NATS = 20.0  # a constant so far below the best score is no class of reference
 MASKED = 5e3  # so far below it no score of a model lies, but one that a mask was added to
@@ -44,14 +44,14 @@ def hidden_golds(experiment: Experiment) -> Iterator[HiddenGold]:
     except ExperimentError:
         return
     for call in seen.classed:
-        if call.scores.requires_grad and call.rows.shape[-1] > 1:
+        if call.given.requires_grad and call.rows.shape[-1] > 1:
             found = _of(experiment, seen, call)
             if found is not None:
                 yield found
 
 
-def _of(experiment: Experiment, seen: Alive, call: Classed) -> HiddenGold | None:
-    rows, wanted = call.rows, call.wanted.flatten().to(call.rows.device)
+def _of(experiment: Experiment, seen: Alive, call: Call) -> HiddenGold | None:
+    rows, wanted = call.rows, call.labels.flatten()
     inside = (wanted >= 0) & (wanted < rows.shape[-1]) & (wanted != call.ignored)
     at = wanted.clamp(0, rows.shape[-1] - 1).long()[:, None]
     gold = rows.gather(-1, at)[:, 0]
@@ -68,7 +68,7 @@ def _of(experiment: Experiment, seen: Alive, call: Classed) -> HiddenGold | None
     if not constant and not _is_masked(scores[far], gap[far]):
         return None
     return HiddenGold(
-        op=call.op,
+        op=call.loss,
         line=call.line,
         classes=tuple(wanted[far].unique().tolist()),
         count=int(far.sum()),
@@ -79,11 +79,11 @@ def _of(experiment: Experiment, seen: Alive, call: Classed) -> HiddenGold | None
     )
 
 
-def _weighed(seen: Alive, call: Classed) -> Tensor:
+def _weighed(seen: Alive, call: Call) -> Tensor:
     """(place,) whether the loss moves with the scores there; a mask or a weight may hide it."""
-    (grad,) = seen.of_loss([call.scores])
+    (grad,) = seen.of_loss([call.given])
     if grad is None:
-        return torch.zeros(call.wanted.numel(), dtype=torch.bool, device=call.scores.device)
+        return torch.zeros(call.labels.numel(), dtype=torch.bool, device=call.given.device)
     of_rows = grad.movedim(call.axis, -1).reshape(-1, grad.shape[call.axis])
     return (of_rows != 0).any(-1)
 

@@ -25,7 +25,7 @@ def in_batch(experiment: Experiment) -> Strangers | None:
     belongs together. The columns that are asked for are counted, and not looked up in the batch.
     """
     n, loss = experiment.size, experiment.evaluated.ran.outputs.get(LOSS)
-    if n < 3 or loss is None or not any(_counts(c.wanted) for c in alive(experiment).classed):
+    if n < 3 or loss is None or not any(_counts(c.labels) for c in alive(experiment).classed):
         return None
     before = seen_scores(experiment, experiment.batch)
     wanted = [i for i, each in enumerate(before) if _fits(experiment, each)]
