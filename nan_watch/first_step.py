@@ -7,11 +7,11 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from nan_watch.origin.operators import tensors_in
 from probes.errors import RequestError
 from probes.first_step import FirstStep, check_first_step
+from probes.nested import tensors_in
+from probes.operator_mode import OperatorMode
 from probes.raised import is_out_of_memory
 from probes.subject import Subject
 
@@ -40,18 +40,11 @@ def _meets_nan(run: Callable[[], Any]) -> bool:
     return looking.found
 
 
-class _Looking(TorchDispatchMode):
+class _Looking(OperatorMode):
     """Remembers whether any operator gave a NaN."""
 
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: torch would import its compiler at the first operator, which takes seconds."""
-        return False
-
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.found = False
 
     def __torch_dispatch__(

@@ -22,7 +22,7 @@ from nan_watch.grad_norms import Norms
 from probes.errors import RequestError
 from probes.finding import Evidence, Finding
 from probes.record import Recorder, new_folder
-from probes.wrapped import is_sharded, reducers
+from probes.wrapped import is_sharded, reducers, several
 
 TIMEOUT = 600.0  # seconds that a rank waits for the others
 LATE = ("timed out", "timeout")  # in torch's words
@@ -56,7 +56,7 @@ class Ranks:
         `torchrun` started several of them that have no process group. Warns where the environment
         alone says that there are several.
         """
-        if _together():
+        if several():
             dist = torch.distributed
             self.count, self.number = dist.get_world_size(), dist.get_rank()
         else:
@@ -171,7 +171,7 @@ class Ranks:
         return held
 
     def _demand_still_alone(self, step: int) -> None:
-        if _together():
+        if several():
             raise RequestError(
                 f"torch.distributed was initialised inside the watch's block, before step {step}, "
                 "so that the ranks cannot decide together: call "
@@ -226,11 +226,6 @@ class Ranks:
 
 def _says(error: BaseException, words: Sequence[str]) -> bool:
     return any(each in str(error).lower() for each in words)
-
-
-def _together() -> bool:
-    dist = torch.distributed
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _demand_alone() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from probes.ancestry import leaves_behind
 from probes.raised import source_here
 from probes.reading.lost import Follow
 from probes.subject import Batch, Subject
@@ -71,17 +72,7 @@ def parameters_of(tensor: Tensor) -> list[int]:
     """Ids of the leaves that a tensor was made from."""
     if tensor.grad_fn is None:
         return [id(tensor)]
-    waiting: list[Any] = [tensor.grad_fn]
-    done, found = set(), []
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in done:
-            continue
-        done.add(node)
-        if hasattr(node, "variable"):
-            found.append(id(node.variable))
-        waiting += [each for each, _ in node.next_functions]
-    return found
+    return [id(leaf) for leaf in leaves_behind(tensor)]
 
 
 class Cutting(TorchFunctionMode):

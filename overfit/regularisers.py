@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from overfit.terms import MOST
 from probes.batch import leaves
+from probes.nested import tensors_in
 from probes.scoring.addends import addends, part
 from probes.subject import Batch, Subject
 from probes.undisturbed import undisturbed
@@ -117,13 +118,13 @@ class _Followed(TorchFunctionMode):
         """The function has run, and its results are followed where it read what is."""
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        read = [*_tensors((args, kwargs))]
+        read = [*tensors_in((args, kwargs))]
         if not any(map(self.holds, read)) or any(map(_is_weight, read)):
             return out
         name = getattr(func, "__name__", "")
         self.escaped = self.escaped or name in OUT
         written = args[:1] if name == "__setitem__" or _in_place(name) else ()
-        for each in _tensors((out, written, kwargs.get("out"))):
+        for each in tensors_in((out, written, kwargs.get("out"))):
             self._held[id(each)] = each
         return out
 
@@ -134,14 +135,3 @@ def _in_place(name: str) -> bool:
 
 def _is_weight(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter) and tensor.numel() > 1
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _tensors(each)
-    elif isinstance(value, (tuple, list)):
-        for each in value:
-            yield from _tensors(each)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +15,7 @@ from torch import Tensor
 from probes.batch import leaves, map_leaves, sample_axes, sample_count, take
 from probes.compare import Baseline, Comparison, Difference, Look
 from probes.execution import Ran, named
-from probes.finding import ExperimentError, Finding, Verdict
+from probes.finding import ExperimentError
 from probes.first_step import first_batch
 from probes.given_again import given_again
 from probes.guess import complete
@@ -167,6 +167,12 @@ class Experiment:
                 if not spared.count:
                     raise
         return self.once(batch)  # what the model gave is not to be used twice
+
+    @property
+    def lacks_loss(self) -> str | None:
+        """Why the batch has no loss in evaluation mode; None where it has one."""
+        known = LOSS in self.evaluated.ran.outputs
+        return None if known else "the loss could not be had: `Subject.loss` raises"
 
     def evaluate(self, batch: Batch, under: Sequence[AbstractContextManager[Any]] = ()) -> Ran:
         """The same of another batch, from the same state. Raises ExperimentError if it raises."""
@@ -383,15 +389,3 @@ def attempted(what: str) -> Iterator[None]:
         place = source_of(error)
         at = f" at {place}" if place else ""
         raise ExperimentError(f"{what} raised {said(error)}{at}") from error
-
-
-def resting_on(finding: Finding, lines: Iterable[str]) -> Finding:
-    """The finding as it is where nothing was guessed; else at most a warning that says so."""
-    told = ", ".join(dict.fromkeys(lines))
-    if not told:
-        return finding
-    return replace(
-        finding,
-        verdict=min(finding.verdict, Verdict.WARN, key=lambda verdict: verdict.rank),
-        fix=f"{finding.fix} It rests on a guess, which `Layout({told})` would declare.",
-    )

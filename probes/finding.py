@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 
@@ -272,3 +272,15 @@ def _broken(rule: Rule[Any], error: Exception) -> Finding:
 def limits(rules: Iterable[Rule[Any]]) -> dict[str, dict[str, Any]]:
     """The limits in force: every rule's fields, by its code."""
     return {rule.code: asdict(cast(Any, rule)) for rule in rules}
+
+
+def resting_on(finding: Finding, lines: Iterable[str]) -> Finding:
+    """The finding as it is where nothing was guessed; else at most a warning that says so."""
+    told = ", ".join(dict.fromkeys(lines))
+    if not told:
+        return finding
+    return replace(
+        finding,
+        verdict=min(finding.verdict, Verdict.WARN, key=lambda verdict: verdict.rank),
+        fix=f"{finding.fix} It rests on a guess, which `Layout({told})` would declare.",
+    )

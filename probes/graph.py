@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from probes.operator_mode import OperatorMode
 from probes.stepping.roots import noted_starts
 
 MOST, NEAR, LONG = 60, 2, 36  # nodes of a cut graph, steps from the way, nodes of the way
@@ -67,21 +67,14 @@ class Graph:
         return cls(tuple(made), int(row["total"]))
 
 
-class Trace(TorchDispatchMode):
+class Trace(OperatorMode):
     """Run a step inside it; then `graph` is that of its first backward pass.
 
     here: tells where the code that is running stands. Nothing that is computed is changed.
     """
 
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: torch would import its compiler at the first operator, which takes seconds."""
-        return False
-
     def __init__(self, model: nn.Module, here: Callable[[], Where]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.begin = next_sequence()
         self._here = here
         self._parameters = {id(each): name for name, each in model.named_parameters()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from probes.compare import Comparison, Look, gap, scale
 from probes.execution import ROUNDING
 from probes.finding import ExperimentError
-from probes.modules import every_module
 from probes.place import CODE, place
 from probes.raised import source_here
+from probes.running import names_of, running
 
 BUDGET = 2**28  # bytes of results that are kept
 Run = Callable[[AbstractContextManager[Any]], object]
@@ -56,7 +55,7 @@ class _Results(TorchDispatchMode):
     def __init__(self, model: nn.Module, site: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.found: list[_Result] = []
-        self._names = {id(module): name for name, module in every_module(model)}
+        self._names = names_of(model)
         self._site = site
         self._left = BUDGET
 
@@ -65,22 +64,12 @@ class _Results(TorchDispatchMode):
     ) -> Any:
         """The operator has run as it would have."""
         out = func(*args, **(kwargs or {}))
-        if type(out) is Tensor and out.is_floating_point() and self._running() == self._site:
+        if type(out) is Tensor and out.is_floating_point() and running(self._names) == self._site:
             self._left -= out.numel() * out.element_size()
             if self._left > 0:
                 kept = out.detach().clone()
                 self.found.append(_Result(func._schema.name, kept, source_here()))
         return out
-
-    def _running(self) -> str | None:
-        """The innermost module at work."""
-        frame = sys._getframe(2)
-        while frame.f_back is not None:
-            frame = frame.f_back
-            name = self._names.get(id(frame.f_locals.get("self")))
-            if name is not None:
-                return name
-        return None
 
 
 def _first(before: _Results, after: _Results, look: Look, site: str) -> str | None:

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from probes.batch import leaves, sample_axes
 from probes.layout import Layout
+from probes.operator_mode import OperatorMode
 from probes.sequences import Sequences, is_same
 from probes.subject import Batch
 
@@ -35,7 +35,7 @@ def argument(place: int, change: Callable[[Tensor], Tensor]) -> Edit:
     return edit
 
 
-class Edited(TorchDispatchMode):
+class Edited(OperatorMode):
     """While it is entered, chosen calls read other numbers, and so do their backward passes.
 
     chosen: is asked of every operator by its name, `aten.log`. edit: what a chosen one reads.
@@ -46,15 +46,8 @@ class Edited(TorchDispatchMode):
     finite, is 0 there.
     """
 
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: torch would import its compiler at the first operator, which takes seconds."""
-        return False
-
     def __init__(self, chosen: Callable[[str], bool], edit: Edit) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls = 0
         self._chosen = chosen
         self._edit = edit
@@ -227,19 +220,14 @@ def _of_log_softmax(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any
     return (-1 if dim is None else dim,)
 
 
-class Widened(TorchDispatchMode):
+class Widened(OperatorMode):
     """While it is entered, chosen operators that would turn to a narrower float give `to`.
 
     chosen: is asked without an argument. `calls` counts those that did.
     """
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No, as `Edited`."""
-        return False
-
     def __init__(self, chosen: Callable[[], bool], to: torch.dtype = torch.float32) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls = 0
         self._chosen = chosen
         self._to = to

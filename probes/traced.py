@@ -7,7 +7,7 @@ into a tensor that was there before. A slot that was not written says that its o
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from probes.nested import tensors_in
 
 Doubles = npt.NDArray[np.float64]
 
@@ -61,15 +63,9 @@ class Traced:
 
 def _floats(value: Any) -> Iterator[Tensor]:
     """The dense real tensors of an output that hold numbers."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point() and value.layout is torch.strided and value.numel():
-            yield value
-    elif isinstance(value, (tuple, list)):
-        for each in value:
-            yield from _floats(each)
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _floats(each)
+    for each in tensors_in(value):
+        if each.is_floating_point() and each.layout is torch.strided and each.numel():
+            yield each
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def _is_optimized(model: nn.Module) -> bool:
 @contextmanager
 def alone(model: nn.Module) -> Iterator[None]:
     """Inside, a pass through what is around the model speaks to no other process."""
-    wrappers = _around(model) if _several() else []
+    wrappers = _around(model) if several() else []
     before = [{name: getattr(each, name) for name in SYNC} for each in wrappers]
     for each in wrappers:
         for name in SYNC:
@@ -94,7 +94,7 @@ def reducers() -> list[Any]:
 def needs_others(model: nn.Module) -> bool:
     """Whether the model's own passes speak to other processes: sharded, or SyncBatchNorm."""
     return any(is_sharded(each) for each in model.parameters()) or (
-        _several() and any(isinstance(each, nn.SyncBatchNorm) for each in model.modules())
+        several() and any(isinstance(each, nn.SyncBatchNorm) for each in model.modules())
     )
 
 
@@ -111,6 +111,7 @@ def local(tensor: Tensor) -> Tensor:
     return part
 
 
-def _several() -> bool:
+def several() -> bool:
+    """Whether this process is one of several that have found each other."""
     dist = torch.distributed
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

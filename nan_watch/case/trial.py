@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from nan_watch.origin.closeup import Call, Made
 from nan_watch.origin.kernels import kernels
-from nan_watch.origin.operators import tensors_in
 from nan_watch.origin.sources import here, module_names
 from probes.batch import leaves
+from probes.nested import tensors_in
 from probes.patch import Edit, Edited, made_finite
 from probes.replay import Snapshot, replay
 from probes.subject import Batch

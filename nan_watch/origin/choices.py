@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nan_watch.origin.held import Where
-from nan_watch.origin.operators import Operator, tensors_in
+from nan_watch.origin.operators import Operator
+from probes.nested import tensors_in
 
 CHOICES = ("Where", "MaskedFill", "Clamp", "Maximum", "Minimum", "Max", "Min", "NanToNum", "Relu")
 Index = tuple[int | slice, ...]

@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nan_watch.origin.choices import chooses, hides
 from nan_watch.origin.events import Event
 from nan_watch.origin.fused_cells import DECOMPOSED
 from nan_watch.origin.held import values_of
-from nan_watch.origin.operators import Operator, operator, tensors_in
+from nan_watch.origin.operators import Operator, operator
 from nan_watch.origin.sources import here, module_names
+from probes.nested import tensors_in
+from probes.operator_mode import OperatorMode
 from probes.sequences import Sequences, next_sequence
 
 WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -145,21 +146,14 @@ def _at(bad: Tensor | None, values: Tensor | None) -> Tensor | None:
         return values.flatten()
 
 
-class Lens(TorchDispatchMode):
+class Lens(OperatorMode):
     """Run the step of a ledger again inside it; then `closeup` tells of the event's operator.
 
     begin: the next sequence number of autograd when the ledger was made.
     """
 
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No, as the ledger."""
-        return False
-
     def __init__(self, model: nn.Module, event: Event, begin: int, decompose: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._event = event
         self._ticks = 0
         self._decompose = decompose

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nan_watch.origin.events import EMPTY, LOGS, Event, Read
 from nan_watch.origin.fused_cells import DECOMPOSED
@@ -30,10 +29,12 @@ from nan_watch.origin.held import (
     where,
 )
 from nan_watch.origin.memory import Memory
-from nan_watch.origin.operators import Operator, operator, tensors_in
+from nan_watch.origin.operators import Operator, operator
 from nan_watch.origin.recurrent import Recurrences
 from nan_watch.origin.sources import OPTIMIZER, Place, here, module_names
 from probes.batch import leaves
+from probes.nested import tensors_in
+from probes.operator_mode import OperatorMode
 from probes.sequences import Sequences, next_sequence
 from probes.subject import Batch
 
@@ -52,21 +53,14 @@ class _Call:
     sequence: int
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(OperatorMode):
     """Run a step inside it, forward and backward; then `events` tells, oldest first.
 
     It changes nothing that is computed, but decomposes fused recurrent cells on request.
     """
 
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: torch would import its compiler at the first operator, which takes seconds."""
-        return False
-
     def __init__(self, model: nn.Module, batch: Batch = None, decompose: bool = False) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.events: list[Event] = []
         self.ticks = 0
         self.begin = next_sequence()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from probes.nested import tensors_in
 
 OVERWRITES = frozenset(
     {"aten.bernoulli_", "aten.cauchy_", "aten.copy_", "aten.exponential_", "aten.fill_"}
@@ -65,15 +67,3 @@ def operator(func: Any) -> Operator:
         empties=name in EMPTIES,
         views=not writes and any(each.alias_info is not None for each in schema.returns),
     )
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in arguments or results, lists of them included."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from tensors_in(each)
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from tensors_in(each)

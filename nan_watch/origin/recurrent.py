@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nan_watch.origin.operators import Operator, tensors_in
+from nan_watch.origin.operators import Operator
 from nan_watch.origin.sources import RnnStep, module_names
+from probes.nested import tensors_in
 
 PRODUCTS = frozenset(f"aten.{name}" for name in ("addmm", "addmv", "bmm", "linear", "mm", "mv"))
 GATES = {

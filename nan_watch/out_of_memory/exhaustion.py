@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nan_watch.inquest.hold import Repeatable
-from nan_watch.origin.operators import tensors_in
 from nan_watch.origin.sources import ENGINE, Kind, address, kind_of, module_names
 from nan_watch.out_of_memory.tally import Peak, Tally, given
 from nan_watch.sampled.sampling import is_sampled
 from probes.batch import leaves
+from probes.nested import tensors_in
 from probes.raised import is_out_of_memory
 from probes.record import Recorder
 from probes.replay import replay

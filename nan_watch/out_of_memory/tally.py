@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from nan_watch.origin.operators import operator, tensors_in
+from nan_watch.origin.operators import operator
 from nan_watch.origin.sources import Place, here, module_names
+from probes.nested import tensors_in
+from probes.operator_mode import OperatorMode
 
 LARGEST = 5  # tensors that are named
 
@@ -56,21 +57,14 @@ class _Live:
     size: int = 0
 
 
-class Tally(TorchDispatchMode):
+class Tally(OperatorMode):
     """Run a step inside it; `peak` is then its fullest moment, or that at which memory ended.
 
     It changes nothing that is computed. given: what is there before, by what it is.
     """
 
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: torch would import its compiler at the first operator, which takes seconds."""
-        return False
-
     def __init__(self, model: nn.Module, given: Mapping[str, Sequence[Tensor]]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.peak = Peak(0, {}, ())
         self._names = module_names(model)
         self._live = _Live()

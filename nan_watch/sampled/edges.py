@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nan_watch.flags import Doubles
 from nan_watch.origin.operators import operator
 from nan_watch.origin.sources import here, module_names
 from nan_watch.sampled.sampling import is_sampled
+from probes.operator_mode import OperatorMode
 
 EVERY = 256  # steps: under the mode a step takes two to three times as long
 LOOKS = 16  # of each place that are kept at hand
@@ -109,18 +109,11 @@ def _compiled(model: nn.Module) -> bool:
     return dynamo is not None and bool(dynamo.counters["frames"])
 
 
-class _Looking(TorchDispatchMode):
+class _Looking(OperatorMode):
     """Keeps the extreme argument of every place with an edge, on its device."""
 
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: torch would import its compiler at the first operator, which takes seconds."""
-        return False
-
     def __init__(self, names: Mapping[int, str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.seen: dict[Edge, Tensor] = {}
         self.awake = True
         self._names = names

@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from probes.batch import take
 from probes.compare import Comparison, Look
-from probes.experiment import Experiment, resting_on
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.line import line
 from probes.masking.owners import Owners, owners
 from probes.place import Place, place

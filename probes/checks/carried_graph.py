@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from probes.ancestry import nodes_behind
 from probes.experiment import Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.states.attributes import Attribute, attributes, holding_graphs, put, written_at
@@ -115,19 +116,9 @@ class CarriedGraph:
 def _nodes_of_step(life: Life, experiment: Experiment) -> int:
     """One step is taken; returns how many nodes its backward passes started above."""
     counts: list[int] = []
-    with noted_roots(lambda root: counts.append(_nodes(root)), live=True):
+    with noted_roots(lambda root: counts.append(sum(1 for _ in nodes_behind(root))), live=True):
         life.step(experiment.batch)
     return sum(counts)
-
-
-def _nodes(root: Tensor) -> int:
-    seen, todo = set(), [root.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            todo += [parent for parent, _ in node.next_functions]
-    return len(seen)
 
 
 def _cures(experiment: Experiment, done: int) -> Iterator[Attribute]:

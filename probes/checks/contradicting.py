@@ -12,8 +12,8 @@ from torch import Tensor
 
 from probes.batch import leaves
 from probes.compare import NOISES, gap
-from probes.experiment import Experiment, resting_on, with_leaf
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment, with_leaf
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.guess import LABELS
 from probes.reading.rows import classes, is_read, looked, reader
 from probes.vary import vary

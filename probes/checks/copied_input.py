@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from probes.experiment import LOSS, Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.layout import Labels
 from probes.reading.causal import seen_causal
 from probes.scoring.fed_target import Fed, by_place, fed_targets
@@ -43,8 +43,8 @@ class CopiedInput:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A loss of ids by place, or of numbers by place."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         if not any(True for _ in wanted(experiment)) and not any(by_place(experiment)):
             return "the loss asks for no ids, and no key holds numbers, by place"
         return None

@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from probes.checks.still_state import declared
-from probes.experiment import Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.layout import State
 from probes.states.recurrence import Call, Recurrent, equal, flows
 

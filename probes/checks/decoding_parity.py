@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from probes.experiment import Experiment, resting_on
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.reading.causal import Causal, causal
 from probes.scoring.wanted import causal_or_ahead
 from probes.states.decoding import from_generated, from_prefix, from_state

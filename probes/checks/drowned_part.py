@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from probes.experiment import Experiment, resting_on
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.masking.longer import Longer, longer
 from probes.scoring.terms import FAR, Terms, grown, parts, terms
 

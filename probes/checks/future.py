@@ -13,8 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from probes.bus import Kind
 from probes.compare import SAME, Comparison
-from probes.experiment import Experiment, resting_on, with_leaf
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import Experiment, with_leaf
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.line import line
 from probes.masking.share import comes_of_empty_rows, takes_only_its_share
 from probes.modules import every_module

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.experiment import LOSS, Experiment, attempted
+from probes.experiment import Experiment, attempted
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.slopes.drawn import drawn_from_parameters
 from probes.slopes.enters import Entered, enters
@@ -57,8 +57,8 @@ class Gradient:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A loss, and parameters that are to learn."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         return None if _groups(experiment) else "no parameter is to learn"
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:

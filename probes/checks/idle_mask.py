@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from probes.compare import NOISES, Comparison, everywhere
-from probes.experiment import Experiment, resting_on, with_leaf
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment, with_leaf
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.masking.hidden import Hidden
 from probes.masking.share import true_leaks
 from probes.masking.strided import Strided, strided

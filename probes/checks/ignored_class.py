@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.experiment import LOSS, Experiment, resting_on
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.layout import Labels
 from probes.masking.trailing import trailing
 from probes.scoring.answers import Scores, keys, scores
@@ -55,8 +55,8 @@ class IgnoredClass:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A loss, and labels of classes."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         if not any(True for _ in keys(experiment)):
             return "no key of class labels is known: declare it by `Layout(labels=(Labels(...),))`"
         return None

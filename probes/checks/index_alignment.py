@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from probes.batch import map_leaves
-from probes.experiment import Experiment, resting_on
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.layout import Reads
 from probes.modules import every_module
 from probes.reading.alive import Alive, Shown, alive, last_pick, place_at

@@ -11,8 +11,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.experiment import Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.reading.held_number import Held, held, numbers
 from probes.reading.overlap import Overlap, overlaps, windows
 from probes.reading.rows import classes, is_read, looked

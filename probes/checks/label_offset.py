@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from probes.experiment import Experiment, resting_on, with_leaf
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment, with_leaf
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.layout import Labels
 from probes.reading.rows import looked
 from probes.scoring.answer_spans import Ahead, ahead

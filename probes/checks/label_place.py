@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from probes.experiment import LOSS, Experiment, resting_on, with_leaf
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment, with_leaf
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.layout import Labels
 from probes.scoring.answers import Answer, Place, keys, scores
 from probes.scoring.by_columns import Cells, by_columns
@@ -48,8 +48,8 @@ class LabelPlace:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A loss, and labels of classes."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         if not any(True for _ in keys(experiment)) and len(experiment.targets) < 2:
             return "no key of class labels is known: declare it by `Layout(labels=(Labels(...),))`"
         return None

@@ -52,8 +52,8 @@ class LossFormula:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Labels of classes, an output that scores them, and a loss."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         if not any(True for _ in scored(experiment)):
             return "no output scores the classes of a key that is known to hold labels"
         return None

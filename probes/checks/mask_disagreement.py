@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from probes.compare import NOISES
-from probes.experiment import LOSS, Experiment, resting_on, with_leaf
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import LOSS, Experiment, with_leaf
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.masking.hidden import Hidden
 
 NAMED = re.compile(r"(loss|label|target|response|completion|answer)s?_mask$")

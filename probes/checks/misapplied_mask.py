@@ -12,8 +12,8 @@ from torch import Tensor
 
 from probes.bus import Kind
 from probes.compare import NOISES, Comparison
-from probes.experiment import Experiment, resting_on, with_leaf
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment, with_leaf
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.masking.displaced import displaced
 from probes.masking.hidden import Hidden
 from probes.masking.image_mask import Crossed, crossed, image_masks

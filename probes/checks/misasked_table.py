@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from probes.experiment import LOSS, Experiment
+from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.modules import every_module
 from probes.reading.own_tables import Misasked, misasked
@@ -32,9 +32,7 @@ class MisaskedTable:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """The loss."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
-        return None
+        return experiment.lacks_loss
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """One finding a table."""

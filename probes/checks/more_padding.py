@@ -13,8 +13,8 @@ from torch import nn
 
 from probes.bus import Kind
 from probes.compare import Comparison
-from probes.experiment import LOSS, Experiment, resting_on
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import LOSS, Experiment
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.masking.grown import BY, compared
 from probes.masking.in_training import normed_longer
 from probes.masking.longer import Longer, everywhere_longer, longer

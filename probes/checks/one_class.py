@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from probes.experiment import Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.reading.rows import classes, looked
 
 

@@ -78,9 +78,7 @@ class OutOfReach:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A loss of numbers."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
-        return None
+        return experiment.lacks_loss
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding, of the first loss of which it is so."""

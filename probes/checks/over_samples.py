@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from probes.batch import take
-from probes.experiment import Experiment, resting_on
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.states.life import Life
 from probes.states.recurrence import Call, Recurrent, equal
 

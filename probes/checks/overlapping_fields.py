@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.experiment import LOSS, Experiment
+from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.modules import every_module
 from probes.reading.own_offsets import Column, Moved, moved
@@ -53,8 +53,8 @@ class OverlappingFields:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A table that columns of ids are moved into."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         if not any(_is_parted(each) for each in moved(experiment)):
             return "no table is asked for columns of ids, each moved by an offset of its own"
         return None

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from probes.bus import Kind
 from probes.compare import SAME, Comparison, Difference, Look
-from probes.experiment import Experiment, resting_on, with_leaf
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import Experiment, with_leaf
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.modules import every_module
 from probes.place import place
 from probes.scoring.labelled import Labelled, labelled

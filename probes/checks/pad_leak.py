@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import torch
 
 from probes.compare import Comparison, Difference
-from probes.experiment import LOSS, Experiment, resting_on, with_leaf
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import LOSS, Experiment, with_leaf
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.line import line
 from probes.masking.as_marked import as_marked, is_marked
 from probes.masking.hidden import Hidden

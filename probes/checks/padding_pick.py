@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from probes.experiment import LOSS, Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.masking.hidden import Hidden
 from probes.reading.alive import Alive, alive, site_of
 from probes.reading.indexing import Pick
@@ -36,8 +36,8 @@ class PaddingPick:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A loss, and a mask of samples by tokens that hides something."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         if not _masks(experiment):
             return "no mask of samples by tokens hides anything"
         return None

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from probes.bus import Kind
-from probes.experiment import Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.masking.hidden import Hidden
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from probes.batch import take
 from probes.bus import Kind
 from probes.compare import Comparison, Difference
-from probes.experiment import LOSS, Experiment, resting_on
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import LOSS, Experiment
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.place import CODE, Place, came_about, place
 from probes.reading.alive import alive, site_of
 from probes.reading.indexing import Pick, reordering
@@ -55,8 +55,8 @@ class Pairing:
         """Samples, a loss and labels."""
         if experiment.size < 3:
             return "the batch cannot be cut into three samples or more"
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         known = experiment.targets or _strangers(experiment) or _in_batch(experiment)
         if not known:
             return "no key is known to hold labels: declare it by `Layout(labels=(Labels(...),))`"

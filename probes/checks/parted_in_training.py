@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import ClassVar, Literal
 
-from probes.experiment import LOSS, Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import LOSS, Experiment
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.reading.indexing import Indexing, reordering
 from probes.scoring.meeting import ROUNDING, Meeting
 from probes.seeding import seed_everything

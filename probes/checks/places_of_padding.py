@@ -10,8 +10,8 @@ from torch import Tensor
 
 from probes.bus import Kind
 from probes.compare import scale
-from probes.experiment import LOSS, Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.masking.rectangles import rectangles
 from probes.reading.alive import Alive, Shown, alive
 
@@ -41,8 +41,8 @@ class PlacesOfPadding:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A mask that hides something, and a loss."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         if not any(True for _ in _masks(experiment)):
             return "no mask of sequences or images hides anything"
         return None

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.experiment import LOSS, Experiment, resting_on, with_leaf
-from probes.finding import Evidence, ExperimentError, Finding, Verdict
+from probes.experiment import Experiment, with_leaf
+from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.layout import Labels, Mask
 from probes.masking.hidden import Hidden, hidden
 from probes.masking.trailing import trailing
@@ -46,8 +46,8 @@ class ScoredPadding:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Labels by place, and a mask that hides some of them."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         if not any(
             _masks(experiment, each) or _by_place(experiment, each) for each in keys(experiment)
         ):

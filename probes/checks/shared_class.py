@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.experiment import LOSS, Experiment
+from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.reading.alive import Alive, alive
 from probes.reading.rows import looked
@@ -47,8 +47,8 @@ class SharedClass:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A key of pairs of whole numbers, of which classes are made."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         if not any(True for _ in _all(experiment)):
             return "no class is made of a key of pairs of whole numbers"
         return None

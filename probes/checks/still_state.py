@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from probes.experiment import Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import Experiment
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.layout import State
 from probes.states.life import Life
 from probes.states.recurrence import Call, Recurrent, equal

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from probes.experiment import LOSS, Experiment
+from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.reading.alive import alive
 from probes.scoring.tiled import tiled
@@ -31,8 +31,8 @@ class TiledGroups:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A loss in which rows are repeated."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         return None if alive(experiment).tiled else "no rows are repeated as a whole"
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:

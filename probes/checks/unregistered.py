@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from probes.ancestry import leaves_behind
 from probes.experiment import LOSS, Experiment, attempted, copied
 from probes.finding import Evidence, Finding, Verdict
 from probes.replay import Snapshot, replay
@@ -36,9 +37,7 @@ class Unregistered:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A loss."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
-        return None
+        return experiment.lacks_loss
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding for what is kept, and one for what is made in every pass."""
@@ -90,20 +89,12 @@ class Unregistered:
 
 def _leaves(experiment: Experiment) -> list[Tensor]:
     """What the graph of the training loss ends in."""
-    subject, found = experiment.subject, []
+    subject, found = experiment.subject, list[Tensor]()
 
     def step() -> Tensor:
         with attempted("`Subject.loss`"):
             loss = subject.loss(subject.model, copied(experiment.batch))
-        seen, todo = set(), [loss.grad_fn]
-        while todo:
-            node = todo.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            if hasattr(node, "variable"):
-                found.append(node.variable)
-            todo += [each for each, _ in node.next_functions]
+        found.extend(leaves_behind(loss))
         return loss.detach()
 
     replay(step, subject.model, Snapshot.take(subject.model))

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from probes.experiment import LOSS, Experiment
+from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.masking.trailing import trailing
 from probes.scoring.wanted import Wanted, wanted
@@ -38,8 +38,8 @@ class UnshiftedMask:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """An output that is asked for the next id, and a key of zeros and ones over the ids."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         if not any(_masks(experiment, each) for each in wanted(experiment) if each.ahead == 1):
             return "no output is asked for the next of ids that a key of zeros and ones lies over"
         return None

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from probes.experiment import LOSS, Experiment
+from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.modules import every_module
 from probes.reading.alive import Alive, alive, site_of
@@ -54,8 +54,8 @@ class ViewForTranspose:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A loss, and samples."""
-        if LOSS not in experiment.evaluated.ran.outputs:
-            return "the loss could not be had: `Subject.loss` raises"
+        if experiment.lacks_loss is not None:
+            return experiment.lacks_loss
         if experiment.size < self.least:
             return f"the batch cannot be cut into {self.least} samples or more"
         return None

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from probes.operators.running import names_of, running, tensors_in
+from probes.nested import tensors_in
 from probes.raised import source_here
+from probes.running import names_of, running
 
 ROUND = {"floor", "round", "trunc", "ceil", "fix", "floor_divide", "floordiv"}
 BINS = {"bucketize": 0, "searchsorted": 1}
@@ -99,7 +100,7 @@ class Cuts(TorchFunctionMode):
                 rows = table.shape[0] if func in _TABLES else table.shape[along]
                 name = getattr(func, "__name__", "").strip("_")
                 index = part.detach().clone()
-                where = running(self._names), name, rows
+                where = running(self._names) or "<loss>", name, rows
                 self.looked.append(Looked(*where, source, index, numbers))
 
 

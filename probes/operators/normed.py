@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from probes.operators.running import names_of, running
 from probes.operators.terms import (
     MATRICES,
     SUMS,
@@ -26,6 +25,7 @@ from probes.operators.terms import (
 )
 from probes.patch import SOFTMAX
 from probes.raised import source_here
+from probes.running import names_of, running
 
 SAME: tuple[Callable[..., Any], ...] = (
     *(F.dropout, Tensor.float, Tensor.to, Tensor.type_as, Tensor.contiguous, Tensor.clone),
@@ -198,7 +198,7 @@ class NormedAxes(TorchFunctionMode):
             op=name,
             axis=axis % out.ndim,
             shape=tuple(out.shape),
-            site=running(self._names),
+            site=running(self._names) or "<loss>",
             source=source_here(),
             scored=first in self._scores,
             values=out.detach(),
@@ -258,7 +258,7 @@ class NormedAxes(TorchFunctionMode):
         if len(pair) == 2 and out.requires_grad:
             shapes = tuple(pair[0].shape), tuple(pair[1].shape)
             gave = tuple(out.shape)
-            where = running(self._names), source_here()
+            where = running(self._names) or "<loss>", source_here()
             self.cosines.append(Cosine(axis % (len(gave) + 1), shapes, gave, *where))
 
 

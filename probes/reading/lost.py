@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from probes.batch import leaves
 from probes.experiment import Experiment
 from probes.finding import ExperimentError
+from probes.nested import tensors_in
 from probes.raised import source_here
 from probes.scoring.calls import LOSSES
 from probes.subject import Batch
@@ -108,10 +109,10 @@ class Follow(TorchFunctionMode):
     ) -> Any:
         """The function has run; what it gave is marked."""
         out = func(*args, **(kwargs or {}))
-        made = [each for each in _tensors(out) if each.numel()]
+        made = [each for each in tensors_in(out) if each.numel()]
         if not made or len(self.marks) >= MOST or self._bytes > KEPT:
             return out
-        reads = _tensors([*args, *(kwargs or {}).values()])
+        reads = list(tensors_in([*args, *(kwargs or {}).values()]))
         for tensor in made:
             self._see(func, tensor, reads)
         return out
@@ -145,14 +146,6 @@ class Follow(TorchFunctionMode):
                     return name
             frame = frame.f_back
         return None
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, (list, tuple)):
-        return [each for item in value for each in _tensors(item)]
-    return []
 
 
 def _mark(tensor: Tensor) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from probes.batch import leaves
 from probes.bus import Bus, Kind, See
 from probes.experiment import Experiment, attempted, copied
-from probes.operators.running import tensors_in
+from probes.nested import tensors_in
 from probes.raised import source_here
 from probes.replay import Snapshot, replay
 

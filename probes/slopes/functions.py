@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, Function
 
-from probes.modules import every_module
+from probes.ancestry import nodes_behind
 from probes.raised import source_of_code
+from probes.running import names_of, running
 
 STEP = 1e-6
 CALLS = 3  # of each function, of which one must be wrong
@@ -56,17 +56,11 @@ class Wrong:
 def own_functions(loss: Tensor) -> list[type[Function]]:
     """The functions of the user's own in the graph behind a loss."""
     found: dict[type[Function], None] = {}
-    seen, todo = set(), [loss.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in nodes_behind(loss):
         if isinstance(node, BackwardCFunction):
-            function = node._forward_cls
+            function = node._forward_cls  # type: ignore[attr-defined]
             if source_of_code(function.backward) is not None:
                 found[function] = None
-        todo += [each for each, _ in node.next_functions]
     return list(found)
 
 
@@ -74,7 +68,7 @@ def own_functions(loss: Tensor) -> list[type[Function]]:
 def applied(model: nn.Module, functions: Sequence[type[Function]]) -> Iterator[list[Applied]]:
     """Inside, calls of these functions are listed with their arguments."""
     calls: list[Applied] = []
-    names = {id(module): name for name, module in every_module(model)}
+    names = names_of(model)
     with ExitStack() as given:
         for function in functions:  # `apply` may have been bound long ago; `forward` is looked up
             own = vars(function).get("forward")
@@ -95,20 +89,10 @@ def _noting(
     def noted(*args: Any) -> Any:
         given = args if own_context else args[1:]
         kept = tuple(a.detach().clone() if isinstance(a, Tensor) else a for a in given)
-        calls.append(Applied(function, _running(names), kept))
+        calls.append(Applied(function, running(names), kept))
         return forward(*args)
 
     return noted
-
-
-def _running(names: dict[int, str]) -> str | None:
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
-        frame = frame.f_back
-        name = names.get(id(frame.f_locals.get("self")))
-        if name is not None:
-            return name
-    return None
 
 
 def wrong(calls: Sequence[Applied]) -> list[Wrong]:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from probes.ancestry import nodes_behind
 from probes.raised import source_here
 from probes.slopes.slope import Exact
-from probes.slopes.uncut import Cut
+from probes.slopes.uncut import Cut, replaced
 
 FAR = 10.0  # times its own size: what bends, as an absolute value does, bends within that
 SEEDS = 3  # of other values in its place
@@ -47,13 +48,7 @@ def _stands_in(loss: Tensor, cut_off: Tensor) -> bool:
     if node is None or not node.name().startswith("Sub"):
         return False
     sides = {each for each, _ in node.next_functions if each is not None}
-    seen, todo = set(), [loss.grad_fn]
-    while todo:
-        one = todo.pop()
-        if one is not None and one not in seen:
-            seen.add(one)
-            todo += [each for each, _ in one.next_functions]
-    return bool(sides & seen)
+    return not sides.isdisjoint(nodes_behind(loss))
 
 
 def _is_same(one: Mapping[str, Tensor | None], two: Mapping[str, Tensor | None]) -> bool:
@@ -89,7 +84,7 @@ class _Shaken:
             self.cut_off.append(tensor)
             return self.other(left)
 
-        self._put(Tensor, "detach", detached)
+        self._given.enter_context(replaced(Tensor, "detach", detached))
 
     def _shake_blocks(self) -> None:
         enter: Any = torch.no_grad.__enter__
@@ -109,16 +104,8 @@ class _Shaken:
                 mode.__exit__(*raised)  # type: ignore[no-untyped-call]
             leave(guard, *raised)
 
-        self._put(torch.no_grad, "__enter__", entered)
-        self._put(torch.no_grad, "__exit__", left)
-
-    def _put(self, owner: Any, name: str, value: Any) -> None:
-        own = vars(owner)
-        if name in own:
-            self._given.callback(setattr, owner, name, own[name])
-        else:
-            self._given.callback(delattr, owner, name)
-        setattr(owner, name, value)
+        self._given.enter_context(replaced(torch.no_grad, "__enter__", entered))
+        self._given.enter_context(replaced(torch.no_grad, "__exit__", left))
 
     def other(self, left: Tensor) -> Tensor:
         """Other values of its size, without a gradient."""

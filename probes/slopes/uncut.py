@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +24,21 @@ class Cut:
 
 Undo = Callable[[Cut], bool]
 """Whether this cut is to have no effect."""
+
+
+@contextmanager
+def replaced(owner: type, name: str, value: Any) -> Iterator[None]:
+    """Inside, the class has another attribute; then its own again, or its parent's."""
+    own = vars(owner)
+    before = [own[name]] if name in own else []
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if before:
+            setattr(owner, name, before[0])
+        else:
+            delattr(owner, name)
 
 
 @dataclass
@@ -66,13 +81,8 @@ class Cuts:
 
         return entered
 
-    def _replace(self, owner: Any, name: str, value: Any) -> None:
-        own = vars(owner)
-        if name in own:
-            self._given.callback(setattr, owner, name, own[name])
-        else:
-            self._given.callback(delattr, owner, name)
-        setattr(owner, name, value)
+    def _replace(self, owner: type, name: str, value: Any) -> None:
+        self._given.enter_context(replaced(owner, name, value))
 
     def __exit__(
         self,

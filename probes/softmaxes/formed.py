@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,14 +13,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from probes.bus import hook_gradient
-from probes.modules import every_module
 from probes.patch import CARRY, DIFFERENCES, LOGS, LOGS_1P, NEGATIVES, SIGMOID, SOFTMAX
 from probes.raised import source_here
+from probes.running import names_of, running
 
 LOG_SOFTMAX = (F.log_softmax, torch.log_softmax, Tensor.log_softmax, torch.special.log_softmax)
 LOGSUMEXP = (torch.logsumexp, Tensor.logsumexp, torch.special.logsumexp)
 LOGSIGMOID = (F.logsigmoid,)
-GATHER = (torch.gather, Tensor.gather, torch.take_along_dim, Tensor.take_along_dim)
 LOSSES = (
     F.cross_entropy,
     F.nll_loss,
@@ -68,7 +66,7 @@ class Formed(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.uses: list[Use] = []
-        self._names = {id(module): name for name, module in every_module(model)}
+        self._names = names_of(model)
         self._known = WeakTensorKeyDictionary()
 
     def __torch_function__(
@@ -126,7 +124,7 @@ class Formed(TorchFunctionMode):
             target=target,
             given=first.detach(),
             dim=_dim(func, args, kwargs, first),
-            site=self._running(),
+            site=running(self._names),
             source=source_here(),
             settings=_settings(func, args, kwargs),
         )
@@ -136,15 +134,6 @@ class Formed(TorchFunctionMode):
             use.reaches = use.reaches or grad is not None
 
         hook_gradient(out, arrived)
-
-    def _running(self) -> str | None:
-        frame = sys._getframe(1)
-        while frame.f_back is not None:
-            frame = frame.f_back
-            name = self._names.get(id(frame.f_locals.get("self")))
-            if name is not None:
-                return name
-        return None
 
 
 def _settings(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from probes.raised import source_here
+from probes.running import running
 
 SOFTMAX = {"aten::_softmax", "aten::_safe_softmax"}
 CARRY = {  # the same numbers, perhaps in another shape
@@ -144,14 +144,8 @@ class SoftmaxTrace(TorchDispatchMode):
             self.uses.append(Use(softmax, weights.detach().clone(), operand))
 
     def running(self) -> str:
-        """The innermost module at work: every module's call has a frame with itself as `self`."""
-        frame = sys._getframe(1)
-        while frame.f_back is not None:
-            frame = frame.f_back
-            name = self._names.get(id(frame.f_locals.get("self")))
-            if name is not None:
-                return name
-        return "model"
+        """The innermost module at work."""
+        return running(self._names) or "model"
 
 
 def _rows(operand: Tensor, queries: int) -> tuple[int, int]:

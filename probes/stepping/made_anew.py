@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from probes.experiment import LOSS, Experiment
-from probes.modules import every_module
 from probes.raised import source_here
+from probes.running import names_of, running
 from probes.seeding import seed_everything
 
 
@@ -51,26 +50,16 @@ def _is_drawn(one: Born, two: Born) -> bool:
 @contextmanager
 def _births(experiment: Experiment) -> Iterator[list[Born]]:
     """Holds every parameter that any module is given meanwhile."""
-    names = {id(module): name for name, module in every_module(experiment.subject.model)}
+    names = names_of(experiment.subject.model)
     found: list[Born] = []
 
     def see(module: nn.Module, _: str, parameter: nn.Parameter | None) -> None:
         if parameter is not None:
-            found.append(Born(_running(names), type(module).__name__, parameter, source_here()))
+            site, kind = running(names) or LOSS, type(module).__name__
+            found.append(Born(site, kind, parameter, source_here()))
 
     hook = register_module_parameter_registration_hook(see)
     try:
         yield found
     finally:
         hook.remove()
-
-
-def _running(names: dict[int, str]) -> str:
-    """The innermost module of the model whose code is at work."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
-        frame = frame.f_back
-        name = names.get(id(frame.f_locals.get("self")))
-        if name is not None:
-            return name
-    return LOSS

@@ -15,6 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from probes.ancestry import leaves_behind
 from probes.raised import source_here
 from probes.stepping.roots import noted_starts
 
@@ -85,7 +86,7 @@ class Passes:
         self._settle(None)
         known = {id(p) for p in self._parameters}
         self._partial = given is not None  # of another pass, as in checkpointing
-        self._serves = any(id(leaf) not in known for leaf in _leaves(roots))
+        self._serves = any(id(leaf) not in known for leaf in leaves_behind(*roots))
         self._before = {id(p): _state(p.grad) for p in self._parameters}
         self._busy = True
 
@@ -164,19 +165,6 @@ def _wrapped(owner: Any, clears: Callable[[Callable[[], Any]], None]) -> Iterato
         yield
     finally:
         owner.zero_grad = before
-
-
-def _leaves(roots: Sequence[Tensor]) -> Iterator[Tensor]:
-    """What the pass gives a gradient."""
-    todo, seen = [root.grad_fn for root in roots], set[Any]()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if (leaf := getattr(node, "variable", None)) is not None:
-            yield leaf
-        todo += [each for each, _ in node.next_functions]
 
 
 def _state(grad: Tensor | None) -> State:

@@ -1,0 +1,26 @@
+"""Which module of a model is at work where code runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from torch import nn
+
+from probes.modules import every_module
+
+
+def names_of(model: nn.Module) -> dict[int, str]:
+    """Every module's name by its id."""
+    return {id(module): name for name, module in every_module(model)}
+
+
+def running(names: Mapping[int, str]) -> str | None:
+    """The innermost: every module's call has a frame with itself as `self`; None around them."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        name = names.get(id(frame.f_locals.get("self")))
+        if name is not None:
+            return name
+    return None
