@@ -94,9 +94,7 @@ def examine(
         _check_metrics(loaded, samples)
     settings = _settings(subject, asked)
     record = Recorder(
-        open_folder(
-            out, resume, {k: v for k, v in settings.items() if k not in ("jobs", "engine", "notes")}
-        ),
+        open_folder(out, resume, {k: v for k, v in settings.items() if k not in MAY_CHANGE}),
         seed=asked.seed,
         device=_device(loaded),
         settings={**settings, "first_step": first and asdict(first)},

@@ -122,7 +122,7 @@ def read_targets(subject: Subject, batches: Sequence[Batch], training: bool = Fa
         found = list(_guessed(guessed, batches))
     if not found:
         return Targets((), UNREAD)
-    return Targets(tuple(_whole(each, totals, len(found)) for each in found))
+    return Targets(tuple(_whole(each, totals) for each in found))
 
 
 def _calls(
@@ -252,7 +252,7 @@ def _scores(call: Call) -> Tensor | None:
     return call.scores if call.kind in ("class", "shares") else None
 
 
-def _whole(target: Target, totals: Sequence[float], of: int) -> Target:
+def _whole(target: Target, totals: Sequence[float]) -> Target:
     """With `whole` where the subject's loss is the call's value."""
     if target.value is None or not totals:
         return target

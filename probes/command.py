@@ -31,7 +31,6 @@ Device = Annotated[
     str | None,
     typer.Option(help="Moves model and batches there, such as cuda.", show_default=False),
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes at most, side by side.")]
 Shares = Annotated[
     int,
     typer.Option(

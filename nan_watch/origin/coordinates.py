@@ -17,8 +17,6 @@ from probes.guess import complete
 from probes.layout import Layout
 from probes.subject import Batch
 
-Coordinates = Mapping[str, int | str]
-
 
 @dataclass(frozen=True, slots=True)
 class Axes:

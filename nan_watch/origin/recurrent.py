@@ -174,7 +174,7 @@ class Recurrences:
         if step.order is not None:
             where["time"] = self._time(site, step)
         elif row is not None:  # the inputs of all steps were projected at once
-            where["time"], row = self._time_of_row(site, step, first, shape)
+            where["time"], row = self._time_of_row(site, step, first)
         if row is not None and row >= 0:
             where["sample"] = row
         if gate is not None:
@@ -189,9 +189,7 @@ class Recurrences:
             return step.order
         return len(self._states[(site, step.call, step.layer, step.direction)]) - 1 - step.order
 
-    def _time_of_row(
-        self, site: str, step: RnnStep, first: tuple[int, ...], shape: tuple[int, ...]
-    ) -> tuple[int, int]:
+    def _time_of_row(self, site: str, step: RnnStep, first: tuple[int, ...]) -> tuple[int, int]:
         if len(first) > 2:  # (time, sample, feature)
             return first[-3], first[-2]
         sizes, row = self._rows[(site, step.call)], first[-2]

@@ -119,7 +119,7 @@ class HeadStuck:
                 phase="backward",
                 step=curves.steps[-1],
                 source=why.source,
-                evidence=(*why.evidence, *_evidence(curves, name)),
+                evidence=(*why.evidence, *_evidence(curves)),
             )
 
 
@@ -190,7 +190,7 @@ def _of_weight(curves: Curves, name: str, own: Weighed) -> _Why:
     )
 
 
-def _evidence(curves: Curves, name: str) -> Iterator[Evidence]:
+def _evidence(curves: Curves) -> Iterator[Evidence]:
     for each, head in curves.heads.items():
         yield Evidence(f"`{each}` gained", head.last - head.first, 1 - head.first)
     for each, values in curves.parts.items():

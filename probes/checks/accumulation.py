@@ -55,10 +55,10 @@ class Accumulation:
         times, passes = float(seen @ whole / (whole @ whole)), found.passes
         if abs(times - passes) <= self.near * passes:
             yield self._said(times, passes, "not divided", "Divide each loss by")
-        elif abs(times * passes - 1) <= self.near and self._is_divided(seen, left, times, passes):
+        elif abs(times * passes - 1) <= self.near and self._is_divided(seen, left, passes):
             yield self._said(times, passes, "divided once too often", "Divide only once by")
 
-    def _is_divided(self, seen: Tensor, left: Tensor, times: float, passes: int) -> bool:
+    def _is_divided(self, seen: Tensor, left: Tensor, passes: int) -> bool:
         """Whether the backward passes left no more, or the rest was divided by just their number.
 
         A gradient that is clipped is shorter by any factor.

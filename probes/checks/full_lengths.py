@@ -44,11 +44,9 @@ class FullLengths:
             runs = trailing(ids) if full and mask.key not in done else None
             if runs is not None and is_read(experiment, key, runs):
                 done.add(mask.key)
-                yield self._finding(experiment, mask, key, ids, runs)
+                yield self._finding(mask, key, ids, runs)
 
-    def _finding(
-        self, experiment: Experiment, mask: Mask, key: str, ids: Tensor, runs: Tensor
-    ) -> Finding:
+    def _finding(self, mask: Mask, key: str, ids: Tensor, runs: Tensor) -> Finding:
         rows = int(runs.any(1).sum())
         finding = Finding(
             code=self.code,

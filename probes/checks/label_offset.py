@@ -72,7 +72,7 @@ class LabelOffset:
             except ExperimentError:
                 continue
             by = None if shift is None else self._beside(found, -shift)
-            if by is not None and shift is not None and _reads_on(experiment, labels, key):
+            if by is not None and shift is not None and _reads_on(experiment, key):
                 said.add(labels.key)
                 yield self._finding(experiment, labels, key, found, -shift, by)
 
@@ -175,7 +175,7 @@ def _told(experiment: Experiment, labels: Labels, key: str) -> Told | None:
     return told(batches, labels.ignore) if batches else None
 
 
-def _reads_on(experiment: Experiment, labels: Labels, key: str) -> bool:
+def _reads_on(experiment: Experiment, key: str) -> bool:
     """Whether outputs move with a token that stands after them."""
     ids = experiment.tensors[key]
     only = torch.zeros_like(ids, dtype=torch.bool)

@@ -17,7 +17,6 @@ from probes.vary import vary
 ROWS = 256  # samples that are looked at
 LEAST = 5  # samples with three units or more
 SHARE = 0.98  # of the spans that a pattern holds for
-REACH = 2  # tokens either way
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probes.experiment import Experiment
 from probes.layout import Reads
-from probes.reading.alive import Alive, alive, gradients
+from probes.reading.alive import alive, gradients
 from probes.reading.causal import Causal
 from probes.reading.indexing import Pick
 from probes.scoring.answers import lines_of
@@ -38,7 +38,7 @@ def _all(experiment: Experiment) -> Iterator[Causal]:
         if seen is None or found is None or name is None:
             continue
         if found.wants(key, name, ids).ahead == 0 and any(
-            _reads_on(seen, seen.shown[found.index].tensor, one, ids) for one in moved
+            _reads_on(seen.shown[found.index].tensor, one, ids) for one in moved
         ):
             line = f"reads=({Reads(name, key, rule='before')!r},)"
             yield Causal(name, key, 2, 1, line)
@@ -52,7 +52,7 @@ def _is_moved(one: Pick, ids: Tensor) -> bool:
     return torch.equal(index[:, 1:], ids[:, :-1]) and not torch.equal(index, ids)
 
 
-def _reads_on(seen: Alive, given: Tensor, one: Pick, ids: Tensor) -> bool:
+def _reads_on(given: Tensor, one: Pick, ids: Tensor) -> bool:
     """Whether the first half of the output moves with vectors that stand after it."""
     lines = lines_of(given, tuple(ids.shape))
     if lines is None:

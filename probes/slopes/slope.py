@@ -148,12 +148,6 @@ class Exact:
 
         return self._slope(value, back)
 
-    def back_through(self, event: tuple[str, int, str], seed: int) -> float:
-        """What the backward pass says of one event along another direction."""
-        shifts = Shifts(self.model, {event: 0.0}, learn=True, seed=seed)
-        self._run(None, 0.0, True, shifts)
-        return shifts.slopes().get(event, 0.0)
-
     def _slope(self, value: Callable[[float], float], back: float) -> Slope:
         flat, found, bends = True, None, list[tuple[float, float, float]]()
         for size in STEPS:

@@ -36,7 +36,6 @@ SAME = {  # the same numbers, all of them
     *("movedim", "swapaxes", "view", "contiguous", "float", "double", "to", "type_as", "mT", "T"),
 }
 ADDED = {"add", "clamp", "clamp_min"}  # such as a small constant that keeps it above zero
-PICKS = {"gather", "take_along_dim", "__getitem__"}
 
 
 @dataclass(eq=False)
