@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from probes.errors import RequestError
-from probes.run import Run
+from probes.run import Matrix, Run
 
 NOT_FINITE = "not finite"
 
@@ -30,15 +31,21 @@ def write_events(run: Run, folder: Path | str) -> int:
     count = sum(write_events(part, Path(folder) / name) for name, part in run.parts)
     with SummaryWriter(str(folder)) as writer:
         for kind, stat in run.streams:
-            matrix = run.matrix(kind, stat)
-            for row, step in enumerate(matrix.steps.tolist()):
-                places = np.flatnonzero(matrix.seen[row])
-                values = matrix.values[row, places]
-                for place, value in zip(places.tolist(), values.tolist(), strict=True):
-                    writer.add_scalar(f"{kind}/{stat}/{matrix.sites[place]}", value, step)
-                finite = values[np.isfinite(values)]
-                if len(finite):
-                    writer.add_histogram(f"{kind}/{stat}", finite, step)
-                writer.add_scalar(f"{kind}/{stat}/{NOT_FINITE}", len(values) - len(finite), step)
-                count += len(values) + 1
+            count += _write_stream(writer, f"{kind}/{stat}", run.matrix(kind, stat))
+    return count
+
+
+def _write_stream(writer: Any, name: str, matrix: Matrix) -> int:
+    """The events of every step of a kind's statistic are written; returns how many scalars."""
+    count = 0
+    for row, step in enumerate(matrix.steps.tolist()):
+        places = np.flatnonzero(matrix.seen[row])
+        values = matrix.values[row, places]
+        for place, value in zip(places.tolist(), values.tolist(), strict=True):
+            writer.add_scalar(f"{name}/{matrix.sites[place]}", value, step)
+        finite = values[np.isfinite(values)]
+        if len(finite):
+            writer.add_histogram(name, finite, step)
+        writer.add_scalar(f"{name}/{NOT_FINITE}", len(values) - len(finite), step)
+        count += len(values) + 1
     return count

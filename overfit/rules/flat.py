@@ -16,6 +16,12 @@ from overfit.rules.memorised import Memorised
 from overfit.rules.too_slow import TooSlow
 from probes.finding import Evidence, Finding, Verdict
 
+RAISE = "Raise the learning rate by a hundred or more, or find out what keeps the gradients small."
+LOOK = (
+    "Look whether the input reaches the output and every parameter the optimizer, and whether the "
+    "learning rate is of the right order."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Flat:
@@ -66,31 +72,19 @@ class Flat:
         """One finding where nothing was learned."""
         if not self.holds(curves):
             return
-        heads = f"; right are {curves.told}" if curves.heads else ""
         moved = curves.look.moved if curves.look is not None else None
         small = moved is not None and 0 < moved <= self.crawl
-        if moved is not None:
-            heads += f"; the weights went {moved:.2g} of their size"
-        if small and curves.drive is not None:
-            heads += f" at a learning rate of {curves.drive.rate:.3g}, so the steps are too small"
         held = brake(curves)
-        if held is not None:
-            heads += f"; {held.words}"
+        more = _told(curves, moved, small) + (f"; {held.words}" if held else "")
         yield Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=(
                 f"nothing was learned from {curves.suite} in {len(curves.losses)} steps (seed "
-                f"{curves.seed}): the loss went from {curves.start:.4g} to {curves.end:.4g}{heads}."
+                f"{curves.seed}): the loss went from {curves.start:.4g} to {curves.end:.4g}{more}."
             ),
-            fix=held.fix
-            if held
-            else "Raise the learning rate by a hundred or more, or find out what keeps the "
-            "gradients small."
-            if small
-            else "Look whether the input reaches the output and every parameter the optimizer, "
-            "and whether the learning rate is of the right order.",
+            fix=held.fix if held else RAISE if small else LOOK,
             site="<optimizer>" if small else "<loss>",
             step=curves.steps[-1],
             evidence=(
@@ -108,3 +102,13 @@ class Flat:
                 *(held.evidence if held else ()),
             ),
         )
+
+
+def _told(curves: Curves, moved: float | None, small: bool) -> str:
+    """What is right, how far the weights went, and whether that was too little."""
+    told = f"; right are {curves.told}" if curves.heads else ""
+    if moved is not None:
+        told += f"; the weights went {moved:.2g} of their size"
+    if small and curves.drive is not None:
+        told += f" at a learning rate of {curves.drive.rate:.3g}, so the steps are too small"
+    return told

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from overfit.curves import Curves
+from overfit.drive import Drive
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Verdict
 
@@ -43,27 +44,7 @@ class IdleOptimizer:
             return
         if drive.taken and drive.skipped < self.share * drive.taken:
             return
-        if drive.taken:
-            first = f", `{drive.overflowed}` first" if drive.overflowed else ""
-            message = (
-                f"a GradScaler skipped {drive.skipped} of {drive.taken} steps on {curves.suite}: "
-                f"at a scale of {drive.scale:.3g} the gradients overflow{first}, so nothing is "
-                "learned."
-            )
-            fix = (
-                "Give the scaler an `init_scale` of 65536 or less and its own `backoff_factor`, "
-                "call `scaler.update()` after each step, and look whether the gradients are "
-                "finite without it."
-            )
-        else:
-            message = (
-                f"the optimizer was never stepped in {drive.calls} calls of `train_step` on "
-                f"{curves.suite}, so nothing is learned."
-            )
-            fix = (
-                "Call `optimizer.step()`; where gradients are accumulated, over fewer micro-"
-                "batches than there are."
-            )
+        message, fix = _skipped(drive, curves.suite) if drive.taken else _never(drive, curves.suite)
         yield Finding(
             code=self.code,
             rule=self.rule,
@@ -79,3 +60,24 @@ class IdleOptimizer:
                 Evidence("steps that a GradScaler skipped", drive.skipped),
             ),
         )
+
+
+def _skipped(drive: Drive, suite: str) -> tuple[str, str]:
+    """What is said of a GradScaler that takes the steps away, and what to do."""
+    first = f", `{drive.overflowed}` first" if drive.overflowed else ""
+    return (
+        f"a GradScaler skipped {drive.skipped} of {drive.taken} steps on {suite}: at a scale of "
+        f"{drive.scale:.3g} the gradients overflow{first}, so nothing is learned.",
+        "Give the scaler an `init_scale` of 65536 or less and its own `backoff_factor`, call "
+        "`scaler.update()` after each step, and look whether the gradients are finite without it.",
+    )
+
+
+def _never(drive: Drive, suite: str) -> tuple[str, str]:
+    """What is said of an optimizer that nobody steps, and what to do."""
+    return (
+        f"the optimizer was never stepped in {drive.calls} calls of `train_step` on {suite}, so "
+        "nothing is learned.",
+        "Call `optimizer.step()`; where gradients are accumulated, over fewer micro-batches than "
+        "there are.",
+    )

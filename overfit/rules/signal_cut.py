@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from overfit.curves import Curves
+from overfit.cuts import Cut
 from overfit.interventions import THAWED
 from overfit.rules.diverged import Diverged
 from overfit.rules.lacking import lacks_look
@@ -58,41 +59,44 @@ class SignalCut:
         if not self.holds(curves):
             return
         look, sign = curves.look, self._sign(curves)
-        assert look is not None
-        told = f"right are {curves.told}" if curves.heads else f"the loss is {curves.end:.4g}"
-        source: str | None = None
-        op: str | None = None
-        if look.cuts:
-            cut = max(look.cuts, key=lambda each: len(each.parameters))
-            line = f" at {cut.source}" if cut.source else ""
-            more = f" and {len(cut.parameters) - 1} more" if len(cut.parameters) > 1 else ""
-            why = f"`{cut.op}`{line} cuts `{cut.parameters[0]}`{more} off the loss"
-            site = cut.site or cut.parameters[-1].rpartition(".")[0] or "model"
-            source, op, fix = (
-                cut.source,
-                cut.op,
-                "Take that call away, or freeze what is behind it.",
-            )
-            found = Evidence("trained parameters cut off", len(cut.parameters), 0)
-        else:
-            assert sign is not None
-            why, site, source, op = (
-                sign.message.rstrip("."),
-                sign.site or "model",
-                sign.source,
-                sign.op,
-            )
-            fix, found = sign.fix, Evidence("found by", sign.code)
-        yield Finding(
+        if look is not None and look.cuts:
+            yield self._by_cut(curves, max(look.cuts, key=lambda each: len(each.parameters)))
+        elif sign is not None:
+            yield self._by_sign(curves, sign)
+
+    def _by_cut(self, curves: Curves, cut: Cut) -> Finding:
+        line = f" at {cut.source}" if cut.source else ""
+        more = f" and {len(cut.parameters) - 1} more" if len(cut.parameters) > 1 else ""
+        return self._told(
+            curves,
+            f"`{cut.op}`{line} cuts `{cut.parameters[0]}`{more} off the loss",
+            fix="Take that call away, or freeze what is behind it.",
+            site=cut.site or cut.parameters[-1].rpartition(".")[0] or "model",
+            op=cut.op,
+            source=cut.source,
+            found=Evidence("trained parameters cut off", len(cut.parameters), 0),
+        )
+
+    def _by_sign(self, curves: Curves, sign: Finding) -> Finding:
+        return self._told(
+            curves,
+            sign.message.rstrip("."),
+            fix=sign.fix,
+            site=sign.site or "model",
+            op=sign.op,
+            source=sign.source,
+            found=Evidence("found by", sign.code),
+        )
+
+    def _told(self, curves: Curves, why: str, *, found: Evidence, **about: Any) -> Finding:
+        right = f"right are {curves.told}" if curves.heads else f"the loss is {curves.end:.4g}"
+        return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
-            message=f"the signal is cut in training on {curves.suite}: {why}; {told}.",
-            fix=fix,
-            site=site,
-            op=op,
+            message=f"the signal is cut in training on {curves.suite}: {why}; {right}.",
             phase="backward",
             step=curves.steps[-1],
-            source=source,
             evidence=(found, Evidence("loss at the end", curves.end, anchor=curves.name)),
+            **about,
         )

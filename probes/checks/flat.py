@@ -70,7 +70,11 @@ class Flat:
         if (pair := saddle(experiment, lost)) is not None:
             yield self._product(pair, lost, alone=set(zero) == _trained(live, largest))
             return
-        yield Finding(
+        yield self._constant(live, lost, len(largest))
+
+    def _constant(self, live: Mapping[str, Tensor], lost: list[str], count: int) -> Finding:
+        """Of the parameters `lost`, nearest to the loss first, among `count` with a gradient."""
+        return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.WARN,
@@ -83,7 +87,7 @@ class Flat:
             phase="backward",
             evidence=(
                 Evidence("parameters with a gradient of zeros", len(lost), 0),
-                Evidence("parameters with a gradient", len(largest)),
+                Evidence("parameters with a gradient", count),
                 Evidence("of those of zeros, that hold nothing else", _zeros(live, lost)),
             ),
         )

@@ -80,7 +80,15 @@ class UnusedInput:
             else:
                 yield self._nothing(experiment, lost, reached, handed, _where(experiment, lost))
             return
-        told = {key: self._of(experiment, key) for key in unread}
+        yield from self._each(experiment, {key: batches[key] for key in unread})
+        whole = {each.of for each in experiment.declared.reads if each.rule in ("all", "same")}
+        for key in [key for key in batches if key not in labels and key not in unread]:
+            if places := unread_places(experiment, key):
+                yield self._passed_over(experiment, key, places, key in whole)
+
+    def _each(self, experiment: Experiment, batches: Mapping[str, Batch]) -> Iterator[Finding]:
+        """Of keys that nothing reads, with the batches in which they hold something else."""
+        told = {key: self._of(experiment, key) for key in batches}
         yield from (finding for finding in told.values() if finding is not None)
         declared = experiment.declared
         meant = {each.key for each in declared.labels} | {each.of for each in declared.reads}
@@ -94,10 +102,6 @@ class UnusedInput:
         ):
             if keys:
                 yield self._unread(experiment, keys, verdict)
-        whole = {each.of for each in declared.reads if each.rule in ("all", "same")}
-        for key in [key for key in batches if key not in labels and key not in unread]:
-            if places := unread_places(experiment, key):
-                yield self._passed_over(experiment, key, places, key in whole)
 
     def _of(self, experiment: Experiment, key: str) -> Finding | None:
         """Where the key is lost on its way; None where nobody touches it."""

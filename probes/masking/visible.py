@@ -24,21 +24,24 @@ def leaks(experiment: Experiment) -> list[tuple[Hidden, Comparison]]:
     Raises ExperimentError where the subject raises on the changed batch.
     """
     if "leaks" not in experiment.memo:
-        found = []
-        if not _is_tight(experiment):
-            for each in masked(experiment):
-                batch = changed(experiment, [each])
-                if batch is not None:
-                    ran = experiment.evaluate(batch)
-                    look = Visible(experiment, each)
-                    what = f"{each.key} under {each.mask.key}"
-                    parted = experiment.parted(what, ran, look)
-                    if parted.outputs and is_marked(experiment, each):
-                        parted = experiment.parted(what, as_marked(experiment, batch), look)
-                    found.append((each, parted))
-        experiment.memo["leaks"] = [each for each in found if each[1].outputs]
+        looked = () if _is_tight(experiment) else masked(experiment)
+        found = ((each, _moved(experiment, each)) for each in looked)
+        experiment.memo["leaks"] = [(each, to) for each, to in found if to and to.outputs]
     leaking: list[tuple[Hidden, Comparison]] = experiment.memo["leaks"]
     return leaking
+
+
+def _moved(experiment: Experiment, each: Hidden) -> Comparison | None:
+    """What other content where it hides comes to; None where there is no other."""
+    batch = changed(experiment, [each])
+    if batch is None:
+        return None
+    ran, look = experiment.evaluate(batch), Visible(experiment, each)
+    what = f"{each.key} under {each.mask.key}"
+    parted = experiment.parted(what, ran, look)
+    if parted.outputs and is_marked(experiment, each):
+        parted = experiment.parted(what, as_marked(experiment, batch), look)
+    return parted
 
 
 def seen_as_marked(experiment: Experiment, each: Hidden) -> bool:

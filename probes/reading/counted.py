@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice, pairwise, product
 
 import torch
 from torch import Tensor
@@ -108,13 +108,9 @@ def _form(rows: Sequence[Row]) -> _Form | None:
     inner = [one for _, lengths in rows for one in lengths[1:]]
     if sum(len(lengths) > 2 for _, lengths in rows) < LEAST or len(set(inner)) < 2:
         return None
-    for separator in sorted(shared_by_units([(ids, len(lengths)) for ids, lengths in rows])):
-        for leads in (False, True):
-            for apart in (1, 2):
-                form = _Form(separator, leads, apart)
-                if _fits(form, rows):
-                    return form
-    return None
+    separators = sorted(shared_by_units([(ids, len(lengths)) for ids, lengths in rows]))
+    forms = (_Form(*each) for each in product(separators, (False, True), (1, 2)))
+    return next((form for form in forms if _fits(form, rows)), None)
 
 
 def _fits(form: _Form, rows: Sequence[Row]) -> bool:

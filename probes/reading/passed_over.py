@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -61,10 +62,9 @@ def read_twice(experiment: Experiment, key: str) -> tuple[str, Pick] | None:
         return None
     for name in twins:
         found = [pick for pick in picks if _picks(pick, experiment.tensors[name])]
-        for i, one in enumerate(found):
-            for two in found[i + 1 :]:
-                if one.source is two.source and int(index.max()) < one.source.shape[one.axis]:
-                    return name, two
+        for one, two in combinations(found, 2):
+            if one.source is two.source and int(index.max()) < one.source.shape[one.axis]:
+                return name, two
     return None
 
 

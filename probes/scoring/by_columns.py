@@ -60,11 +60,12 @@ def by_columns(experiment: Experiment, found: Scores, label: str) -> Cells | Non
 def _layouts(experiment: Experiment, count: int) -> Iterator[Cells]:
     for key, tensor in experiment.tensors.items():
         image = tensor.ndim == 4 and tensor.is_floating_point() and key not in experiment.targets
-        if image and tensor.shape[2] == tensor.shape[3]:
-            for side in range(SMALLEST, int(tensor.shape[2]) + 1):
-                each, rest = divmod(count, side * side)
-                if rest == 0 and each > 0 and tensor.shape[2] % side == 0:
-                    yield from (Cells(key, side, each, way) for way in (True, False)[:each])
+        if not image or tensor.shape[2] != tensor.shape[3]:
+            continue
+        for side in range(SMALLEST, int(tensor.shape[2]) + 1):
+            each, rest = divmod(count, side * side)
+            if rest == 0 and each > 0 and tensor.shape[2] % side == 0:
+                yield from (Cells(key, side, each, way) for way in (True, False)[:each])
 
 
 def _is_mirrored(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -88,25 +89,28 @@ def tiled(experiment: Experiment) -> Tiled | None:
 
 def _all(experiment: Experiment, wanted: set[tuple[int, int]]) -> Iterator[Tiled]:
     before = _met(experiment, experiment.batch)
-    for key, tensor in experiment.tensors.items():
-        for n, rows in wanted:
-            if not tensor.ndim or len(tensor) != rows:
-                continue
-            size = rows // n
-            block = torch.zeros_like(tensor, dtype=torch.bool)
-            block[size : 2 * size] = True
-            other = vary(tensor, block)
-            if other is None:
-                continue
-            try:
-                after = _met(experiment, with_leaf(experiment.batch, key, other))
-            except ExperimentError:
-                continue
-            if len(after) != len(before):
-                continue
-            for one, two in zip(before, after, strict=True):
-                if len(one.of) == n and len(one.rows) == rows and _is_dealt(one, two, size):
-                    yield Tiled(key, n, size, one.op, one.line)
+    for (key, tensor), (n, rows) in product(experiment.tensors.items(), wanted):
+        if not tensor.ndim or len(tensor) != rows:
+            continue
+        size = rows // n
+        after = _met_by_others(experiment, key, size)
+        for one, two in zip(before, after, strict=True) if len(after) == len(before) else ():
+            if len(one.of) == n and len(one.rows) == rows and _is_dealt(one, two, size):
+                yield Tiled(key, n, size, one.op, one.line)
+
+
+def _met_by_others(experiment: Experiment, key: str, size: int) -> list[Meets]:
+    """What meets with other content in the second group of so many rows; nothing if it raises."""
+    tensor = experiment.tensors[key]
+    block = torch.zeros_like(tensor, dtype=torch.bool)
+    block[size : 2 * size] = True
+    other = vary(tensor, block)
+    if other is None:
+        return []
+    try:
+        return _met(experiment, with_leaf(experiment.batch, key, other))
+    except ExperimentError:
+        return []
 
 
 def _met(experiment: Experiment, batch: Batch) -> list[Meets]:

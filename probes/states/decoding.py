@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,26 +77,16 @@ def from_state(experiment: Experiment, each: Causal, length: int) -> Parted | No
     if experiment.tensors[each.key].ndim != 2:
         return None
 
-    def parts(first: bool) -> tuple[list[Any], dict[str, Any]]:
-        def part(word: str, value: Any) -> Any:
-            if not isinstance(value, Tensor) or tuple(value.shape[:2]) != tuple(shape):
-                return value
-            whole = not first and "mask" in word  # it covers what is kept, too
-            return value if whole else value[:, :length] if first else value[:, length:]
-
-        words = {k: part(k, v) for k, v in call.kwargs.items() if "label" not in k}
-        if "use_cache" in known:
-            words["use_cache"] = True
-        return [part("", value) for value in call.args], words
+    cached = {"use_cache": True} if "use_cache" in known else {}
 
     def resumed(_: Any) -> dict[str, Tensor]:
         with torch.no_grad(), attempted("the model, with the state that it returned,"):
-            args, words = parts(first=True)
-            state = _state(model(*args, **words), name)
+            args, words = _cut(call, shape, length, first=True)
+            state = _state(model(*args, **words | cached), name)
             if state is None:
                 return {}
-            args, words = parts(first=False)
-            found = dict(named(model(*args, **words | {name: state})))
+            args, words = _cut(call, shape, length, first=False)
+            found = dict(named(model(*args, **words | cached | {name: state})))
         return {"rest": found.get(each.output, next(iter(found.values())))}
 
     ran = Baseline(resumed, None, model.eval(), repeats=True).ran
@@ -106,6 +96,24 @@ def from_state(experiment: Experiment, each: Causal, length: int) -> Parted | No
     seen = visible(experiment, each, before)[:, length:]
     how = f"`{name}`, kept of the first {length} places, is given with the rest"
     return _parted(experiment, how, length, rest, after, ran, seen)
+
+
+def _cut(
+    call: _Call, shape: Sequence[int], length: int, first: bool
+) -> tuple[list[Any], dict[str, Any]]:
+    """The call's arguments with the first places alone, or with the later ones; no labels.
+
+    shape: (sample, place) of what is cut. length: of the first places.
+    """
+
+    def part(word: str, value: Any) -> Any:
+        if not isinstance(value, Tensor) or tuple(value.shape[:2]) != tuple(shape):
+            return value
+        whole = not first and "mask" in word  # it covers what is kept, too
+        return value if whole else value[:, :length] if first else value[:, length:]
+
+    words = {k: part(k, v) for k, v in call.kwargs.items() if "label" not in k}
+    return [part("", value) for value in call.args], words
 
 
 def from_generated(experiment: Experiment, each: Causal, length: int) -> Parted | None:
@@ -122,29 +130,13 @@ def from_generated(experiment: Experiment, each: Causal, length: int) -> Parted 
     )
     if generate is None or not plain or not callable(generate):
         return None
-    known = inspect.signature(generate).parameters
-    words: dict[str, Any] = {"do_sample": False} if hasattr(model, "generation_config") else {}
-    words |= {"top_k": 1} if "top_k" in known and not words else {}
     more = int(ids.shape[1]) - length
-
-    def write(seed: int) -> Tensor:
-        def run(_: Any) -> Tensor:
-            torch.manual_seed(seed)
-            with torch.no_grad(), attempted("`model.generate`"):
-                if hasattr(model, "generation_config"):
-                    out = generate(ids[:, :length], max_new_tokens=more, **words)
-                else:
-                    out = generate(ids[:, :length], more, **words)
-            return out if isinstance(out, Tensor) else torch.zeros(())
-
-        ran = Baseline(run, None, model.eval(), repeats=True).ran
-        return next(iter(ran.outputs.values()))
-
-    written = write(0)
-    if written.ndim != 2 or not torch.equal(written, write(1)):
+    first = ids[:, :length]
+    written = _written(model, first, more, seed=0)
+    if written.ndim != 2 or not torch.equal(written, _written(model, first, more, seed=1)):
         return None
     if written.shape[1] <= more:
-        written = torch.cat([ids[:, :length], written], 1)
+        written = torch.cat([first, written], 1)
     count = written.shape[1]
     if count > ids.shape[1] or count <= length or len(written) != len(ids):
         return None
@@ -155,6 +147,24 @@ def from_generated(experiment: Experiment, each: Causal, length: int) -> Parted 
     best = scores.amax(-1, keepdim=True)
     how = f"`model.generate` writes greedily after {length} places"
     return _parted(experiment, how, length, best, chosen, ran, torch.ones_like(best).bool())
+
+
+def _written(model: Any, ids: Tensor, more: int, seed: int) -> Tensor:
+    """What `model.generate` writes greedily after (sample, place) ids; a number if no tensor."""
+    known = inspect.signature(model.generate).parameters
+    given: tuple[Any, ...] = (ids, more)
+    words: dict[str, Any] = {"top_k": 1} if "top_k" in known else {}
+    if hasattr(model, "generation_config"):
+        given, words = (ids,), {"max_new_tokens": more, "do_sample": False}
+
+    def run(_: Any) -> Tensor:
+        torch.manual_seed(seed)
+        with torch.no_grad(), attempted("`model.generate`"):
+            out = model.generate(*given, **words)
+        return out if isinstance(out, Tensor) else torch.zeros(())
+
+    ran = Baseline(run, None, model.eval(), repeats=True).ran
+    return next(iter(ran.outputs.values()))
 
 
 @dataclass(slots=True)

@@ -103,10 +103,8 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
         found.append(
             Stepped(
                 grads=seen,
-                moved=frozenset(n for n, p in after.items() if not _same(p, before.get(n))),
-                buffers=frozenset(
-                    n for n, b in model.named_buffers() if not _same(b, buffers.get(n))
-                ),
+                moved=_moved(after, before),
+                buffers=_moved(dict(model.named_buffers()), buffers),
                 rates=rates,
                 strangers=len(strange),
                 dead=sum(p.requires_grad and p.grad is None for p in strange),
@@ -313,6 +311,11 @@ def _rates(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, float]:
         for p in group["params"]
         if id(p) in names
     }
+
+
+def _moved(now: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> frozenset[str]:
+    """The names under which something else stands than before, or something new."""
+    return frozenset(name for name, each in now.items() if not _same(each, before.get(name)))
 
 
 def _same(now: Tensor, before: Tensor | None) -> bool:

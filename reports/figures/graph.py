@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -54,22 +55,24 @@ def draw(graph: Graph) -> Figure:
         else "Autograd graph",
         alt=_said(graph.graph, way),
         svg=svg,
-        table=Table(
-            ("operator", "node", "module", "line", "on the way", "reads"),
-            tuple(
-                (
-                    each.name,
-                    each.parameter or each.op,
-                    each.site,
-                    each.source or "",
-                    "yes" if each.guilty else "",
-                    ", ".join(each.reads),
-                )
-                for each in operators
-            ),
-        ),
+        table=_table(operators),
         notes=tuple(notes),
     )
+
+
+def _table(operators: Iterable[recorded.Operator]) -> Table:
+    rows = (
+        (
+            each.name,
+            each.parameter or each.op,
+            each.site,
+            each.source or "",
+            "yes" if each.guilty else "",
+            ", ".join(each.reads),
+        )
+        for each in operators
+    )
+    return Table(("operator", "node", "module", "line", "on the way", "reads"), tuple(rows))
 
 
 def _said(graph: recorded.Graph, way: list[recorded.Operator]) -> str:

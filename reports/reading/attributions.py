@@ -50,20 +50,25 @@ def read_conductance(found: Sequence[Stretch], missing: list[str]) -> Iterator[C
 
 
 def _arrays(prefix: str, part: str, run: Run, missing: list[str]) -> Iterator[NamedArray]:
-    for name in run.arrays:
-        if name.startswith(prefix):
-            try:
-                array = run.array(name)
-                if prefix == PREFIX[0]:
-                    _source(array)
-                    for name in ("score", "baseline_score", "delta"):
-                        _number(array.about[name])
-                elif len(array.labels.get("module", ())) != array.values.size:
-                    raise ValueError("its modules are not as many as its values")
-                yield array
-            except UNREADABLE as error:
-                why = f"({type(error).__name__}: {error})"
-                missing.append(f"array {name} of {part} cannot be read {why}")
+    for name in (each for each in run.arrays if each.startswith(prefix)):
+        try:
+            array = run.array(name)
+            _demand_whole(array, prefix)
+        except UNREADABLE as error:
+            why = f"({type(error).__name__}: {error})"
+            missing.append(f"array {name} of {part} cannot be read {why}")
+        else:
+            yield array
+
+
+def _demand_whole(array: NamedArray, prefix: str) -> None:
+    """Raises one of UNREADABLE where the array lacks what is to be drawn of it."""
+    if prefix == PREFIX[0]:
+        _source(array)
+        for name in ("score", "baseline_score", "delta"):
+            _number(array.about[name])
+    elif len(array.labels.get("module", ())) != array.values.size:
+        raise ValueError("its modules are not as many as its values")
 
 
 def _number(value: Any) -> float:
