@@ -11,12 +11,12 @@ from hashlib import blake2b
 import torch
 from torch import Tensor, nn
 
+from overfit.lost import lost_between
 from overfit.targets import read_targets
 from probes.batch import map_leaves
-from probes.reading.lost import Follow, Lost, where_lost
+from probes.reading.lost import Lost
 from probes.seeding import kept_random_state
 from probes.subject import Batch, Subject
-from probes.undisturbed import undisturbed
 
 DRAWS = 2
 Place = tuple[int, int]  # of a sample: its batch, and its row there
@@ -108,9 +108,5 @@ def _lost(
         changed[row] = leaf[first]
         return changed
 
-    def run(fed: Batch, follow: Follow) -> None:
-        with undisturbed(subject.model), torch.no_grad(), follow:
-            subject.loss(subject.model, fed)
-
     batch = batches[number]
-    return where_lost(subject.model, run, batch, map_leaves(batch, exchanged))
+    return lost_between(subject, batch, map_leaves(batch, exchanged))

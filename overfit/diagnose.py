@@ -14,11 +14,11 @@ from nan_watch.rules import RULES as HEALTH
 from overfit.asked import SIZES, STEPS, Asked
 from overfit.bars import Bars
 from overfit.heads import Heads
-from overfit.moves import here, side_by_side
 from overfit.plan import check_sizes
 from overfit.resume import open_folder
 from overfit.rules import RULES
 from overfit.samples import Samples, draw
+from overfit.stages import here, side_by_side
 from overfit.story import story
 from probes.finding import limits
 from probes.raised import asked_of_user

@@ -23,7 +23,7 @@ from overfit.facts import Facts
 from overfit.floors import floors
 from overfit.frozen import Frozen, frozen_of
 from overfit.heads import Heads
-from overfit.hidden import with_hidden
+from overfit.hidden_labels import with_hidden
 from overfit.lost import where_lost
 from overfit.miscounted import Miscounted, miscounted
 from overfit.mode_site import ModeSite, mode_site

@@ -21,9 +21,14 @@ def where_lost(subject: Subject, batch: Batch, keys: Sequence[str]) -> Lost | No
     nothing of the subject changes.
     """
     other = rolled(batch, keys, subject.layout or Layout())
+    return None if other is None else lost_between(subject, batch, other)
+
+
+def lost_between(subject: Subject, batch: Batch, other: Batch) -> Lost | None:
+    """The same of two batches, the second with other inputs."""
 
     def run(fed: Batch, follow: Follow) -> None:
         with undisturbed(subject.model), torch.no_grad(), follow:
             subject.loss(subject.model, fed)
 
-    return None if other is None else between(subject.model, run, batch, other)
+    return between(subject.model, run, batch, other)

@@ -15,7 +15,7 @@ def wilson(hits: float, count: float, deviations: float = SURE) -> tuple[float, 
 
     Wilson, E. B. (1927), Probable inference, the law of succession, and statistical inference,
     JASA 22:209-212: (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n).
-    Raises ValueError where nothing was counted.
+    Raises ValueError where nothing was counted, or more hits than there can be.
     """
     if not count > 0 or not 0 <= hits <= count:
         raise ValueError(f"{hits:g} hits out of {count:g} have no interval")

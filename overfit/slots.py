@@ -19,7 +19,7 @@ class Slot:
     """Labels that an accuracy counts.
 
     head: the accuracy's name. target: whose labels. places: one boolean tensor a piece, as its
-    labels, true where the label is counted. names: of what the labels are, `units` or not.
+    labels, true where the label is counted. kind: which of the labels: `all`, `units` or `rest`.
     """
 
     head: str

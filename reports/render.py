@@ -18,13 +18,13 @@ from reports.comparison import Comparison, compare, facts_of
 from reports.figures import curves
 from reports.figures.figure import Figure, identifier
 from reports.gallery import ALONE, ROOM, gallery
+from reports.index_page import rows
 from reports.notebook_page import NotebookPage, is_notebook, read_notebook
 from reports.page import Fact, Page, read_page
 from reports.reading.cards import Card
 from reports.reading.stretches import settings
 from reports.sections import LARGEST, MEASURED, fitting, later, sections
 from reports.sections import ROOM as OF_A_SECTION
-from reports.shelf import rows
 
 CARDS, ROWS, WORDS = 150, 400, 4000  # findings, rows of a table, characters of one text
 SMALL = (1.0, 0.25, 0.05)  # shares of the rooms that are tried in turn

@@ -76,7 +76,7 @@ def _loop(wrap: Callable[[nn.Module], nn.Module], watched: bool, device: str) ->
 
 def _compiled(model: nn.Module) -> nn.Module:
     if not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        raise RequestError("torch.compile needs a C++ compiler, and there is none here")
+        raise RequestError("`torch.compile` needs a C++ compiler, and none is here: install `g++`")
     compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
     return compiled
 

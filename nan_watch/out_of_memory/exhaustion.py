@@ -37,8 +37,8 @@ class Exhaustion:
 
     said: the error's first line. asked: what was asked for, as it says. source, site, phase, op:
     where. grew: name, what it was in the last step that fitted, what it is now. allocator: what
-    the device's allocator counts. peak: what lived then, where the step was replayed;
-    not_replayed: why it was not.
+    the device's allocator counts. by_site, largest, size: what lived then, in bytes, where the
+    step was replayed; not_replayed: why it was not.
     """
 
     step: int

@@ -16,7 +16,7 @@ MOST = 0.8  # of the units: a pattern holds from so many on
 class Misread:
     """Units that read other tokens than they should.
 
-    units: (k,) indices, among those looked at, of the ones that are wrong. pattern: its words,
+    wrong: (k,) indices of these units, among the `looked` that were looked at. pattern: its words,
     none where nothing holds for most of them. by: tokens between declared and read, if constant.
     """
 

@@ -30,9 +30,9 @@ def _map(part: str, name: str, run: Run) -> Attention:
     array = run.array(name)
     about = array.about
     weights = np.asarray(array.values, np.float32)
+    if weights.ndim != 3 or 0 in weights.shape:
+        raise ValueError(f"its shape is {weights.shape}, and (head, query, key) was expected")
     heads, queries, keys = weights.shape
-    if 0 in weights.shape:
-        raise ValueError(f"its shape is {weights.shape}")
     sample = about.get("sample")
     called = about.get("sample_name")
     return Attention(

@@ -62,7 +62,7 @@ def _measured(called: str, name: str, run: Run) -> Measured | None:
     if values.size == 0:
         return None
     if values.dtype.kind not in "biuf" or values.ndim == 0:
-        raise ValueError(f"it is {values.dtype} of shape {values.shape}")
+        raise ValueError(f"it is {values.dtype} of shape {values.shape}, and no array of numbers")
     return Measured(
         name=called,
         title=name,

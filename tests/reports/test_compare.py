@@ -102,7 +102,7 @@ def test_compare_and_index_are_commands(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_what_cannot_be_compared_or_listed_is_a_sentence(tmp_path: Path) -> None:
-    from reports.shelf import rows
+    from reports.index_page import rows
 
     with pytest.raises(RequestError, match="was given one run"):
         compare([run(tmp_path / "a")])
