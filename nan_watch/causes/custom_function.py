@@ -13,7 +13,7 @@ from probes.finding import Finding
 
 @dataclass(frozen=True, slots=True)
 class CustomFunction:
-    """The backward of a `torch.autograd.Function`, or a hook on a gradient, gives birth.
+    """What is not finite is born in a custom function's backward, or in a hook on a gradient.
 
     What stands there is not torch's own derivative but code of the user's: the operator and the
     line within it are named. `torch.autograd.gradcheck` compares it with finite differences.

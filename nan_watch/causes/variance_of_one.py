@@ -22,7 +22,7 @@ SPREADS = ("aten.var", "aten.std", "aten.var_mean", "aten.std_mean")
 
 @dataclass(frozen=True, slots=True)
 class VarianceOfOne:
-    """A variance, or standard deviation, is taken over one element with n - 1 below.
+    """An unbiased variance, or standard deviation, is taken of one element: n - 1 is zero.
 
     torch divides by n - 1 unless told otherwise: 0 / 0 for a single sample, step or channel. The
     last batch of an epoch, when it holds one sample, is the common place.

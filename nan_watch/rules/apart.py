@@ -17,7 +17,7 @@ BY_DESIGN = ("ignored", "parallel", "broadcast")
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """Processes that train one model together hold other numbers in one parameter.
+    """Processes that train one model together hold different numbers in the same parameter.
 
     A copy that is updated by gradients of its own, or that began elsewhere, is another model, and
     what is saved is that of one rank alone. At each step sums of the parameters' bits ride along

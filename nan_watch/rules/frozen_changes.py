@@ -13,7 +13,7 @@ from probes.run import Run
 
 @dataclass(frozen=True, slots=True)
 class FrozenChanges:
-    """Parameters take no gradient, and yet their numbers were others at the end.
+    """Parameters that take no gradient held other numbers at the end than at the start.
 
     An optimizer writes whatever has a `grad`, zeros included: momentum, Adam's averages and
     weight decay go on where a parameter was frozen after it had been trained and its gradient

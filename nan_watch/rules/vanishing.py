@@ -24,7 +24,7 @@ from probes.run import Run
 
 @dataclass(frozen=True, slots=True)
 class Vanishing:
-    """Modules get next to no gradient beside others, and their weights stand still for it.
+    """Modules get next to no gradient beside others, and so their weights stand still.
 
     The gradient norm of a module's weights is under `share` of the largest module's, and in no
     step that was looked at did an update move them by more than `still` of their norm, while

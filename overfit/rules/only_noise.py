@@ -18,7 +18,7 @@ from probes.finding import Evidence, Finding, Verdict
 
 @dataclass(frozen=True, slots=True)
 class OnlyNoise:
-    """The curves swing, and the same weights give as much from call to call.
+    """The curves swing, and so does the loss of one and the same weights from call to call.
 
     Told where the loss swings by `swings` of itself over the last half, at fixed weights by
     `share` of that or more, and does not fall by `falling` a quarter. What is drawn anew in every

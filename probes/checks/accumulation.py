@@ -17,7 +17,7 @@ from probes.stepping.accumulated import accumulated
 
 @dataclass(frozen=True, slots=True)
 class Accumulation:
-    """The optimizer sees the gradient of the loss as many times as backward passes ran before it.
+    """Gradients of several backward passes are summed for one step, and not divided by their count.
 
     What the subject's `train_step` hands to the optimizer is compared with the gradient of
     `Subject.loss` on the same batch, without dropout: where it points the same way and is longer

@@ -13,7 +13,7 @@ from probes.stepping.walk import STEPS
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """The units of a layer begin with the same weights, move, and are the same still.
+    """The units of a layer begin with equal weights, and are still equal once they have moved.
 
     Each gets the same gradient, so that the layer is one unit wide for good. Looked at are linear,
     convolutional and recurrent layers after the first steps: weights that start from zero and

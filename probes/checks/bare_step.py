@@ -12,7 +12,7 @@ from probes.finding import Evidence, Finding, Verdict
 
 @dataclass(frozen=True, slots=True)
 class BareStep:
-    """Gradients come, and none of them is there when the optimizer is stepped.
+    """Gradients are computed, and none of them is left when the optimizer is stepped.
 
     The subject's `train_step` is called a few times: backward gives gradients, and at no step of
     the optimizer has a parameter that it holds one that is not zero. Either they are cleared

@@ -13,7 +13,7 @@ from probes.states.cleared import Cleared, begins, cleared
 
 @dataclass(frozen=True, slots=True)
 class ClearedBeside:
-    """What a recurrence remembers is cut off by flags, and not where they say that it begins.
+    """Flags of where episodes begin cut off what a recurrence remembers too late, or too early.
 
     A flag marks beginnings where all rows of the first batches begin with it. Everything up to a
     place is changed, and the outputs behind it are looked at: where episodes begin, none may move.

@@ -12,7 +12,7 @@ from probes.finding import Evidence, Finding, Verdict
 
 @dataclass(frozen=True, slots=True)
 class DoubledTensor:
-    """What is to be added to its residual is its residual: the sum is a tensor twice.
+    """A residual is added to itself: both sides of the sum are one and the same tensor.
 
     The code keeps a tensor under a second name, and adds both names before either was set anew;
     what was computed from it in between is not in the sum. Seen in a step, where both names of a

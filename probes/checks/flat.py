@@ -21,7 +21,7 @@ FEW = 6  # modules that are named
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """A parameter gets a gradient of zeros in each of the first steps, and the loss hangs on it.
+    """A parameter that the loss depends on gets a gradient of zeros in each of the first steps.
 
     What comes after is constant there: units that are all dead or saturated from the start, a
     rounding, a sign, an argmax, a weight of zero that gets no gradient itself. One step is not

@@ -17,7 +17,7 @@ from probes.states.recurrence import Recurrent
 
 @dataclass(frozen=True, slots=True)
 class HalfCleared:
-    """For some rows one part of a state begins anew, and another goes on as if nothing were.
+    """For some rows one part of a state begins anew, and another is carried on.
 
     The parts are h and c of an LSTM, and the layers of a state that holds several. In one forward
     pass in evaluation mode, a part starts from what the call before gave, but for some rows of

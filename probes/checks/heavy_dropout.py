@@ -51,7 +51,7 @@ class _Drops(TorchFunctionMode):
 
 @dataclass(frozen=True, slots=True)
 class HeavyDropout:
-    """In training, dropout takes `rate` or more of what it is given: it was told what to keep.
+    """Dropout drops `rate` or more in training: it was given the share that is to be kept.
 
     torch's rate is the share that is dropped, while a `keep_prob` is the share that stays. So much
     noise leaves hardly anything to learn from, and all is well in evaluation. Looked at are calls

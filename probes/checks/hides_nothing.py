@@ -18,7 +18,7 @@ from probes.softmaxes.trace import HIDDEN
 
 @dataclass(frozen=True, slots=True)
 class HidesNothing:
-    """An attention's mask adds a number that is no more than a score, or multiplies its scores.
+    """An attention's mask adds a number no larger than a score is, or multiplies the scores.
 
     Torch's attention adds a mask of floats: 1 for what is visible and 0 for what is not, as of
     `torch.tril(torch.ones(t, t))`, hides nothing, while a mask of booleans would. Looked at is what

@@ -32,7 +32,7 @@ class _Lost:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredClass:
-    """The loss looks at no output whose label is one certain class, and at all others.
+    """The loss looks at no output whose label is one certain class, and looks at all others.
 
     The class has a score in the output, occurs no more often than others, and not only at the ends
     of rows, as padding would: it is a real one, and is never learned. Such is an `ignore_index`

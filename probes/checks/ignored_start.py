@@ -22,7 +22,7 @@ NAMED = re.compile(r"(^|_)([hc]_?(0|x|n)|init\w*|start|state|hidden)$", re.IGNOR
 
 @dataclass(frozen=True, slots=True)
 class IgnoredStart:
-    """A recurrent module starts from zeros while something of its state's size is lost.
+    """A recurrent module starts from zeros, and something that has its state's size is unused.
 
     In one training step no gradient reaches a parameter, or any parameter of a module that ran
     before, and what that is or gave has the width of the state: an encoder's final state, a bridge,

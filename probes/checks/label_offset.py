@@ -20,7 +20,7 @@ from probes.vary import vary
 
 @dataclass(frozen=True, slots=True)
 class LabelOffset:
-    """The token beside it tells a label far better than the token that it stands at.
+    """The token beside it tells a label far better than the token that the label stands at.
 
     Over the first batches a label is guessed from the token at its own place, as other places with
     that token have it, and from the tokens up to two places before and after. Two things together

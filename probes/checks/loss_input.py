@@ -18,7 +18,7 @@ NORMALISE = ("softmax", "log_softmax", "logsumexp")
 
 @dataclass(frozen=True, slots=True)
 class LossInput:
-    """A function that expects raw scores is given probabilities, or one of logs is given none.
+    """A loss of raw scores is given probabilities, or a loss of log-probabilities is given others.
 
     Followed in a training step is what softmax and sigmoid give: to a function that applies its
     own (cross entropy, a loss with logits, another softmax), which flattens every gradient; as

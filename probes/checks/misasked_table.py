@@ -14,7 +14,7 @@ from probes.reading.own_tables import Misasked, misasked
 
 @dataclass(frozen=True, slots=True)
 class MisaskedTable:
-    """A table is asked for ids that another table is made for, and nobody reads its own.
+    """A table is looked up by ids that another table is made for, and nobody reads its own.
 
     Ids of the batch, or a column of them, move neither loss nor outputs, and over the first
     batches they reach just to the end of a table, all of whose look-ups are of other ids. Those

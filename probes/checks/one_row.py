@@ -19,7 +19,7 @@ from probes.subject import Batch
 
 @dataclass(frozen=True, slots=True)
 class OneRow:
-    """Numbers that vary are cut to whole ones and look up one row of a table, in all batches.
+    """Numbers that vary are cut to integers, and so look up one row of a table in all batches.
 
     Such as a time between 0 and 1 that is cut before it is scaled: the table has a row for each
     step, one of them is ever read, and what comes after does not know the time. Followed are

@@ -13,7 +13,7 @@ from probes.stepping.scores import pushed_one_way
 
 @dataclass(frozen=True, slots=True)
 class OneWay:
-    """One backward pass pushes a module's scores of the data and of made samples the same way.
+    """One backward pass pushes a critic's scores of real and of made samples the same way.
 
     The module gives one number a sample and is called twice in the pass: on what no other part of
     the model has computed, and on what one has, cut off, so that its maker does not learn. A

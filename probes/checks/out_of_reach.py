@@ -60,7 +60,7 @@ class _Asks(TorchFunctionMode):
 
 @dataclass(frozen=True, slots=True)
 class OutOfReach:
-    """A loss of numbers asks for some that the operator which gives the output cannot give.
+    """A loss of numbers asks for some that the operator behind the output cannot give.
 
     A sigmoid gives 0 to 1, a ReLU nothing below 0. Where `share` or more of the labels lie beyond
     that, by more than rounding, the loss has a floor that no training passes. Looked at are

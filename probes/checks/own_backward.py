@@ -13,7 +13,7 @@ from probes.slopes.uncalled import NEAR, Uncalled, uncalled, with_backward
 
 @dataclass(frozen=True, slots=True)
 class OwnBackward:
-    """A module defines `backward`, autograd never calls it, and gives another gradient than it.
+    """A module defines a `backward` that autograd never calls, and that gives another gradient.
 
     Of an `nn.Module` it is a method as any other: a reversal or a straight-through estimator that
     is written so does nothing, and only a `torch.autograd.Function` has a backward of its own. A

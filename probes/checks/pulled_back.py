@@ -12,7 +12,7 @@ from probes.finding import Evidence, Finding, Verdict
 
 @dataclass(frozen=True, slots=True)
 class PulledBack:
-    """After the optimizer's step the learned parameters go straight towards a twin's, which stays.
+    """After the optimizer's step, learned parameters are pulled towards a twin that stays put.
 
     A part that learns, and one that does not and that is built alike and called too, as a target
     network is, are compared just after the optimizer's step and at the end of

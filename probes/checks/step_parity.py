@@ -23,7 +23,7 @@ WHOLE = re.compile(r"(?:^|_)(?:parallel|full|whole|at_once)(?=_|$)")
 
 @dataclass(frozen=True, slots=True)
 class StepParity:
-    """Two outputs that differ in name by how they were made, such as `logits` and `step_logits`.
+    """Two ways to one output, such as `logits` and `step_logits`, come to other numbers.
 
     They have one shape, and are held against each other place by place. Where they agree at the
     first place and part later, what is handed from step to step is wrong: a position that does not

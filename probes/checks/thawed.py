@@ -16,7 +16,7 @@ from probes.stepping.one_step import one_step
 
 @dataclass(frozen=True, slots=True)
 class Thawed:
-    """A parameter that the layout declares frozen changes in a step, or the statistics under it.
+    """A step changes a parameter that is declared frozen, or the statistics of a frozen module.
 
     A parameter without `requires_grad` that the optimizer's step moves is a warning, and
     running statistics of a module that is frozen as a whole are a note, or a warning where the

@@ -14,7 +14,7 @@ from probes.operators.normed import Cosine, Crossed
 
 @dataclass(frozen=True, slots=True)
 class UnitAxis:
-    """What is to be a cosine is none: the vectors were normalised along an axis of items.
+    """What is to be a cosine is none: its vectors were normalised along an axis of items.
 
     `F.normalize`, and a division by a norm, give unit length along one axis, by default the second.
     Where that is the axis of samples, or of a sample's tokens or views, by the batch's own, and two

@@ -17,7 +17,7 @@ from probes.stepping.matters import matters
 
 @dataclass(frozen=True, slots=True)
 class Unmoved:
-    """A parameter is to train, the loss depends on it, and one step leaves it as it was.
+    """A parameter that should train, and that the loss depends on, is unchanged after a step.
 
     Either no gradient comes there although the loss moves when the parameter is changed (the
     way back is cut: `detach`, `no_grad`, `.data`, `.item()`), or there is a gradient and a

@@ -17,7 +17,7 @@ FEW = 4  # columns that are named
 
 @dataclass(frozen=True, slots=True)
 class UnreadColumns:
-    """Some columns of a key are read by nobody, others are: loss and outputs are the same.
+    """Some columns of a key are read, and others move neither the loss nor any output.
 
     Of numbers, a row a sample or a place, columns whose gradient is zero in the first batches and
     whose other values move nothing. A model may be meant to see less than it is handed, which is a

@@ -14,7 +14,7 @@ from probes.reading.ends import End, ends, is_unread
 
 @dataclass(frozen=True, slots=True)
 class UnreadEnd:
-    """The last visible id of every sample, or the first, moves nothing, and it tells of the label.
+    """The last visible id of every sample, or the first, tells of the label and moves nothing.
 
     As where a slot for what is to be guessed is written one place early, over the last item. It is
     asked where samples that share the id have the same label more often than those that share the

@@ -32,7 +32,7 @@ FEW = 4  # places that are named, and keys that are followed
 
 @dataclass(frozen=True, slots=True)
 class UnusedInput:
-    """A key of the batch is changed, and neither the loss nor any output moves, nor the step.
+    """Changing a key of the batch moves neither the loss, nor any output, nor the step.
 
     Each tensor gets other values out of its own; a mask hides one more position. That no key
     at all has an effect is a fault, or a note where it is seen inside of a model with weights of
