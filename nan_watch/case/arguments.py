@@ -42,10 +42,10 @@ def beyond(values: Tensor | None, edge: float) -> bool:
 
 
 def maker(call: Call, place: int = 0) -> Made | None:
-    """Who made the numbers at the place, past operators that only carry them."""
+    """Who made the numbers at the place, past operators that only carry them; None if nobody."""
     made = call.made.get(place)
-    while made is not None and made.op in CARRY and made.parents:
-        made = made.parents[0]
+    while made is not None and made.op in CARRY:
+        made = made.parents[0] if made.parents else None
     return made
 
 

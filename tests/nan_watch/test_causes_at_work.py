@@ -302,3 +302,14 @@ def test_a_step_that_returns_no_loss_is_patched_as_any(returned: str) -> None:
     with pytest.raises(PoisonedStep) as stopped, NanWatch(net, optimizer) as watch:
         watch.step(lambda: step(watch))
     assert (stopped.value.finding.code, stopped.value.finding.confirmed) == ("NAN001", True)
+
+
+def test_a_cast_that_hands_a_zero_on_has_not_made_it(cause_of: CauseOf) -> None:
+    count = torch.tensor([0.0, 2.0])
+
+    def function(x: Tensor) -> Tensor:
+        return (x.bfloat16() / count.bfloat16()[:, None]).float().sum()
+
+    found = cause_of(function, ZERO)
+    assert found is not None
+    assert (found.code, "_to_copy" in found.message) == ("NAN004", False)
