@@ -20,6 +20,7 @@ from probes.finding import Evidence, Finding
 from probes.record import Recorder
 from probes.replay import Snapshot
 from probes.subject import Batch
+from probes.wrapped import is_sharded
 
 MOST = 3  # capsules of a run
 SPARE = 0.5  # of the disk's free space that a capsule may take
@@ -56,6 +57,7 @@ class Keeper:
         name = "capsule" if not self._kept else f"capsule-{self._kept + 1}"
         start = snapshot if snapshot is not None else calls[0].snapshot
         try:
+            self._demand_whole()
             self._check_space(recorder.folder)
             made = self._made(recorder, symptom, finding, batch, start, calls)
             left_out = save(made, recorder.folder / name)
@@ -90,6 +92,11 @@ class Keeper:
             calls=tuple(ModelCall.of(self.model, call) for call in calls),
             versions=facts["versions"],
         )
+
+    def _demand_whole(self) -> None:
+        held = (each for group in self.optimizer.param_groups for each in group["params"])
+        if any(is_sharded(each) for each in held):
+            raise OSError("parameters and the optimizer's state lie in parts on several processes")
 
     def _check_space(self, folder: Path) -> None:
         slots = [v for each in self.optimizer.state.values() for v in each.values()]

@@ -23,11 +23,12 @@ from nan_watch.inquest.chart import chart, write_chart
 from nan_watch.inquest.hold import RAISED, Inquest, Repeatable
 from nan_watch.inquest.models_part import Part, explain, lacks
 from nan_watch.inquest.own_lines import by_own_lines
+from nan_watch.inquest.spread import in_one_process
 from probes.bus import Bus
 from probes.finding import Evidence, Finding, Verdict
 from probes.patch import Edited
 from probes.record import Recorder
-from probes.whole import gathered, made_whole
+from probes.whole import gathered, is_split, made_whole
 from probes.wrapped import alone, is_compiled
 
 GATHERED = 3  # refused steps for which a sharded model is made whole
@@ -58,6 +59,7 @@ class Replays:
         self._inquest = Inquest(model, optimizer)
         self._keeper = Keeper(model, optimizer, capsules)
         self._gathered = 0
+        self._split = False
 
     @contextmanager
     def of(self, step: Repeatable) -> Iterator[None]:
@@ -76,6 +78,7 @@ class Replays:
         """
         if self.captured.needs_others and self._gathered < GATHERED:
             self._gathered += 1
+            self._split = is_split(self.captured.model)
             with suppress(RuntimeError):  # memory is short, or a process is gone
                 self.captured.whole = gathered(self.captured.model, keep=mine) or []
 
@@ -86,6 +89,7 @@ class Replays:
                 told = self._handed_over(symptom, finding, self.step)
             else:
                 told = self._of_a_loop(symptom, finding)
+            told = in_one_process(told, self.captured, symptom, split=self._split)
             told = self._compilers(self._charted(told, recorder))
             failed = finding.verdict is Verdict.FAIL
             packs = self._inquest.found is None or self._inquest.found[0].packs
