@@ -30,6 +30,7 @@ class Drift:
         self.replicas = Replicas(model, named)
         self._gather = gather
         self._alarms = 0
+        self.joined = False  # whether ranks have taken steps that others, in `join()`, did not
         self._facts: dict[str, dict[str, Any]] = {}
 
     def begin(self, recorder: Recorder) -> None:
@@ -62,7 +63,8 @@ class Drift:
             own = [row[place] for row in sums]
             most = Counter(own).most_common(1)[0][0]
             odd = [rank for rank, each in enumerate(own) if each != most]
-            fact = self._facts.setdefault(name, {"held": held[name]})
+            keeper = "join" if self.joined and held[name] == "ddp" else held[name]
+            fact = self._facts.setdefault(name, {"held": keeper})
             fact |= {"ranks": odd, "distance": None}
         self._facts[names[0]]["distance"] = _distance([each[1] for each in samples])
 

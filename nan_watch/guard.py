@@ -16,6 +16,8 @@ from probes.errors import RequestError
 from probes.finding import Finding
 from probes.replay import with_inner
 
+MOST = 10  # refusals in a row, after which skipping gives up
+
 
 class PoisonedStep(RuntimeError):  # noqa: N818
     """A loss, gradient or parameter is not finite; the optimizer did not write it.
@@ -27,6 +29,24 @@ class PoisonedStep(RuntimeError):  # noqa: N818
         lines = [finding.message, f"fix: {finding.fix}", *([f"run: {run}"] if run else [])]
         super().__init__("\n".join(lines))
         self.finding = finding
+
+
+class Refusals:
+    """How many steps were refused one after the other; ten end a loop that goes on after each."""
+
+    def __init__(self, on_poison: str) -> None:
+        self._on_poison = on_poison
+        self.count = 0
+
+    def add(self) -> bool:
+        """One more was; returns whether the loop ends here."""
+        self.count += 1
+        too_many = self._on_poison == "skip" and self.count >= MOST
+        return self._on_poison == "raise" or too_many
+
+    def end(self) -> None:
+        """A step was not refused."""
+        self.count = 0
 
 
 def real_optimizer(optimizer: Any) -> Optimizer:

@@ -17,16 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from nan_watch.drift import Drift
-from nan_watch.flags import Doubles
+from nan_watch.flags import NOTHING, Doubles
 from nan_watch.grad_norms import Norms
 from probes.errors import RequestError
 from probes.finding import Evidence, Finding
 from probes.record import Recorder, new_folder
-from probes.wrapped import is_sharded, reducers, several
+from probes.wrapped import is_sharded, several
 
 TIMEOUT = 600.0  # seconds that a rank waits for the others
 LATE = ("timed out", "timeout")  # in torch's words
 LOST = (*LATE, "closed by peer", "reset by peer", "remote process", "broken pipe")
+POISONED, BEGINS, AWAY = range(3)  # rows of what the ranks tell each other
 Value = TypeVar("Value")
 
 
@@ -41,7 +42,7 @@ class Ranks:
         self._timeout = timeout
         self._group: Any = None
         self._home: Path | None = None
-        self._joined: list[Any] | None = None  # the DistributedDataParallels that may be
+        self.some_away = False  # whether at the newest step some had no batch left
         self.drift: Drift | None = None
 
     @property
@@ -103,22 +104,46 @@ class Ranks:
         and not a gradient alone, which may have come from another rank. sums: what was read of
         `waiting`. norms: of the gradients, whose agreement is noted with that of the parameters.
         """
-        if self.drift is None:
+        if not self.several:
             self._demand_still_alone(step)
             return 0 if poisoned else None
-        self._demand_as_many_steps()
-        flags = np.zeros((2, self.count))  # (what, rank)
-        flags[:, self.number] = poisoned, poisoned and begins
-        own = self.drift.replicas.own(sums, norms)
-        told = torch.from_numpy(np.concatenate([flags.ravel(), own, -own]))
+        flags = np.zeros((3, self.count))  # (what, rank)
+        flags[:, self.number] = poisoned, poisoned and begins, False
+        own = NOTHING if self.drift is None else self.drift.replicas.own(sums, norms)
+        flags, high, low = self._told(flags, own, -own)
+        self.some_away = bool(flags[AWAY].any())
+        if self.drift is not None and self.some_away:
+            self.drift.joined = True
+        elif self.drift is not None:
+            self.drift.look(step, -low, high)
+        return _first(flags)
+
+    def answer(self) -> tuple[bool, int | None]:
+        """What the others agree on at a step, which this rank, having no batch, does not take.
+
+        Returns whether all ranks are away, and the rank at which the step is to be refused.
+        """
+        flags = np.zeros((3, self.count))
+        flags[AWAY, self.number] = True
+        none = np.full(0 if self.drift is None else self.drift.replicas.told, -np.inf)
+        flags, _, _ = self._told(flags, none, none)
+        if self.drift is not None and not flags[AWAY].all():
+            self.drift.joined = True
+        return bool(flags[AWAY].all()), _first(flags)
+
+    def meet(self) -> None:
+        """All ranks have come here."""
+        with self._in_time("for those that have no batch left"):
+            torch.distributed.all_reduce(torch.zeros(1), group=self._group)
+
+    def _told(self, *parts: Doubles) -> list[Doubles]:
+        """The largest of each number that any rank tells, in the shapes of the parts."""
+        told = torch.from_numpy(np.concatenate([each.ravel() for each in parts]))
         with self._in_time("at a step"):
             torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, self._group)
-        flags, high, low = np.split(told.numpy(), [flags.size, flags.size + len(own)])
-        self.drift.look(step, -low, high)
-        for row in flags.reshape(2, self.count)[::-1]:
-            if row.any():
-                return int(row.argmax())
-        return None
+        ends = np.cumsum([each.size for each in parts])[:-1]
+        shares = np.split(told.numpy(), ends)
+        return [share.reshape(part.shape) for share, part in zip(shares, parts, strict=True)]
 
     def whole(self, norms: Norms, parameters: Sequence[Tensor]) -> Norms:
         """The norms of whole gradients, where each rank measured its own part of some."""
@@ -178,18 +203,6 @@ class Ranks:
                 "`torch.distributed.init_process_group()` before the watch begins."
             )
 
-    def _demand_as_many_steps(self) -> None:
-        """Ranks that may run out of batches before others would leave those waiting for them."""
-        if self._joined is None:
-            self._joined = reducers()
-        if any(each._join_config.enable for each in self._joined):
-            raise RequestError(
-                "DistributedDataParallel is at work inside `join()`, where ranks may take "
-                "different numbers of steps, but the watch decides each step for all ranks "
-                "together: give every rank as many batches, as by "
-                "`DistributedSampler(data, drop_last=True)`, and leave `join()` out."
-            )
-
     @contextmanager
     def _in_time(self, why: str, or_else: str = "") -> Iterator[None]:
         try:
@@ -222,6 +235,14 @@ class Ranks:
     @property
     def _where(self) -> str:
         return f"; `{self._home}` says how far each of them came" if self._home else ""
+
+
+def _first(flags: Doubles) -> int | None:
+    """The first rank that begins it, or else that is poisoned; None where none is."""
+    for row in (flags[BEGINS], flags[POISONED]):
+        if row.any():
+            return int(row.argmax())
+    return None
 
 
 def _says(error: BaseException, words: Sequence[str]) -> bool:

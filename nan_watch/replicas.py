@@ -81,6 +81,11 @@ class Replicas:
         whole = torch.stack(sums)  # (piece,)
         return [torch.cat([whole >> 16, whole & 0xFFFF]).float()]
 
+    @property
+    def told(self) -> int:
+        """How many numbers `own` gives."""
+        return 2 * len(self._turn) + len(self._columns)
+
     def own(self, numbers: Doubles, norms: Doubles) -> Doubles:
         """What this rank tells the others: the halves of its sums, then its gradient norms.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -69,3 +70,8 @@ def _counted(name: str, tensor: Tensor) -> Poisoned:
     if tensor.ndim > 1:
         rows = bad.flatten(1).any(1).nonzero().flatten()[:ROWS].tolist()  # (row,)
     return Poisoned(name, int(bad.sum()), tensor.numel(), tuple(rows))
+
+
+def odd(loss: float | None) -> bool:
+    """Whether a loss is known, and not finite."""
+    return loss is not None and not math.isfinite(loss)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -20,9 +19,10 @@ from nan_watch.capsule.keep import MOST
 from nan_watch.case.symptom import Symptom, readings_of
 from nan_watch.flags import Doubles, Flags, Sightings, read
 from nan_watch.grad_norms import GradNorms, HookedNorms
-from nan_watch.guard import Guard, PoisonedStep, real_optimizer
+from nan_watch.guard import Guard, PoisonedStep, Refusals, real_optimizer
 from nan_watch.inquest.replays import Replays
 from nan_watch.inquest.telling import Telling
+from nan_watch.joins import Joins
 from nan_watch.out_of_memory.exhaustion import Exhaustions
 from nan_watch.own_writes import OwnWrites
 from nan_watch.page import ended, opened_record, render_or_warn
@@ -33,7 +33,7 @@ from nan_watch.roots import Roots
 from nan_watch.rules import RULES as HEALTH
 from nan_watch.sampled.looks import Sampled
 from nan_watch.scaling import Scalers
-from nan_watch.state import Poisoned, poisoned
+from nan_watch.state import Poisoned, odd, poisoned
 from nan_watch.steppers import Steppers
 from nan_watch.stepping import stepping, tried
 from nan_watch.updates import Updates
@@ -52,8 +52,6 @@ from probes.wrapped import innermost, wrappers_of
 Tier = Literal["sentinel", "sites"]
 OnPoison = Literal["raise", "skip", "allow"]
 Result = TypeVar("Result")
-
-REFUSALS = 10  # in a row, after which skipping gives up
 
 
 class NanWatch:
@@ -110,9 +108,10 @@ class NanWatch:
         self._replays = Replays(model, optimizer, capsules, self._wrappers, ends=once)
         self._exhaustions = Exhaustions(model, optimizer)
         self._last: Sightings | None = None
-        self._in_a_row, self._health = 0, Judgement()
+        self._refused, self._health = Refusals(on_poison), Judgement()
         self._sampled = Sampled(model, on=tier == "sites")
         self._telling = Telling(optimizer, self._replays, self._sampled.edges, goes_on=goes_on)
+        self._joins = Joins(self._ranks, self._refused, self._telling.heard, lambda: self._folder)
         sites, hooked = tier == "sites", [self._hooked] if parameter_hooks else []
         observers: list[Observer] = [self._flags] if sites else []
         observers += [*self._sampled.observers, *hooked]
@@ -120,13 +119,15 @@ class NanWatch:
         enter = calls.marks.enter if calls is not None else None
         self._bus = Bus(model, observers, calls, self._wrappers, entered=enter)
         self._sampled.units.sites = self._bus.sites
-        after, asleep = self._updates.after, partial(getattr, self._replays, "running")
-        self._guard = Guard(optimizer, self._before_step, after, asleep, partial(tried, self))
+        asleep = lambda: self._replays.running or self._joins.stands_in()  # noqa: E731
+        after, again = self._updates.after, partial(tried, self)
+        self._guard = Guard(optimizer, self._before_step, after, asleep, again)
         overflows, watched = partial(self._replays.overflows, self._bus), with_inner([optimizer])
         self.scalers = Scalers(watched, self._before_step, overflows)
         self._steppers = Steppers(model, watched, asleep)
         self._roots = Roots(lambda: self._norms.parameters, self._replays.captured, asleep)
-        self._hooks = (self._bus, self._guard, self.scalers, self._steppers, self._roots)
+        hooks = (self._bus, self._guard, self.scalers, self._steppers, self._roots)
+        self._hooks = (*hooks, self._joins)
         self._root = next(name for name, module in watched_modules(model) if module is model)
 
     def __enter__(self) -> Self:
@@ -134,6 +135,7 @@ class NanWatch:
         self._guard.demand_free()
         with ExitStack() as opened:
             self._ranks.begin(self.model, self._norms.named)
+            self._joins.demand_none()
             self.recorder = opened_record(self, self._out, self._ranks)
             if self.recorder is not self._out:
                 opened.callback(self.recorder.close)
@@ -290,16 +292,16 @@ class NanWatch:
         fresh, first = self._buffers.take(buffers), step == self._start
         if excused := self.scalers.excuse(step, grads, self._guard.is_skipped_by_scaler()):
             grads = ()
-        odd = self._roots.take(roots, excused=excused, sure=bool(grads or self._replays.step))
-        loss = loss if odd is None else odd  # one of several may be odd
-        here = bool(grads or _odd(loss) or late or (first and self._spoilt))
-        begins = _odd(loss) or late or sightings.any_nan
+        found = self._roots.take(roots, excused=excused, sure=bool(grads or self._replays.step))
+        loss = loss if found is None else found  # one of several may be odd
+        here = bool(grads or odd(loss) or late or (first and self._spoilt))
+        begins = odd(loss) or late or sightings.any_nan
         rank = self._ranks.agree(step, here, begins, sums, taken.seen)
         try:
             if rank is not None:
                 self._stop(self._symptom(step, loss, sightings, grads, fresh), rank)
             else:
-                self._in_a_row = 0
+                self._refused.end()
             if rank is None and (fresh or (first and self.loaded)):
                 self._remark(self._symptom(step, loss, sightings, (), fresh))
         finally:
@@ -318,7 +320,7 @@ class NanWatch:
             self.loss = float(losses.mean())
             rows |= self._readings.one("loss", "value", {"<loss>": self.loss})
         self._readings.late(step, rows)
-        if len(losses) and _odd(self.loss) and self._in_a_row == 0 and self._last is not None:
+        if len(losses) and odd(self.loss) and not self._refused.count and self._last is not None:
             self._telling.tell(self._symptom(step, self.loss, self._last, ()), self.batch)
             self._telling.news = None  # its step is over, and the one at work is another
         # a norm that is not finite is only a reason to look: finite numbers can overflow it
@@ -334,10 +336,10 @@ class NanWatch:
         self._replays.gather(mine=rank == self._ranks.number)
         finding = self._ranks.shared(rank, partial(self._told_of, symptom))
         if rank != self._ranks.number:
-            self._telling.stories.tell(finding, goes_on=self.on_poison == "allow")
+            self._telling.heard(finding)
         self._readings.forget_newest()
-        self._in_a_row += 1
-        if self.on_poison == "raise" or (self.on_poison == "skip" and self._in_a_row >= REFUSALS):
+        self._joins.let_go(ends=(ends := self._refused.add()))
+        if ends:
             raise PoisonedStep(finding, self._folder)
         if self.on_poison == "skip":
             self._guard.refuse()
@@ -384,7 +386,7 @@ class NanWatch:
         """What the last step left to be read is in the record."""
         if self._read([])[0]:
             symptom = self._symptom(self.steps, None, Sightings.none(), ())
-            self._telling.tell_late(symptom, self.batch, told=self._in_a_row > 0)
+            self._telling.tell_late(symptom, self.batch, told=self._refused.count > 0)
 
     def _close(self, error: BaseException | None) -> None:
         if self.recorder is self._out:
@@ -394,7 +396,3 @@ class NanWatch:
         self.recorder.close(self.judgement, complete=whole)
         if self.judgement.findings and self._ranks.number == 0:  # one page for all
             render_or_warn(self.recorder.folder)
-
-
-def _odd(loss: float | None) -> bool:
-    return loss is not None and not math.isfinite(loss)

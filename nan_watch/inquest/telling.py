@@ -67,6 +67,10 @@ class Telling:
             self.stories.go_on(aftermath(symptom, self._optimizer))
         return found
 
+    def heard(self, finding: Finding) -> None:
+        """What another rank found of a step is told."""
+        self.stories.tell(finding, goes_on=self._goes_on)
+
     def explain(self, error: Exception, symptom: Symptom, batch: int | None) -> Finding | None:
         """The finding of what led to the exception, where that is a number that is not finite."""
         if isinstance(error, NO_NUMBER) or is_out_of_memory(error):

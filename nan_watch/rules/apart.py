@@ -12,6 +12,7 @@ from probes.run import Run
 
 Fact = Mapping[str, Any]
 
+DDP = ("ddp", "join")
 BY_DESIGN = ("ignored", "parallel", "broadcast")
 
 
@@ -25,8 +26,9 @@ class Apart:
     averaged later as local SGD does, statistics of a batch norm, and ranks that agree in nothing
     from the start, each with a model of its own, are notes; one that has other numbers from the
     start and gradients of its own beside parameters that are shared may be meant, and is a
-    warning. What is sharded, ignored by its DistributedDataParallel, or marked as parallel
-    (`tensor_model_parallel`, or `allreduce` false) is no copy.
+    warning, and so is what optimizers write whose states differ since ranks ran out of batches
+    inside of `join()`. What is sharded, ignored by its DistributedDataParallel, or marked as
+    parallel (`tensor_model_parallel`, or `allreduce` false) is no copy.
 
     Sick: `DistributedDataParallel(encoder)` with a head beside it, or an optimizer step after
         `backward()` under `no_sync()`, or seeds by rank and gradients averaged by hand.
@@ -58,6 +60,8 @@ class Apart:
             yield _of_statistics(statistics)
 
     def _verdict(self, fact: Fact) -> Verdict:
+        if _is_joins(fact):
+            return Verdict.WARN
         if fact["met"] or fact["held"] == "averager":
             return Verdict.NOTE
         if fact["distance"] is not None and fact["distance"] <= self.rounding:
@@ -88,7 +92,12 @@ class Apart:
 
 def _began_alone(fact: Fact) -> bool:
     """Whether it had other numbers from the start, and gradients of its own or none."""
-    return fact["since"] is None and fact["grads"] != "same" and fact["held"] != "ddp"
+    return fact["since"] is None and fact["grads"] != "same" and fact["held"] not in DDP
+
+
+def _is_joins(fact: Fact) -> bool:
+    """Whether its optimizer took other steps on some ranks, inside of `join()`."""
+    return bool(fact["held"] == "join" and fact["grads"] == "same" and fact["since"] is not None)
 
 
 def _ranks(fact: Fact) -> str:
@@ -106,6 +115,11 @@ def _since(fact: Fact) -> str:
 
 
 def _why(fact: Fact) -> str:
+    if _is_joins(fact):
+        return (
+            "though its gradient was the same: ranks that had run out of batches inside `join()` "
+            "took none of the others' steps, so that optimizer states or rates differ since"
+        )
     if fact["met"]:
         return "and it was alike again later"
     if fact["since"] is None:
@@ -116,7 +130,7 @@ def _why(fact: Fact) -> str:
         }[fact["grads"]]
     if fact["grads"] == "differ":
         how = "no DistributedDataParallel holds it"
-        if fact["held"] == "ddp":
+        if fact["held"] in DDP:
             how = "a backward pass under `no_sync()`, or through the model inside its wrapper"
         return f"because its gradient was not averaged over the ranks: {how}"
     if fact["grads"] == "same":
@@ -125,6 +139,11 @@ def _why(fact: Fact) -> str:
 
 
 def _fix(fact: Fact) -> str:
+    if _is_joins(fact):
+        return (
+            "Give every rank as many batches, as by `DistributedSampler(data, drop_last=True)`; "
+            "`join()` broadcasts parameters at its end, and no optimizer's state."
+        )
     if fact["met"]:
         return "Nothing, if parameters are averaged now and then on purpose."
     if fact["since"] is None and fact["grads"] == "same":
@@ -132,7 +151,7 @@ def _fix(fact: Fact) -> str:
             "Broadcast the parameters from rank 0 before training, or wrap the model in "
             "DistributedDataParallel, which does so."
         )
-    if fact["grads"] == "differ" and fact["held"] == "ddp":
+    if fact["grads"] == "differ" and fact["held"] in DDP:
         return (
             "Call the DistributedDataParallel, not its `module`, and leave `no_sync()` for the "
             "last backward pass before each step."

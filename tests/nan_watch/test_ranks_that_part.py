@@ -80,18 +80,16 @@ def test_a_rank_without_a_watch_is_thought_of(ranks: Ranks) -> None:
     assert "or it has no watch: let every rank begin one." in ranks(2, work)[0]
 
 
-def test_steps_inside_join_are_refused_at_once(ranks: Ranks) -> None:
+def test_a_join_that_began_before_the_watch_is_refused_at_once(ranks: Ranks) -> None:
     def work(rank: int) -> str:
         model = DistributedDataParallel(net())
-        optimizer = torch.optim.SGD(model.parameters(), 0.1)
-        try:
-            with NanWatch(model, optimizer, out="run", timeout=WAIT), model.join():
-                steps(model, optimizer, 5 - 2 * rank)
-        except RequestError as error:
-            return str(error)
-        return ""
+        with model.join():
+            said = refused(model, 5 - 2 * rank)
+        return said + "; " + refused(model, 2)
 
-    assert all("is at work inside `join()`" in each for each in ranks(2, work))
+    for said in ranks(2, work):
+        assert said.startswith("`join()` was called before the watch began")
+        assert said.endswith("`with NanWatch(model, optimizer) as watch, model.join():`.; ")
 
 
 def test_a_group_that_comes_inside_the_block_is_refused_and_one_that_comes_before_is_not(
