@@ -22,7 +22,7 @@ from nan_watch.grad_norms import Norms
 from probes.errors import RequestError
 from probes.finding import Evidence, Finding
 from probes.record import Recorder, new_folder
-from probes.wrapped import is_sharded, several
+from probes.wrapped import is_sharded, several, stages
 
 TIMEOUT = 600.0  # seconds that a rank waits for the others
 LATE = ("timed out", "timeout")  # in torch's words
@@ -42,6 +42,8 @@ class Ranks:
         self._timeout = timeout
         self._group: Any = None
         self._home: Path | None = None
+        self.stages: list[Any] = []  # of a pipeline, that this rank holds
+        self.staged = False  # whether any rank holds some
         self.some_away = False  # whether at the newest step some had no batch left
         self.drift: Drift | None = None
 
@@ -69,17 +71,20 @@ class Ranks:
             self._group = torch.distributed.new_group(
                 backend="gloo", timeout=timedelta(seconds=self._timeout)
             )
-            own = sha256(repr(held).encode()).hexdigest()
-            prints = self._gather(own)
-            odd = [rank for rank, print_ in enumerate(prints) if print_ != prints[0]]
-            whole = self._gather(held) if odd else []
-        if odd:
+            own, self.stages = sha256(repr(held).encode()).hexdigest(), stages(model)
+            told = self._gather((own, len(self.stages)))
+            self.staged = any(count for _, count in told)
+            odd = [rank for rank, (print_, _) in enumerate(told) if print_ != told[0][0]]
+            whole = self._gather(held) if odd and not self.staged else []
+        if whole:
             raise RequestError(
                 f"the model of rank {odd[0]} has other parameters than that of rank 0: "
                 f"{_difference(whole[0], whole[odd[0]], odd[0])}. Every rank must hold the same "
-                "names, shapes and dtypes; build the model alike on all of them."
+                "names, shapes and dtypes; build the model alike on all of them, or, where they "
+                "are stages of a pipeline, make its `PipelineStage` before the watch begins."
             )
-        self.drift = Drift(model, named, self._gathered)
+        if not self.staged:
+            self.drift = Drift(model, named, self._gathered)
 
     def folder(self, out: Path | None) -> Path:
         """The run folder: rank 0's own, and `rank1` in it for rank 1."""

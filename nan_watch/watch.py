@@ -33,6 +33,7 @@ from nan_watch.roots import Roots
 from nan_watch.rules import RULES as HEALTH
 from nan_watch.sampled.looks import Sampled
 from nan_watch.scaling import Scalers
+from nan_watch.stages import Stages
 from nan_watch.state import Poisoned, odd, poisoned
 from nan_watch.steppers import Steppers
 from nan_watch.stepping import stepping, tried
@@ -126,8 +127,9 @@ class NanWatch:
         self.scalers = Scalers(watched, self._before_step, overflows)
         self._steppers = Steppers(model, watched, asleep)
         self._roots = Roots(lambda: self._norms.parameters, self._replays.captured, asleep)
+        self._stages = Stages(self._ranks, self._bus, self._replays.captured)
         hooks = (self._bus, self._guard, self.scalers, self._steppers, self._roots)
-        self._hooks = (*hooks, self._joins)
+        self._hooks = (*hooks, self._joins, self._stages)
         self._root = next(name for name, module in watched_modules(model) if module is model)
 
     def __enter__(self) -> Self:
@@ -295,7 +297,7 @@ class NanWatch:
         found = self._roots.take(roots, excused=excused, sure=bool(grads or self._replays.step))
         loss = loss if found is None else found  # one of several may be odd
         here = bool(grads or odd(loss) or late or (first and self._spoilt))
-        begins = odd(loss) or late or sightings.any_nan
+        begins = here and self._stages.begins(odd(loss) or late or sightings.any_nan, sightings)
         rank = self._ranks.agree(step, here, begins, sums, taken.seen)
         try:
             if rank is not None:

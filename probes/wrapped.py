@@ -91,6 +91,17 @@ def reducers() -> list[Any]:
     return list(found)
 
 
+def stages(model: nn.Module) -> list[Any]:
+    """The stages of a pipeline of this process that the model is, or holds."""
+    module = sys.modules.get("torch.distributed.pipelining.stage")
+    if module is None:
+        return []
+    inside = {id(each) for each in model.modules()}
+    kind = module._PipelineStageBase
+    found = [each for each in gc.get_objects() if issubclass(type(each), kind)]
+    return [each for each in found if id(innermost(each.submod)) in inside]
+
+
 def needs_others(model: nn.Module) -> bool:
     """Whether the model's own passes speak to other processes: sharded, or SyncBatchNorm."""
     return any(is_sharded(each) for each in model.parameters()) or (

@@ -43,7 +43,10 @@ class Apart:
 
     def lacks(self, run: Run) -> str | None:
         """Several processes that train together."""
-        return None if "apart" in run.facts["settings"] else "one process trained alone"
+        settings = run.facts["settings"]
+        staged = settings.get("ranks", 1) > 1
+        why = "the processes are stages of a pipeline" if staged else "one process trained alone"
+        return None if "apart" in settings else why
 
     def judge(self, run: Run) -> Iterator[Finding]:
         """At most one finding of parameters, at the first of the worst, and one of statistics."""
