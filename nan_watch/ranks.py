@@ -187,9 +187,11 @@ class Ranks:
         """The finding with this rank's number, where there are several."""
         if not self.several:
             return finding
-        message = f"{finding.message.removesuffix('.')}, on rank {self.number}."
+        message = f"{finding.message.removesuffix('.')}, on rank {self.number}"
+        if len(self.stages) > 1:
+            message += ", whose stages may have got it from those of other ranks"
         said = Evidence("the first rank at which it is", self.number)
-        return replace(finding, message=message, evidence=(*finding.evidence, said))
+        return replace(finding, message=f"{message}.", evidence=(*finding.evidence, said))
 
     def _gathered(self, value: Value) -> list[Value]:
         with self._in_time("to compare parameters"):

@@ -116,3 +116,31 @@ def test_stages_that_are_made_after_the_watch_are_thought_of(ranks: Ranks) -> No
 
     for said in ranks(2, work):
         assert said.endswith("of a pipeline, make its `PipelineStage` before the watch begins.")
+
+
+def test_of_ranks_that_hold_several_stages_it_is_said_that_others_may_have_begun(
+    ranks: Ranks,
+) -> None:
+    def work(rank: int) -> Any:
+        from torch.distributed.pipelining import PipelineStage, ScheduleInterleaved1F1B
+
+        torch.manual_seed(rank)
+        model = nn.ModuleList([Stage(), Stage()])
+        stages = [
+            PipelineStage(each, rank + 2 * place, 4, torch.device("cpu"))
+            for place, each in enumerate(model)
+        ]
+        schedule = ScheduleInterleaved1F1B(stages, 4, loss_fn=F.cross_entropy)
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+        model[0].sick = "forward" if rank == 1 else None
+        x = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+        try:
+            with NanWatch(model, optimizer, out="run", timeout=30):
+                schedule.step(x) if rank == 0 else schedule.step(target=x.argmax(-1))
+                optimizer.step()
+        except PoisonedStep as refusal:
+            return refusal.finding.message
+        return ""
+
+    for said in ranks(2, work):
+        assert said.endswith("on rank 0, whose stages may have got it from those of other ranks.")
