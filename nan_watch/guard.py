@@ -94,6 +94,7 @@ class Guard:
         self._at_work = optimizer  # the one that steps, of those that it holds
         self._outermost: FrameType | None = None  # the call of `step` that is at work
         self._inner = 0  # how many are at work inside of it
+        self._bare = True  # whether the step at work is given nothing
 
     def demand_free(self) -> None:
         """Raises RequestError where the guard stands already."""
@@ -142,6 +143,11 @@ class Guard:
         scale = getattr(self._at_work, "grad_scale", None)
         return 1.0 if scale is None else float(scale)
 
+    @property
+    def stepping(self) -> Optimizer | None:
+        """The optimizer whose step is at work; None where the step is given anything."""
+        return self._at_work if self._bare else None
+
     def _pre(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if self._asleep():  # a replay
             return None
@@ -152,6 +158,7 @@ class Guard:
         self._outermost, self._at_work, self._inner = None, optimizer, 0
         # torch calls the hook with the optimizer itself as the first of the arguments
         own, rest = args[:1], args[1:]
+        self._bare = all(each is None for each in (*rest, *kwargs.values()))
         closure = rest[0] if rest else kwargs.get("closure")
         if closure is None:
             self._before()

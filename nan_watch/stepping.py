@@ -50,14 +50,16 @@ def _explained(watch: NanWatch, whole: Repeatable) -> Iterator[None]:
     except PoisonedStep as refusal:
         if watch._at_once or watch._ranks.several:
             raise
-        raise PoisonedStep(watch._telling.name(refusal.finding), watch._folder) from None
+        raise PoisonedStep(
+            watch._telling.name(refusal.finding), str(watch.recorder.folder)
+        ) from None
     except Exception as error:
         _forget_half_a_step(watch)
         with watch._replays.at_work(watch._bus):
             watch._exhaustions.note(watch.recorder, error, watch.steps, whole)
         found = watch._explain(error)
         if found is not None and watch.on_poison == "raise":
-            raise PoisonedStep(found, watch._folder) from error
+            raise PoisonedStep(found, str(watch.recorder.folder)) from error
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -95,8 +96,7 @@ class NanWatch:
         self.model = model = innermost(model)
         self._ranks = Ranks(timeout)
         self.tier, self.on_poison, self._out = tier, on_poison, out
-        self.steps = self._start = start
-        self._before = start  # how many there were when the one that was handed over began
+        self.steps = self._start = self._before = start  # `_before`: when the one at work began
         self.loss: float | None = None
         self.batch: int | None = None
         self._flags, self._hooked = Flags(), HookedNorms()
@@ -172,6 +172,7 @@ class NanWatch:
                 self._read_late()
             self._steppers.tell(self)
         finally:
+            self._replays.forget()
             self._close(error)
 
     @property
@@ -235,10 +236,6 @@ class NanWatch:
         """What was found is told in other words, as after a run from the start."""
         self._telling.stories.rename(finding, told)
 
-    @property
-    def _folder(self) -> str:
-        return str(self.recorder.folder)
-
     def backward(self, loss: Tensor, **how: Any) -> None:
         """The loss's backward has run, with torch's own arguments; its value is in the record."""
         if not self._replays.running:
@@ -281,8 +278,7 @@ class NanWatch:
         taken = self._ranks.whole(taken, self._norms.parameters)
         sightings = self._last = self._flags.take(flags, traced, self._bus)
         before = self._hooked.take(hooked, lambda number: self._bus.sites[number].name)
-        rows = self._sampled.rows(few, step, self._readings)
-        self._losses = []
+        self._losses, rows = [], self._sampled.rows(few, step, self._readings)
         rows |= self._readings.sightings(sightings, self._bus.sites, self.scalers.scale)
         rows |= self._readings.norms(taken, self._norms.names)
         rows |= self._readings.one("param_grad", "norm_before_clip", self.scalers.unscaled(before))
@@ -311,13 +307,14 @@ class NanWatch:
                 self._replays.captured.forget()
         if not self.scalers.skipping:
             self._updates.before(self._norms.named, self._norms.held)
+            self._replays.updates.before(self._guard.stepping, taken.seen)
 
     def _read(self, groups: list[list[Tensor]]) -> tuple[bool, list[Doubles]]:
         """The groups' numbers, and whether a parameter is poisoned by now; one read for all."""
-        updates, losses, *numbers = read([self._updates.waiting, self._late_losses, *groups])
-        step = self.steps - 1
+        first = [self._updates.waiting, self._late_losses, self._replays.waiting()]
+        updates, losses, after, *numbers = read([*first, *groups])
+        step, self._late_losses = self.steps - 1, []
         rows = self._readings.one("update", "ratio", self._updates.take(updates.tolist()))
-        self._late_losses = []
         if len(losses):
             self.loss = float(losses.mean())
             rows |= self._readings.one("loss", "value", {"<loss>": self.loss})
@@ -326,7 +323,7 @@ class NanWatch:
             self._telling.tell(self._symptom(step, self.loss, self._last, ()), self.batch)
             self._telling.news = None  # its step is over, and the one at work is another
         # a norm that is not finite is only a reason to look: finite numbers can overflow it
-        alarm = not np.isfinite(updates).all()
+        alarm = not np.isfinite(updates).all() or not all(map(math.isfinite, after))
         return alarm and bool(self._poisoned_parameters()), numbers
 
     def _poisoned_parameters(self) -> tuple[Poisoned, ...]:
@@ -342,7 +339,7 @@ class NanWatch:
         self._readings.forget_newest()
         self._joins.let_go(ends=(ends := self._refused.add()))
         if ends:
-            raise PoisonedStep(finding, self._folder)
+            raise PoisonedStep(finding, str(self.recorder.folder))
         if self.on_poison == "skip":
             self._guard.refuse()
 

@@ -65,7 +65,7 @@ def _in_weights(symptom: Symptom) -> Place | None:
     return Place(
         lead.name,
         "update",
-        max(0, symptom.step - 1),
+        symptom.step if symptom.of_update else max(0, symptom.step - 1),
         f"{names} became not finite between the start and step {symptom.step}, though the "
         "gradients of every step let through were finite: an update of the optimizer, or code "
         f"that writes the tensor, did it; step {symptom.step} is the first to show it.",

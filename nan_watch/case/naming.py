@@ -37,7 +37,8 @@ def named(finding: Finding, origin: Origin) -> Finding:
 
     What was there before the step keeps its own words and gains who read it first.
     """
-    by_update = finding.phase == "update"  # the operator that reads it is only the victim
+    of_update = origin.phase == "update" or origin.within is not None
+    by_update = finding.phase == "update" and not of_update  # what reads it is only the victim
     told = replace(
         finding,
         op=None if by_update else origin.op,
@@ -123,6 +124,8 @@ def _message(finding: Finding, origin: Origin) -> str:
 
 
 def _pass(origin: Origin) -> str:
+    if origin.within is not None:
+        return origin.within
     return "update" if origin.phase == "update" else f"{origin.phase} pass"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from nan_watch.flags import Sightings
@@ -87,7 +87,8 @@ class Symptom:
     grads: gradients that are not finite. state: parameters and buffers that were not finite
     before the step. fresh: buffers that the step itself made so. loaded: the names of those that
     were so before the first step. past: the steps before. raised: the exception that ended the
-    step, if one did.
+    step, if one did. of_update: whether it is the step's update that is looked at, which left
+    `state`, and not its passes.
     """
 
     step: int
@@ -102,3 +103,9 @@ class Symptom:
     loaded: tuple[str, ...]
     past: Past
     raised: str | None = None
+    of_update: bool = False
+
+    def of_its_update(self) -> Symptom:
+        """What the update of the step before has left, as a symptom of that update."""
+        step = max(0, self.step - 1)
+        return replace(self, step=step, of_update=True, grads=(), loss=None)

@@ -33,7 +33,7 @@ class Repeatable:
     started from. batch, layout: what it reads, so that keys, samples and tokens have names.
     returns: what the result of `run` is called; it is not the loss where only a part is run.
     rows: what has a row for each sample, where that is more than the batch. packs: whether a
-    capsule can hold it.
+    capsule can hold it. within: what it is a part of, in words, where it is no pass.
     """
 
     run: Callable[[], Any]
@@ -43,6 +43,7 @@ class Repeatable:
     returns: str = LOSS
     rows: Batch = None
     packs: bool = True
+    within: str | None = None
 
     @property
     def words(self) -> str:
@@ -52,7 +53,7 @@ class Repeatable:
     def in_its_words(self, origin: Origin) -> Origin:
         """The origin, with the symptom in the result of `run` by its name."""
         called = (self.returns if name == LOSS else name for name in origin.symptoms)
-        return replace(origin, symptoms=tuple(called))
+        return replace(origin, symptoms=tuple(called), within=self.within)
 
 
 class Inquest:

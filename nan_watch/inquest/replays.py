@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nan_watch.capsule.keep import Keeper
@@ -18,11 +18,14 @@ from nan_watch.causes.loss_scale_overflow import (
     overflows_half,
     unscaled,
 )
+from nan_watch.causes.poisoned_parameter import PoisonedParameter
 from nan_watch.inquest.captured import Captured
 from nan_watch.inquest.chart import chart, write_chart
+from nan_watch.inquest.copies import norms
 from nan_watch.inquest.hold import RAISED, Inquest, Repeatable
 from nan_watch.inquest.models_part import Part, explain, lacks
 from nan_watch.inquest.own_lines import by_own_lines
+from nan_watch.inquest.own_update import OwnUpdates, by_own_update
 from nan_watch.inquest.spread import in_one_process
 from probes.bus import Bus
 from probes.finding import Evidence, Finding, Verdict
@@ -60,6 +63,7 @@ class Replays:
         self._keeper = Keeper(model, optimizer, capsules)
         self._gathered = 0
         self._split = False
+        self.updates = OwnUpdates(model)
 
     @contextmanager
     def of(self, step: Repeatable) -> Iterator[None]:
@@ -70,6 +74,20 @@ class Replays:
         finally:
             self.step, self.captured.on = None, True
             self.captured.forget()
+
+    def late(self, symptom: Symptom, finding: Finding, bus: Bus) -> Finding:
+        """The finding of what the last update has left, as its replay tells it where it can."""
+        with self.at_work(bus):
+            return by_own_update(self.updates.newest, self._inquest, symptom, finding) or finding
+
+    def forget(self) -> None:
+        """Nothing is held of the newest update any more."""
+        self.updates.newest = None
+
+    def waiting(self) -> list[Tensor]:
+        """What is to be read: norms of the parameters that an update may have poisoned."""
+        kept = self.updates.newest
+        return [] if kept is None else norms(list(kept.written))
 
     def gather(self, *, mine: bool) -> None:
         """A sharded model can be made whole in this process, where the refusal is its own.
@@ -85,6 +103,9 @@ class Replays:
     def tell(self, symptom: Symptom, finding: Finding, bus: Bus, recorder: Recorder) -> Finding:
         """The finding as the step's replay tells it, and where its capsule is, if it failed."""
         with self.at_work(bus):
+            named = self._left_over(symptom, finding)
+            if named is not None:
+                return named
             if self.step is not None and not self.captured.is_tied:
                 told = self._handed_over(symptom, finding, self.step)
             else:
@@ -94,6 +115,12 @@ class Replays:
             failed = finding.verdict is Verdict.FAIL
             packs = self._inquest.found is None or self._inquest.found[0].packs
             return self._kept(symptom, told, recorder) if failed and packs else told
+
+    def _left_over(self, symptom: Symptom, finding: Finding) -> Finding | None:
+        """As the update tells it that left parameters which are not finite; None where none did."""
+        if finding.phase != "update" or finding.code != PoisonedParameter.code:
+            return None
+        return by_own_update(self.updates.newest, self._inquest, symptom, finding)
 
     def _handed_over(self, symptom: Symptom, finding: Finding, step: Repeatable) -> Finding:
         """As the step tells it; or the model's calls, where it does something else when run again.

@@ -13,6 +13,7 @@ from nan_watch.case.material import Case
 from nan_watch.case.symptom import Symptom
 from nan_watch.causes import RULES as CAUSES
 from nan_watch.causes import name_cause
+from nan_watch.causes.poisoned_parameter import PoisonedParameter
 from nan_watch.inquest.aftermath import aftermath
 from nan_watch.inquest.replays import Replays
 from nan_watch.inquest.stories import Stories
@@ -87,7 +88,10 @@ class Telling:
     def tell_late(self, symptom: Symptom, batch: int | None, *, told: bool) -> None:
         """What the last step left is told. told: whether the step itself was poisoned already."""
         if not told:
-            self.tell(symptom, batch)
+            found = self.tell(symptom, batch)
+            if found.code == PoisonedParameter.code:
+                named = self._replays.late(symptom, found, self._bus)
+                self.stories.rename(found, self._weighed(symptom, named))
         elif self._goes_on:
             self.stories.go_on(aftermath(symptom, self._optimizer))
 

@@ -57,6 +57,7 @@ class Origin:
     closeup: the operator with what it read, from another replay; None of what was there before
         the step, or where that replay did not come by it.
     events: the whole ledger. begin: the number of the first autograd node of the replay.
+    within: what was replayed, in words, where it is no pass.
     """
 
     op: str | None
@@ -84,6 +85,7 @@ class Origin:
     culprit: Event = field(repr=False)
     events: tuple[Event, ...] = field(repr=False)
     begin: int = field(repr=False)
+    within: str | None = None
 
     @property
     def count(self) -> int:
