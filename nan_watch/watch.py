@@ -76,6 +76,8 @@ class NanWatch:
     where the loop sets it.
     """
 
+    recorder: Recorder
+
     def __init__(
         self,
         model: nn.Module,
@@ -112,7 +114,8 @@ class NanWatch:
         self._refused, self._health = Refusals(on_poison), Judgement()
         self._sampled = Sampled(model, on=tier == "sites")
         self._telling = Telling(optimizer, self._replays, self._sampled.edges, goes_on=goes_on)
-        self._joins = Joins(self._ranks, self._refused, self._telling.heard, lambda: self._folder)
+        told, folder = self._telling.heard, lambda: str(self.recorder.folder)
+        self._joins = Joins(self._ranks, self._refused, told, folder)
         sites, hooked = tier == "sites", [self._hooked] if parameter_hooks else []
         observers: list[Observer] = [self._flags] if sites else []
         observers += [*self._sampled.observers, *hooked]
@@ -121,7 +124,7 @@ class NanWatch:
         self._bus = Bus(model, observers, calls, self._wrappers, entered=enter)
         self._sampled.units.sites = self._bus.sites
         asleep = lambda: self._replays.running or self._joins.stands_in()  # noqa: E731
-        after, again = self._updates.after, partial(tried, self)
+        after, again = partial(self._replays.stepped, self._updates.after), partial(tried, self)
         self._guard = Guard(optimizer, self._before_step, after, asleep, again)
         overflows, watched = partial(self._replays.overflows, self._bus), with_inner([optimizer])
         self.scalers = Scalers(watched, self._before_step, overflows)

@@ -49,6 +49,12 @@ class Marks:
         self._kept = list(called_modules(model)) == [model]
         self._settled = self._went_back = False
         self._more = 0
+        self._first: tuple[tuple[int, CodeType, int], ...] = ()
+
+    def first_line(self, code: CodeType) -> int | None:
+        """The line of the code at which the newest step called its model first, if it did."""
+        begun = self.begins[0].lines if self.begins else self._first
+        return next((line for _, each, line in begun if each is code), None)
 
     def enter(self) -> None:
         """The model, or a part of it that is called by itself, is about to be called."""
@@ -74,6 +80,7 @@ class Marks:
 
     def forget(self) -> None:
         """The step is over."""
+        self._first = self.begins[0].lines if self.begins else ()
         self.begins.clear()
         self.end, self.root, self.start = None, None, None
         self._settled = self._went_back = False

@@ -42,7 +42,7 @@ class OwnLines:
         """They have run again, on names of their own; returns the number they go back from."""
         names = {k: v.copy() if type(v) in COPIED else v for k, v in self.names.items()}
         roots: list[Tensor] = []
-        with _no_step(), redirect_stdout(io.StringIO()), noted_roots(roots.append, live=True):
+        with no_step(), redirect_stdout(io.StringIO()), noted_roots(roots.append, live=True):
             exec(self.passage.code, names)
         return roots[-1]
 
@@ -111,7 +111,7 @@ def _same(again: Replayed, root: Tensor) -> bool:
 
 
 @contextmanager
-def _no_step() -> Iterator[None]:
+def no_step() -> Iterator[None]:
     """Inside, an optimizer that is not held back raises before it writes."""
 
     def stop(optimizer: Optimizer, *_: Any) -> None:

@@ -39,23 +39,25 @@ def passages(code: CodeType, first: int, last: int) -> Iterator[Passage]:
     and set again among them, as a sum is. None where they stand in no block together, in that
     order, or cannot run outside of their function.
     """
-    found = _between(_block(code), first, last)
+    found = _between(block_of(code), first, last)
     if found is not None:
         block, begin, end = found
         sums = _with_sums(block, begin, end)
         begin = _with_constants(block, begin)
         for each in dict.fromkeys((begin, sums)):
             with suppress(SyntaxError):  # it returns, yields or awaits
-                yield _passage(block[each : end + 1], code.co_filename)
+                yield passage(block[each : end + 1], code.co_filename)
 
 
-def _passage(statements: Sequence[ast.stmt], file: str) -> Passage:
+def passage(statements: Sequence[ast.stmt], file: str) -> Passage:
+    """The statements, compiled. Raises SyntaxError where they cannot run outside of a function."""
     end = statements[-1].end_lineno or statements[-1].lineno
-    sets = frozenset().union(*map(_sets, statements))
+    sets = frozenset().union(*map(sets_of, statements))
     return Passage(_compiled(statements, file), file, statements[0].lineno, end, sets)
 
 
-def _block(code: CodeType) -> Sequence[ast.stmt]:
+def block_of(code: CodeType) -> Sequence[ast.stmt]:
+    """The statements of a function's or a file's code; none where its source is not there."""
     lines = linecache.getlines(code.co_filename)
     try:
         tree = ast.parse("".join(lines))
@@ -78,10 +80,10 @@ def _between(
     if begin is None or end is None or begin > end:
         return None
     if begin == end:
-        for inner in _inner(block[begin]):
+        for inner in inner_blocks(block[begin]):
             if _place(inner, first) is not None and _place(inner, last) is not None:
                 return _between(inner, first, last)
-        if any(_inner(block[begin])):  # one of the lines is the head of it
+        if any(inner_blocks(block[begin])):  # one of the lines is the head of it
             return None
     return block, begin, end
 
@@ -91,7 +93,8 @@ def _place(block: Sequence[ast.stmt], line: int) -> int | None:
     return next(places, None)
 
 
-def _inner(statement: ast.stmt) -> Iterator[Sequence[ast.stmt]]:
+def inner_blocks(statement: ast.stmt) -> Iterator[Sequence[ast.stmt]]:
+    """Those that the statement holds, but for functions and classes."""
     if isinstance(statement, SCOPES):
         return
     for name in BLOCKS:
@@ -108,15 +111,16 @@ def _with_constants(block: Sequence[ast.stmt], begin: int) -> int:
 
 
 def _with_sums(block: Sequence[ast.stmt], begin: int, end: int) -> int:
-    again = frozenset().union(*map(_sets, block[begin : end + 1]))
+    again = frozenset().union(*map(sets_of, block[begin : end + 1]))
     while begin > 0 and isinstance(block[begin - 1], ASSIGNMENTS):
-        if not _sets(block[begin - 1]) & again:
+        if not sets_of(block[begin - 1]) & again:
             break
         begin -= 1
     return begin
 
 
-def _sets(statement: ast.stmt) -> frozenset[str]:
+def sets_of(statement: ast.AST) -> frozenset[str]:
+    """The names that it sets."""
     names = (n for n in ast.walk(statement) if isinstance(n, ast.Name))
     return frozenset(each.id for each in names if isinstance(each.ctx, ast.Store))
 

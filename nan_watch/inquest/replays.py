@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -19,6 +19,7 @@ from nan_watch.causes.loss_scale_overflow import (
     unscaled,
 )
 from nan_watch.causes.poisoned_parameter import PoisonedParameter
+from nan_watch.inquest.between import Between, by_lines_between
 from nan_watch.inquest.captured import Captured
 from nan_watch.inquest.chart import chart, write_chart
 from nan_watch.inquest.copies import norms
@@ -64,6 +65,7 @@ class Replays:
         self._gathered = 0
         self._split = False
         self.updates = OwnUpdates(model)
+        self.between = Between(model, self.captured.marks)
 
     @contextmanager
     def of(self, step: Repeatable) -> Iterator[None]:
@@ -75,6 +77,12 @@ class Replays:
             self.step, self.captured.on = None, True
             self.captured.forget()
 
+    def stepped(self, after: Callable[[], None]) -> None:
+        """The optimizer has taken its step; `after` is called."""
+        after()
+        if self._ends:
+            self.between.after()
+
     def late(self, symptom: Symptom, finding: Finding, bus: Bus) -> Finding:
         """The finding of what the last update has left, as its replay tells it where it can."""
         with self.at_work(bus):
@@ -82,11 +90,11 @@ class Replays:
 
     def forget(self) -> None:
         """Nothing is held of the newest update any more."""
-        self.updates.newest = None
+        self.updates.newest = self.between.newest = None
 
     def waiting(self) -> list[Tensor]:
         """What is to be read: norms of the parameters that an update may have poisoned."""
-        kept = self.updates.newest
+        kept = self.updates.newest or self.between.newest
         return [] if kept is None else norms(list(kept.written))
 
     def gather(self, *, mine: bool) -> None:
@@ -120,6 +128,10 @@ class Replays:
         """As the update tells it that left parameters which are not finite; None where none did."""
         if finding.phase != "update" or finding.code != PoisonedParameter.code:
             return None
+        if self._ends:
+            named = by_lines_between(self.between.newest, self._inquest, symptom, finding)
+            if named is not None:
+                return named
         return by_own_update(self.updates.newest, self._inquest, symptom, finding)
 
     def _handed_over(self, symptom: Symptom, finding: Finding, step: Repeatable) -> Finding:
