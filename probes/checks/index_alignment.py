@@ -39,8 +39,9 @@ class IndexAlignment:
     lies between lie beside it, by as many tokens all of them or by one more from unit to unit.
     Spans that hold the separator, or leave out a part of their own, are healthy, and so are those
     of a causal model that all lie before, where the answer is given. Where a key of lengths counts
-    what stands between separators, units are those, and what code makes of the lengths is read off
-    what they read: to read beside one's own by as much as all others, or by more and more, is told.
+    what stands between separators, or adds up to all the ids but the same few around them, units
+    are those, and what code makes of the lengths is read off what they read: to read beside one's
+    own by as much as all others, or by more and more, is told.
 
     Sick: `vectors[rows, starts + 1]` where the starts count `[CLS]` already.
     Healthy: `vectors[rows, starts]`.
@@ -128,6 +129,8 @@ class IndexAlignment:
             return False
         if each.beside is not None:
             return _is_drift(experiment, each, wrong)
+        if each.counted and not reads_on(experiment, each.reads.of):
+            return False  # what comes next is told one place before, or with a delay
         if wrong.by is None:
             return "and" not in wrong.pattern and "all units" not in wrong.pattern
         fits = "every unit reads" in wrong.pattern
@@ -148,7 +151,7 @@ class IndexAlignment:
         pick = last_pick(seen.picks, found.unit, found.cut.order)
         where = place_at(experiment, found.unit)
         names = _lead(experiment, each)
-        verb = "name" if each.beside is None else "counts"
+        verb = "counts" if each.counted else "name"
         finding = Finding(
             code=self.code,
             rule=self.rule,
@@ -209,7 +212,7 @@ def _is_drift(experiment: Experiment, each: Spans, wrong: Misread) -> bool:
 
 def _summed(experiment: Experiment, seen: Alive, each: Spans, found: Read) -> str | None:
     """The line that last sums up the very lengths by which units are counted, before one is had."""
-    lengths = [experiment.tensors[key] for key in each.reads.keys if each.beside is not None]
+    lengths = [experiment.tensors[key] for key in each.reads.keys if each.counted]
     same = [
         one.line
         for one in seen.summed
@@ -269,7 +272,7 @@ def _measured(experiment: Experiment, seen: Alive, each: Spans) -> Read | None:
     of = each.reads.of if each.reads.of not in experiment.tensors else None
     at_unit = (_at_best(seen, each, shape, unit, of) for unit in units_shown(seen, shape, site))
     best = next((found for found in at_unit if found is not None), None)
-    if each.beside is None or best is None or not _errors(each, best)[1]:
+    if not each.counted or best is None or not _errors(each, best)[1]:
         return best
     for unit in units_pooled(seen, shape):
         found = _at_best(seen, each, shape, unit, of)
@@ -297,7 +300,7 @@ def _errors(each: Spans, found: Read) -> tuple[float, float]:
     neighbours before would look like more.
     """
     errors = min(_unlike(each.tokens, found), _unlike(each.other, found))
-    return (0 if each.beside is None or not errors else int(found.tokens.sum())), errors
+    return (int(found.tokens.sum()) if each.counted and errors else 0), errors
 
 
 def _unlike(named: Tensor | None, found: Read) -> float:

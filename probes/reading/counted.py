@@ -1,4 +1,4 @@
-"""Units that a key of lengths counts, and where they stand: between separators of the ids."""
+"""Units that a key of lengths counts, and where they stand: between separators, or end to end."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from probes.experiment import Experiment
+from probes.reading.end_to_end import Row, end_to_end
 from probes.reading.rows import looked
 from probes.reading.separators import LEAST, ROWS, SHARE, shared_by_units
 
-Row = tuple[list[int], list[int]]  # ids, and the lengths of its units
 FRONTS = 3  # tokens that may stand before the first unit
 
 
@@ -21,15 +21,14 @@ FRONTS = 3  # tokens that may stand before the first unit
 class Counted:
     """Units of a key of ids, as long as a key of lengths says.
 
-    separator: the id that stands once between two of them. tokens: (sample, unit, token) boolean,
-    the unit's own. beside: what stands just before and after it, and belongs to none.
+    tokens: (sample, unit, token) boolean, the unit's own. beside: what stands just before and
+    after it, where an id stands once between two of them; None where they lie end to end.
     """
 
     lengths: str
     of: str
-    separator: int
     tokens: Tensor
-    beside: Tensor
+    beside: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class _Form:
 
 
 def counted(experiment: Experiment) -> list[Counted]:
-    """Every key of ids with a key that counts, in nearly all samples, what its separators part."""
+    """Every key of ids with a key that counts, in nearly all samples, what its units are long."""
     if "counted units" not in experiment.memo:
         experiment.memo["counted units"] = list(_all(experiment))
     found: list[Counted] = experiment.memo["counted units"]
@@ -73,9 +72,11 @@ def _all(experiment: Experiment) -> Iterator[Counted]:
         for of, ids in experiment.tensors.items():
             if of == key or not _are_ids(ids, lengths):
                 continue
-            form = _form(list(islice(_rows(experiment, key, of), ROWS)))
-            if form is not None:
-                yield Counted(key, of, form.separator, *_laid(form, ids, lengths))
+            rows = list(islice(_rows(experiment, key, of), ROWS))
+            if (form := _form(rows)) is not None:
+                yield Counted(key, of, *_laid(form, ids, lengths))
+            elif (plain := end_to_end(rows)) is not None:
+                yield Counted(key, of, plain.laid(ids, lengths), None)
 
 
 def _are_lengths(tensor: Tensor, size: int) -> bool:

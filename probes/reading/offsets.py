@@ -133,8 +133,17 @@ def _single(pairs: Pairs) -> tuple[str, int] | None:
     for side, gaps in (("start", pairs.low), ("end", ends)):
         by, times = Counter(gaps.tolist()).most_common(1)[0]
         if by and times == len(gaps):
-            return f"every unit reads one token, {_words(by)} the {side} of its span", by
+            words = f"every unit reads one token, {_words(by)} the {side} of its span"
+            return words + (": the first of the next one" if _is_next(pairs) else ""), by
     return None
+
+
+def _is_next(pairs: Pairs) -> bool:
+    """Whether most units read just what the next one begins with."""
+    starts, rows = first(pairs.declared), pairs.places[:, :-1]
+    same_row = (rows[1:] == rows[:-1]).all(1)
+    hits = (first(pairs.read)[:-1] == starts[1:])[same_row]
+    return len(hits) > 0 and _share(hits) >= MOST
 
 
 def _edge(pairs: Pairs) -> tuple[str, int] | None:

@@ -28,9 +28,9 @@ class Spans:
     reads: the declaration, or what it would be. lead: how many axes the units have, samples
     first. shared: how many of them the tokens have as well. tokens: (lead, token) boolean, the
     token axes as one. end: whether the last index belongs to the span; None where that is not
-    said, and other holds the spans as they are without it. beside: of units that separators part,
-    what stands just before and after each and belongs to none. guessed: the line that would
-    declare it; None where it is declared.
+    said, and other holds the spans as they are without it. counted: units are told by lengths.
+    beside: of those that separators part, what stands just before and after each and belongs to
+    none. guessed: the line that would declare it; None where it is declared.
     """
 
     reads: Reads
@@ -39,6 +39,7 @@ class Spans:
     end: bool | None = None
     other: Tensor | None = None
     guessed: str | None = None
+    counted: bool = False
     beside: Tensor | None = None
 
     @property
@@ -66,7 +67,7 @@ def _declared(experiment: Experiment, reads: Reads) -> Spans | None:
     shared = _shared(experiment, reads)
     for each in counted(experiment) if reads.rule == "span" and reads.keys[1:] == () else ():
         if (each.of, each.lengths) == (reads.of, reads.keys[0]):
-            return Spans(reads, 1, each.tokens, beside=each.beside)
+            return Spans(reads, 1, each.tokens, counted=True, beside=each.beside)
     return _spans(experiment, reads, keys, of, shared)
 
 
@@ -157,7 +158,7 @@ def _guessed(experiment: Experiment) -> Iterator[Spans]:
     of units that separators part.
     """
     used = {m.key for m in experiment.layout.masks} | {x.key for x in experiment.layout.labels}
-    used |= set(experiment.targets)
+    used |= set(experiment.targets) | {each.lengths for each in counted(experiment)}
     found = {
         key: tensor
         for key, tensor in experiment.tensors.items()
@@ -184,10 +185,9 @@ def _guessed(experiment: Experiment) -> Iterator[Spans]:
             reads = Reads("output", of, "span", (key,))
             yield Spans(reads, 1, tensor != 0, guessed=f"reads=({reads!r},)")
     for each in counted(experiment):
-        if each.lengths not in known:
-            reads = Reads("output", each.of, "span", (each.lengths,))
-            line = f"reads=({reads!r},)"
-            yield Spans(reads, 1, each.tokens, guessed=line, beside=each.beside)
+        reads = Reads("output", each.of, "span", (each.lengths,))
+        line = f"reads=({reads!r},)"
+        yield Spans(reads, 1, each.tokens, guessed=line, counted=True, beside=each.beside)
 
 
 def _masked(experiment: Experiment, used: set[str], mask: Tensor) -> str | None:

@@ -161,9 +161,67 @@ def test_units_that_read_their_own_are_healthy(model: type[Units]) -> None:
     assert said(model(), texts()) == []
 
 
-def test_without_separators_nothing_says_where_units_stand() -> None:
+class Words(Units):
+    """Scores words by the row of one piece each, of pieces that lie end to end.
+
+    of: which piece. off: how many places that is moved by.
+    """
+
+    def __init__(self, of: str = "first", off: int = 0, both_ways: bool = True) -> None:
+        super().__init__(0, both_ways=both_ways)
+        self.of, self.off = of, off
+
+    def forward(self, ids: Tensor, counts: Tensor) -> Tensor:
+        rows = self.norm(
+            self.mix(F.pad(self.words(ids).mT, (1, 1) if self.both_ways else (2, 0))).mT
+        )
+        ends = self.front + counts.cumsum(1)
+        at = (ends - counts if self.of == "first" else ends - 1) + self.off
+        at = at.clamp(0, ids.shape[1] - 1)
+        scores: Tensor = self.out(rows.gather(1, at[..., None].expand(-1, -1, 16))).squeeze(-1)
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (lambda: Units(between=1), "the offset grows by 1 a unit, from 0"),
+        (lambda: Units(between=0, front=0), "every unit reads 1 token before its span"),
+        (lambda: Words("last", 1), "1 token after the end of its span: the first of the next one"),
+        (lambda: Words("first", -1), "1 token before the start of its span"),
+    ],
+)
+def test_words_of_pieces_that_lie_end_to_end_are_told_by_their_sum(
+    model: type[Units], words: str
+) -> None:
     seed_everything(0)
-    assert said(Units(between=1), texts(separated=False)) == []
+    (found,) = said(model(), texts(separated=False))
+    assert words in found.message
+    assert (found.verdict, found.site) == (Verdict.WARN, "model")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: Units(between=0),
+        Words,
+        lambda: Words("last"),
+        lambda: Words("first", -1, both_ways=False),  # the row before tells the word
+        lambda: Words("last", 1, both_ways=False),  # a token later
+    ],
+)
+def test_words_that_read_pieces_of_their_own_are_healthy(model: type[Units]) -> None:
+    seed_everything(0)
+    assert said(model(), texts(separated=False)) == []
+
+
+def test_lengths_that_do_not_add_up_say_nothing() -> None:
+    seed_everything(0)
+    batches = texts(separated=False)
+    for batch in batches:
+        batch["ids"] = torch.cat([batch["ids"][:, :1], batch["ids"]], 1)
+        batch["ids"][::2, 1] = torch.randint(3, 40, (6,))  # a token that nothing counts
+    assert said(Units(between=1), batches) == []
 
 
 def test_units_by_lengths_can_be_declared() -> None:
