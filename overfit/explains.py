@@ -14,14 +14,25 @@ SIZES = ("WIR008", "WIR015", "WIR020", "WIR021", "STA004")
 
 READ = (
     *("WIR007", "WIR014", "MSK001", "MSK005", "MSK006", "MSK007", "MSK010", "IDX001", "IDX004"),
-    *("IDX005", "IDX008", "IDX013", "STA002", "STA005", "STA006", "STA007", "STA009", "STA011"),
+    *(
+        "IDX005",
+        "IDX008",
+        "IDX013",
+        "IDX014",
+        "STA002",
+        "STA005",
+        "STA006",
+        "STA007",
+        "STA009",
+        "STA011",
+    ),
     *("STA012", "WIR034"),
 )
 """What of its input the model reads."""
 
 SCORED = (
     *("WIR009", "WIR010", "WIR012", "WIR013"),
-    *("IDX002", "IDX003", "IDX009", "IDX010", "IDX011", "IDX012"),
+    *("IDX002", "IDX003", "IDX009", "IDX010", "IDX011", "IDX012", "IDX014"),
     *("LBL001", "LBL002", "LBL003", "LBL006", "LBL008", "LBL009", "LBL010"),
 )
 """What its output is scored against, and how."""

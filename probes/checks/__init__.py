@@ -64,6 +64,7 @@ from probes.checks.pairing import Pairing
 from probes.checks.parted_in_training import PartedInTraining
 from probes.checks.places_of_padding import PlacesOfPadding
 from probes.checks.pulled_back import PulledBack
+from probes.checks.regrouped_rows import RegroupedRows
 from probes.checks.repeats import Repeats
 from probes.checks.scored_padding import ScoredPadding
 from probes.checks.shared import Shared
@@ -152,6 +153,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Pairing(),
     PartedInTraining(),
     TiledGroups(),
+    RegroupedRows(),
     CopiedInput(),
     StepParity(),
     FullLengths(),

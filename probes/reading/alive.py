@@ -46,7 +46,8 @@ class Alive:
     classes and of CTC were handed. tiled: how many rows were repeated, one copy after the other, to
     how many. root: how the model itself is called. looked_up: what was had of tables by
     `embedding`. summed: whole numbers that were summed up along an axis. pooled: what products,
-    sums and differences gave, whether a module was shown it or not.
+    sums and differences gave, whether a module was shown it or not. parted: what was cut
+    into parts, the first of each.
     """
 
     loss: Tensor
@@ -60,6 +61,7 @@ class Alive:
     looked_up: tuple[Pick, ...] = ()
     summed: tuple[Summed, ...] = ()
     pooled: tuple[Pooled, ...] = ()
+    parted: tuple[Reshaped, ...] = ()
 
     @property
     def given(self) -> tuple[Shown, ...]:
@@ -153,6 +155,7 @@ def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Ali
         tuple(seen.looked_up),
         tuple(seen.summed),
         tuple(seen.pooled),
+        tuple(seen.parted),
     )
 
 

@@ -26,6 +26,7 @@ EMBEDDINGS: Mapping[Any, tuple[str, str]] = {
 }
 TILES = ("repeat", "tile")
 POOLS = {"matmul", "__matmul__", "bmm", "einsum", "sum", "mean", "amax", "sub", "__sub__"}
+PARTS = ("chunk", "split", "tensor_split")
 VIEWS = ("view", "reshape", "_unsafe_view", "view_as", "reshape_as", "unflatten")
 
 
@@ -50,7 +51,7 @@ class Pick:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reshaped:
-    """A tensor that was given another shape without moving its numbers."""
+    """A tensor that was given another shape without moving its numbers, or the first part of it."""
 
     op: str
     order: int
@@ -92,6 +93,7 @@ class Indexing(TorchFunctionMode):
         self.tiled: list[tuple[int, int]] = []
         self.summed: list[Summed] = []
         self.pooled: list[Pooled] = []
+        self.parted: list[Reshaped] = []
         self._clock = clock
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -100,6 +102,10 @@ class Indexing(TorchFunctionMode):
         out = func(*args, **given)
         name = getattr(func, "__name__", "")
         if not isinstance(out, Tensor):
+            if name in PARTS and args and isinstance(args[0], Tensor) and out:
+                before = tuple(args[0].shape)
+                cut = Reshaped(name, next(self._clock), before, out[0], source_here())
+                self.parted.append(cut)
             return out
         if func in EMBEDDINGS:
             self._look_up(EMBEDDINGS[func], args, given, out)
