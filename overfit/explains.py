@@ -14,19 +14,8 @@ SIZES = ("WIR008", "WIR015", "WIR020", "WIR021", "STA004")
 
 READ = (
     *("WIR007", "WIR014", "MSK001", "MSK005", "MSK006", "MSK007", "MSK010", "IDX001", "IDX004"),
-    *(
-        "IDX005",
-        "IDX008",
-        "IDX013",
-        "IDX014",
-        "STA002",
-        "STA005",
-        "STA006",
-        "STA007",
-        "STA009",
-        "STA011",
-    ),
-    *("STA012", "WIR034"),
+    *("IDX005", "IDX008", "IDX013", "STA002", "STA005", "STA006", "STA007", "STA009", "STA011"),
+    *("STA012", "WIR034", "IDX015"),
 )
 """What of its input the model reads."""
 

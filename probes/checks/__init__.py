@@ -69,6 +69,7 @@ from probes.checks.repeats import Repeats
 from probes.checks.scored_padding import ScoredPadding
 from probes.checks.shared import Shared
 from probes.checks.shared_class import SharedClass
+from probes.checks.shift_not_undone import ShiftNotUndone
 from probes.checks.softmax_axis import SoftmaxAxis
 from probes.checks.stale_cache import StaleCache
 from probes.checks.step_parity import StepParity
@@ -154,6 +155,7 @@ RULES: tuple[Check[Experiment], ...] = (
     PartedInTraining(),
     TiledGroups(),
     RegroupedRows(),
+    ShiftNotUndone(),
     CopiedInput(),
     StepParity(),
     FullLengths(),

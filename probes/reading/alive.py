@@ -47,7 +47,7 @@ class Alive:
     how many. root: how the model itself is called. looked_up: what was had of tables by
     `embedding`. summed: whole numbers that were summed up along an axis. pooled: what products,
     sums and differences gave, whether a module was shown it or not. parted: what was cut
-    into parts, the first of each.
+    into parts, the first of each. rolled: how often numbers were rolled.
     """
 
     loss: Tensor
@@ -62,6 +62,7 @@ class Alive:
     summed: tuple[Summed, ...] = ()
     pooled: tuple[Pooled, ...] = ()
     parted: tuple[Reshaped, ...] = ()
+    rolled: int = 0
 
     @property
     def given(self) -> tuple[Shown, ...]:
@@ -156,6 +157,7 @@ def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Ali
         tuple(seen.summed),
         tuple(seen.pooled),
         tuple(seen.parted),
+        seen.rolled,
     )
 
 

@@ -94,6 +94,7 @@ class Indexing(TorchFunctionMode):
         self.summed: list[Summed] = []
         self.pooled: list[Pooled] = []
         self.parted: list[Reshaped] = []
+        self.rolled = 0
         self._clock = clock
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -119,6 +120,8 @@ class Indexing(TorchFunctionMode):
             if name == "cumsum" and isinstance(args[0], Tensor):
                 self.summed.append(Summed(next(self._clock), args[0].detach(), source_here()))
             return out
+        elif name == "roll":
+            self.rolled += 1
         elif name in POOLS:
             if out.requires_grad and out.ndim > 1:
                 self.pooled.append(Pooled(next(self._clock), out))
