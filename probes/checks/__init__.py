@@ -39,6 +39,7 @@ from probes.checks.label_among_inputs import LabelAmongInputs
 from probes.checks.label_offset import LabelOffset
 from probes.checks.label_place import LabelPlace
 from probes.checks.label_shift import LabelShift
+from probes.checks.late_covariate import LateCovariate
 from probes.checks.left_over import LeftOver
 from probes.checks.log_of_softmax import LogOfSoftmax
 from probes.checks.loss_formula import LossFormula
@@ -141,6 +142,7 @@ RULES: tuple[Check[Experiment], ...] = (
     OwnLabel(),
     DecodingParity(),
     LabelShift(),
+    LateCovariate(),
     LabelPlace(),
     LabelOffset(),
     ScoredPadding(),

@@ -74,11 +74,20 @@ def _rows(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 def _share(rows: Tensor, wanted: Tensor) -> float:
     """Of the variance, on every other row, after a fit to the rest; never below zero."""
+    return share_told((rows[::2], wanted[::2]), (rows[1::2], wanted[1::2]))
+
+
+def share_told(fit: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> float:
+    """Of the variance of what is wanted in the held rows, after a linear fit to the others.
+
+    Each is (row, column) and (row, what is wanted); never below zero.
+    """
+    rows = torch.cat([fit[0], held[0]])
     scaled = (rows - rows.mean(0)) / rows.std(0).clamp_min(1e-12)
     design = torch.cat([scaled, torch.ones(len(rows), 1, dtype=rows.dtype, device="cpu")], 1)
-    fit, held = design[::2], design[1::2]
-    ridge = 1e-3 * len(fit) * torch.eye(fit.shape[1], dtype=rows.dtype, device="cpu")
-    weights = torch.linalg.solve(fit.T @ fit + ridge, fit.T @ wanted[::2])
-    off = (wanted[1::2] - held @ weights).square().sum()
-    spread = (wanted[1::2] - wanted[::2].mean(0)).square().sum().clamp_min(1e-12)
+    own, rest = design[: len(fit[0])], design[len(fit[0]) :]
+    ridge = 1e-3 * len(own) * torch.eye(own.shape[1], dtype=rows.dtype, device="cpu")
+    weights = torch.linalg.solve(own.T @ own + ridge, own.T @ fit[1])
+    off = (held[1] - rest @ weights).square().sum()
+    spread = (held[1] - fit[1].mean(0)).square().sum().clamp_min(1e-12)
     return max(0.0, 1.0 - float(off / spread))

@@ -11,7 +11,7 @@ from torch import Tensor
 from probes.experiment import Experiment, with_leaf
 from probes.finding import ExperimentError
 from probes.layout import Reads
-from probes.reading.alive import Alive, alive
+from probes.reading.alive import Alive, alive, gradients
 from probes.reading.causal import Causal
 from probes.scoring.fed_target import ALIKE, by_place, direct
 from probes.scoring.summaries import by_summary
@@ -62,6 +62,40 @@ def _all(experiment: Experiment) -> Iterator[Causal]:
                     yield Causal(name, source, 2, 1 - each.by, line, short)
         except ExperimentError:
             continue
+
+
+def scored_here(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Keys of numbers, and the output that is scored against each at its own place.
+
+    One of several that the model gives may be, such as the mean beside a spread.
+    """
+    for key in by_place(experiment):
+        if not experiment.tensors[key].is_floating_point() or not any(_fits(experiment, key)):
+            continue
+        try:
+            found = _here(experiment, key)
+        except ExperimentError:
+            continue
+        name = None if found is None else _name(experiment, found)
+        if name is not None:
+            yield key, name
+
+
+def _here(experiment: Experiment, key: str) -> Tensor | None:
+    seen, leaf = _passed(experiment, key)
+    given = [each.tensor for each in seen.given]
+    felt = seen.of_loss([leaf, *given])
+    known = [(one, two) for one, two in zip(given, felt[1:], strict=True) if two is not None]
+    if felt[0] is None or not known:
+        return None
+    by_way = gradients(torch.stack([(one * two).sum() for one, two in known]).sum(), [leaf])[0]
+    own = felt[0] if by_way is None else felt[0] - by_way
+    for tensor, grad in known:
+        if _is_of(tensor, leaf) and tensor.shape[1] == leaf.shape[1]:
+            parts = [grad] if grad.shape == leaf.shape else list(grad.unbind(-1))
+            if [by for by in range(REACH + 1) if _is_so_far(own, parts, by)] == [0]:
+                return tensor
+    return None
 
 
 def _fits(experiment: Experiment, key: str) -> Iterator[bool]:
