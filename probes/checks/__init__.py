@@ -75,6 +75,7 @@ from probes.checks.softmax_axis import SoftmaxAxis
 from probes.checks.stale_cache import StaleCache
 from probes.checks.step_parity import StepParity
 from probes.checks.still_state import StillState
+from probes.checks.swapped_coordinates import SwappedCoordinates
 from probes.checks.thawed import Thawed
 from probes.checks.thrown_away import ThrownAway
 from probes.checks.tiled_groups import TiledGroups
@@ -158,6 +159,7 @@ RULES: tuple[Check[Experiment], ...] = (
     TiledGroups(),
     RegroupedRows(),
     ShiftNotUndone(),
+    SwappedCoordinates(),
     CopiedInput(),
     StepParity(),
     FullLengths(),

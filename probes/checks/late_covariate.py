@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from probes.experiment import LOSS, Experiment, resting_on
-from probes.finding import Evidence, Finding, Verdict
+from probes.experiment import LOSS, Experiment
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.reading.late import Late, late
 
 

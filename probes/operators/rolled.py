@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from probes.experiment import Experiment
-from probes.operators.running import names_of, running, tensors_in
+from probes.experiment import LOSS, Experiment
+from probes.nested import tensors_in
 from probes.raised import source_here
 from probes.reading.alive import alive, gradients
+from probes.running import names_of, running
 
 MEETS = {"add", "iadd", "radd", "cat", "concat", "concatenate"}
 MOST = 20_000  # nodes of the graph that are looked at
@@ -108,7 +109,7 @@ class Rolls(TorchFunctionMode):
         rolled = next(each for each in given if id(each) in self._rolled)
         moved = _net(rolls) if met is not None and name in MEETS else ()
         if met is not None and moved and _is_beside(rolled, met) and _reads_several(rolls):
-            site = running(self._names)
+            site = running(self._names) or LOSS
             self.found.append(Displaced(site, moved, rolls[-1].source, rolls[0].source))
         for made in tensors_in([out]):
             if met is None and made.requires_grad:

@@ -47,7 +47,8 @@ class Alive:
     how many. root: how the model itself is called. looked_up: what was had of tables by
     `embedding`. summed: whole numbers that were summed up along an axis. pooled: what products,
     sums and differences gave, whether a module was shown it or not. parted: what was cut
-    into parts, the first of each. rolled: how often numbers were rolled.
+    into parts, the first of each. rolled, sampled: how often numbers were
+    rolled, and read by a grid.
     """
 
     loss: Tensor
@@ -63,6 +64,7 @@ class Alive:
     pooled: tuple[Pooled, ...] = ()
     parted: tuple[Reshaped, ...] = ()
     rolled: int = 0
+    sampled: int = 0
 
     @property
     def given(self) -> tuple[Shown, ...]:
@@ -158,6 +160,7 @@ def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Ali
         tuple(seen.pooled),
         tuple(seen.parted),
         seen.rolled,
+        seen.sampled,
     )
 
 

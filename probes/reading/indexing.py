@@ -94,7 +94,7 @@ class Indexing(TorchFunctionMode):
         self.summed: list[Summed] = []
         self.pooled: list[Pooled] = []
         self.parted: list[Reshaped] = []
-        self.rolled = 0
+        self.rolled = self.sampled = 0
         self._clock = clock
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -120,8 +120,9 @@ class Indexing(TorchFunctionMode):
             if name == "cumsum" and isinstance(args[0], Tensor):
                 self.summed.append(Summed(next(self._clock), args[0].detach(), source_here()))
             return out
-        elif name == "roll":
-            self.rolled += 1
+        elif name in ("roll", "grid_sample"):
+            self.rolled += name == "roll"
+            self.sampled += name == "grid_sample"
         elif name in POOLS:
             if out.requires_grad and out.ndim > 1:
                 self.pooled.append(Pooled(next(self._clock), out))
