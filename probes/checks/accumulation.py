@@ -9,10 +9,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from probes.batch import sample_count
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.first_step import first_batch
-from probes.stepping.accumulated import accumulated
+from probes.stepping.accumulated import Accumulated, accumulated
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Accumulation:
     `Subject.loss` on the same batch, without dropout: where it points the same way and is longer
     by the number of passes, the losses of the micro-batches are not divided; where it is shorter
     by it, they are divided twice, in the losses or by hand, and not clipped. Neither is silence.
+    Nor are passes of one call over all samples each, as of adversarial training: these are terms
+    of one loss, and no micro-batches.
 
     Sick: `for part in batch.chunk(4): loss(part).backward()`, then `optimizer.step()`.
     Healthy: the same with `(loss(part) / 4).backward()`.
@@ -31,6 +34,7 @@ class Accumulation:
     near: float = 0.1  # of the number of passes
     exact: float = 1e-3  # what is divided by hand is so by just that number; clipping is not
     along: float = 0.9  # cosine of the two gradients
+    same: float = 1e-6  # how far from 1 that is of one pass over all samples, and of their loss
 
     code: ClassVar[str] = "WIR020"
     rule: ClassVar[str] = "accumulation-not-divided"
@@ -45,7 +49,7 @@ class Accumulation:
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding."""
         found = accumulated(experiment.subject, first_batch(experiment.subject))  # uncut
-        if found.passes < 2:
+        if found.passes < 2 or self._are_terms(experiment, found):
             return
         seen, whole = _joined(found.seen, found.whole)
         left, _ = _joined(found.left, found.whole)
@@ -57,6 +61,17 @@ class Accumulation:
             yield self._said(times, passes, "not divided", "Divide each loss by")
         elif abs(times * passes - 1) <= self.near and self._is_divided(seen, left, passes):
             yield self._said(times, passes, "divided once too often", "Divide only once by")
+
+    def _are_terms(self, experiment: Experiment, found: Accumulated) -> bool:
+        """Whether each pass, within one call of the step, was over all samples of its batch."""
+        if found.calls > 1:
+            return False
+        one, whole = _joined(found.first, found.whole)
+        length = float(one.norm() * whole.norm())
+        if length > 0 and float(one @ whole) >= (1 - self.same) * length:
+            return True
+        size = sample_count(first_batch(experiment.subject), experiment.layout)
+        return len(found.rows) >= found.passes and all(n == size for n in found.rows)
 
     def _is_divided(self, seen: Tensor, left: Tensor, passes: int) -> bool:
         """Whether the backward passes left no more, or the rest was divided by just their number.

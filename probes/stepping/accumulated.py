@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from probes.batch import map_leaves
+from probes.bus import Bus, Kind, See
 from probes.finding import ExperimentError
 from probes.raised import said
 from probes.replay import Snapshot, replay
@@ -24,13 +25,36 @@ class Accumulated:
     """seen: the gradients that the optimizer saw, by parameter. whole: those of `Subject.loss`.
 
     left: those that the last backward pass before left, not clipped nor divided by hand.
+    first: those that the first backward pass left.
     passes: how many backward passes of single numbers ran before the optimizer's step.
+    calls: calls of the step until then. rows: of what each pass gave a module first, the length of
+    the first axis.
     """
 
     seen: Mapping[str, Tensor | None]
     whole: Mapping[str, Tensor | None]
     left: Mapping[str, Tensor | None]
+    first: Mapping[str, Tensor | None]
     passes: int
+    calls: int
+    rows: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Notes the first axis of the first tensor that a module is given, each time it waits."""
+
+    rows: list[int] = field(default_factory=list)
+    waits: bool = True
+
+    @property
+    def sees(self) -> Mapping[Kind, See]:
+        return {Kind.INPUT: self.given}
+
+    def given(self, _: int, tensor: Tensor) -> None:
+        if self.waits and tensor.ndim:
+            self.rows.append(len(tensor))
+            self.waits = False
 
 
 def accumulated(subject: Subject, batch: Batch) -> Accumulated:
@@ -38,24 +62,31 @@ def accumulated(subject: Subject, batch: Batch) -> Accumulated:
 
     Raises ExperimentError where either raises.
     """
-    model, roots = subject.model, list[Tensor]()
+    model, roots, calls, rows = subject.model, list[Tensor](), list[int](), _Rows()
     seen: dict[str, Tensor | None] = {}
     left: dict[str, Tensor | None] = {}
+    first: dict[str, Tensor | None] = {}
 
     def keep() -> None:
         grads = ((name, p.grad) for name, p in model.named_parameters())
         left.update({n: None if g is None else g.detach().clone() for n, g in grads})
+        rows.waits = True
+        if len(roots) == 1 and not first:
+            first.update(left)
 
     def step() -> Tensor:
         without_dropout(model)
         with noted_roots(roots.append), noted_starts(_nothing, keep):
-            seen.update(until_stepped(made(subject), model, batch)[0])
+            found, _, count = until_stepped(made(subject), model, batch)
+        seen.update(found)
+        calls.append(count)
         return torch.zeros(())
 
-    with ExitStack() as outside:
+    with Bus(model, [rows], whole=True), ExitStack() as outside:
         keep_strangers(subject, outside)
         replay(step, model, Snapshot.take(model, parameters=True))
-    return Accumulated(seen, loss_gradient(subject, batch)[1], left, len(roots))
+    whole = loss_gradient(subject, batch)[1]
+    return Accumulated(seen, whole, left, first, len(roots), calls[0], tuple(rows.rows))
 
 
 def loss_gradient(subject: Subject, batch: Batch) -> tuple[float, Mapping[str, Tensor | None]]:
