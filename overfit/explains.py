@@ -9,7 +9,7 @@ from probes.finding import Finding, Verdict
 GRADIENTS = ("WIR002", "WIR003", "WIR011", "WIR016", "WIR017", "WIR018", "WIR019", "STA003")
 """What does not learn, or learns something else."""
 
-SIZES = ("WIR008", "WIR015", "WIR020", "WIR021", "STA004")
+SIZES = ("WIR008", "WIR015", "WIR020", "WIR021", "WIR035", "STA004")
 """How large a step is."""
 
 READ = (

@@ -50,6 +50,7 @@ from probes.checks.misasked_table import MisaskedTable
 from probes.checks.mixed_states import MixedStates
 from probes.checks.modes import Modes
 from probes.checks.more_padding import MorePadding
+from probes.checks.not_put_back import NotPutBack
 from probes.checks.one_class import OneClass
 from probes.checks.one_row import OneRow
 from probes.checks.one_way import OneWay
@@ -104,6 +105,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Shared(),
     Uncleared(),
     Accumulation(),
+    NotPutBack(),
     ThrownAway(),
     PulledBack(),
     OneWay(),
