@@ -91,11 +91,13 @@ from probes.checks.unregistered import Unregistered
 from probes.checks.unshifted_mask import UnshiftedMask
 from probes.checks.unused_input import UnusedInput
 from probes.checks.view_for_transpose import ViewForTranspose
+from probes.checks.written_batch import WrittenBatch
 from probes.experiment import Experiment
 from probes.finding import Check
 
 RULES: tuple[Check[Experiment], ...] = (
     Repeats(),
+    WrittenBatch(),
     BareStep(),
     Unmoved(),
     Flat(),
