@@ -77,6 +77,7 @@ from probes.checks.stale_cache import StaleCache
 from probes.checks.step_parity import StepParity
 from probes.checks.still_state import StillState
 from probes.checks.swapped_coordinates import SwappedCoordinates
+from probes.checks.target_domain import TargetDomain
 from probes.checks.thawed import Thawed
 from probes.checks.thrown_away import ThrownAway
 from probes.checks.tiled_groups import TiledGroups
@@ -124,6 +125,7 @@ RULES: tuple[Check[Experiment], ...] = (
     IdleRate(),
     Broadcast(),
     LossInput(),
+    TargetDomain(),
     LossFormula(),
     LogOfSoftmax(),
     SoftmaxAxis(),
