@@ -103,18 +103,21 @@ def place_in(name: str, line: int) -> str:
     return f"{shown}:{line}"
 
 
-def source_here() -> str | None:
-    """`file.py:line` of the innermost frame of the user's own code that is at work now."""
-    frame = own_frame()
+def source_here(within: FrameType | None = None) -> str | None:
+    """`file.py:line` of the innermost frame of the user's own code that is at work now.
+
+    within: a frame from which on that is looked for, outwards; the innermost by default.
+    """
+    frame = own_frame(within)
     if frame is None:
         return None
     name = frame.f_code.co_filename
     return _place(traceback.FrameSummary(name, frame.f_lineno, "", lookup_line=False))
 
 
-def own_frame() -> FrameType | None:
+def own_frame(within: FrameType | None = None) -> FrameType | None:
     """The innermost frame of the user's own code that is at work now; None without one."""
-    frame = inspect.currentframe()
+    frame = within or inspect.currentframe()
     while frame is not None and not _is_own(frame.f_code.co_filename):
         frame = frame.f_back
     return frame

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -16,6 +16,7 @@ from probes.slopes.enters import Entered, enters
 from probes.slopes.functions import Wrong, applied, own_functions, wrong
 from probes.slopes.inert import only_adds
 from probes.slopes.lost_draw import lost_draw
+from probes.slopes.recomputed import Recomputed, recomputed
 from probes.slopes.slope import Direction, Exact, Slope, direction, dot
 from probes.slopes.uncut import Cut, Cuts
 
@@ -37,8 +38,10 @@ class Gradient:
     """What the backward pass gives is not the slope of the loss, in float64.
 
     The parameters of each top-level module move along a random direction, and the loss with them;
-    differences, trusted where two step sizes agree, are compared with what the gradient says. What
-    disagrees is followed inwards, module by module. A wrong backward of the user's own is a fault;
+    differences, trusted where two step sizes agree, are compared with what the gradient says, in
+    the subject's own mode and with the same draws each time. What disagrees is followed inwards,
+    module by module. A wrong backward of the user's own is a fault, and so is what is computed
+    again in backward, as in checkpointing, with other draws or another state than in forward;
     what no gradient passes, or `.data` cuts, a warning, and so is a `detach` or `no_grad` around a
     whole term of the loss, whose value moves the loss and no gradient, and a normal draw of which
     mean and scale learn nothing. A `detach` or `no_grad` that leaves other ways back, as around a
@@ -66,7 +69,10 @@ class Gradient:
         exact = Exact(experiment)
         with exact.float64(), attempted("in float64 the loss"):
             bad = self._bad(experiment, exact)
-        if bad:
+        again = recomputed(experiment) if bad else None
+        if again is not None:
+            yield self._recomputed(again, max(bad, key=lambda each: abs(each.slope.real or 0.0)))
+        elif bad:
             report = not experiment.minimises_loss
             with exact.float64(), attempted("in float64 the loss"):
                 yield from self._why(exact, bad, report)
@@ -127,6 +133,24 @@ class Gradient:
             )  # fmt: skip
             return
         yield self._cut(worst, place, explicit)
+
+    def _recomputed(self, found: Recomputed, bad: _Bad) -> Finding:
+        what = (
+            f"draws other numbers (`{found.op}`) than it did in forward"
+            if found.op is not None
+            else "is given or gives something else than in forward"
+        )
+        why = f"`{found.site}` is computed again in backward, and {what}"
+        return replace(
+            self._said(Verdict.FAIL, bad, None, found.source, why),
+            site=bad.name if found.site == "<loss>" else found.site,
+            fix="Keep the random state for what is computed again: leave "
+            "`preserve_rng_state=True`, draw from torch's own generators, or draw outside of what "
+            "is checkpointed."
+            if found.op is not None
+            else "Let what is checkpointed give the same twice: nothing that it counts up, draws "
+            "from `random` or numpy, or writes as it is called.",
+        )
 
     def _of_a_report(self, bad: _Bad) -> Finding:
         why = "`train_step` minimises other losses, so that `loss` is a report of them"
