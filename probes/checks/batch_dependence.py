@@ -16,6 +16,7 @@ from probes.compare import Comparison, Look
 from probes.experiment import Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.line import line
+from probes.masking.by_place import ByPlace, by_place
 from probes.masking.owners import Owners, owners
 from probes.place import Place, place
 from probes.reading.time_first import TimeFirst, time_first
@@ -30,12 +31,13 @@ class BatchDependence:
     Samples are mixed where a reshape stands for a transpose, where a softmax or a mean runs over
     the batch, where the recurrence runs over the wrong axis. One sample keeps its place while
     all others become copies of it; then the batch is turned by one, and the outputs must turn
-    with it. Batch norm without running statistics does it by design, and is a note. An output
-    that has no sample axis, or two (similarities within the batch), is not judged. Where keys
-    differ in length, as in a batch of graphs, and one says which rows are whose, as `batch` does,
-    or a table of (graph, source, target), what the others hold is exchanged among them instead.
-    Where all keys begin with the same two axes and the first is read in order, as time is, it is
-    the second axis whose entries must not depend on each other; if they do not, it is a note.
+    with it; where they do not, what is joined to a sample by its place alone is named. Batch norm
+    without running statistics does it by design, and is a note. An output that has no sample axis,
+    or two (similarities within the batch), is not judged. Where keys differ in length, as in a
+    batch of graphs, and one says which rows are whose, as `batch` does, or a table of (graph,
+    source, target), what the others hold is exchanged among them instead. Where all keys begin with
+    the same two axes and the first is read in order, as time is, it is the second axis whose
+    entries must not depend on each other; if they do not, it is a note.
 
     Sick: `nn.LSTM(8, 16)` fed with (sample, time, feature).
     Healthy: `nn.LSTM(8, 16, batch_first=True)`.
@@ -184,22 +186,37 @@ class BatchDependence:
     def _turned(self, experiment: Experiment) -> Iterator[Finding]:
         found = unturned(experiment)
         if found is not None:
-            yield resting_on(self._not_turned(found), experiment.samples_guessed)
+            finding = self._not_turned(found, by_place(experiment))
+            yield resting_on(finding, experiment.samples_guessed)
 
-    def _not_turned(self, found: Unturned) -> Finding:
+    def _not_turned(self, found: Unturned, joined: ByPlace | None) -> Finding:
+        told = "." if joined is None else f": {_joined(joined)}"
         return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=f"turning the batch by one sample does not turn `{found.name}`: "
-            f"sample {found.sample}'s output depends on its place in the batch.",
+            f"sample {found.sample}'s output depends on its place in the batch{told}",
             fix="Look for something that is indexed by the place in the batch, or sorted and not "
-            "put back.",
-            site="model",
+            "put back."
+            if joined is None
+            else "Index it by the axis that it is meant for, such as the token's, `x.size(1)` for "
+            "`x.size(0)` of (sample, token, feature).",
+            site="model" if joined is None else joined.site,
+            op=None if joined is None else joined.op,
+            source=None if joined is None else joined.source,
             phase="forward",
             samples=(found.sample,),
             evidence=(Evidence(f"largest change of `{found.name}`", found.largest, found.limit),),
         )
+
+
+def _joined(found: ByPlace) -> str:
+    rows = f"the rows of `{found.name}`" if found.name else "rows"
+    return (
+        f"{rows}, one for each place in the batch and computed from no input, meet it there by "
+        f"`{found.op}`."
+    )
 
 
 def _lower(sentence: str) -> str:
