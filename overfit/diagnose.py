@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from overfit.rules import RULES
 from overfit.samples import Samples, draw
 from overfit.stages import here, side_by_side
 from overfit.story import story
+from probes.copying import copy_of
 from probes.finding import limits
 from probes.raised import asked_of_user
 from probes.record import Recorder
@@ -111,7 +111,7 @@ def examine(
 
 def _check_metrics(subject: Subject, samples: Samples) -> None:
     """The metrics and parts have been counted once, on a copy of the model."""
-    trial = replace(subject, model=copy.deepcopy(subject.model))
+    trial = replace(subject, model=copy_of(subject.model))
     with kept_random_state(), asked_of_user("a metric, a part or `predict`"):
         Heads(trial, samples.batches).evaluate()
 
@@ -122,7 +122,7 @@ def _loaded(subject: Subject | str, asked: Asked) -> Subject:
     if isinstance(subject, str):
         return prepare(subject, asked.seed, asked.device)
     seed_everything(asked.seed)
-    own = replace(reread(subject), model=copy.deepcopy(subject.model))
+    own = replace(reread(subject), model=copy_of(subject.model))
     return own if asked.device is None else on_device(own, asked.device)
 
 

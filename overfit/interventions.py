@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from probes.batch import map_leaves
+from probes.copying import copy_of
 from probes.raised import said
 from probes.subject import Batch, Subject
 
@@ -99,7 +99,7 @@ def changed(subject: Subject, names: Sequence[str]) -> Subject:
 def _made(subject: Subject) -> Optimizer:
     """An optimizer of a copy of the model. Raises CannotChangeError where it holds no such."""
     try:
-        trial = copy.deepcopy(subject.model)
+        trial = copy_of(subject.model)
         optimizer = subject.optimizer(trial)
         held = {id(each) for group in optimizer.param_groups for each in group["params"]}
     except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +19,7 @@ from overfit.process import SideBySide
 from overfit.suite import run_copy
 from overfit.unlock import alone, together
 from probes.checking import check, chosen, settings
+from probes.copying import copy_of
 from probes.finding import limits
 from probes.record import Recorder
 from probes.seeding import kept_random_state, seed_everything
@@ -31,7 +31,7 @@ def here(subject: Subject, asked: Asked, record: Recorder, bars: Bars) -> None:
 
     What the record holds as a part already is left as it is.
     """
-    trial = replace(subject, model=copy.deepcopy(subject.model))
+    trial = replace(subject, model=copy_of(subject.model))
     checked_and_hunted(trial, asked, record, bars, lambda: None)
     for plans in _rounds(subject, asked, record):
         for plan in _missing(plans, record):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from overfit.plan import Ending, Plan
 from overfit.rests import write_rests
 from overfit.rules.memorised import Memorised
 from overfit.samples import Samples, draw
+from probes.copying import copy_of
 from probes.errors import RequestError
 from probes.loop import Loop
 from probes.record import Recorder
@@ -118,7 +118,7 @@ def _write_look(
 def run_copy(subject: Subject, plan: Plan, folder: Path, tell: Tell) -> Subject:
     """As `run_suite`, on a copy of the model, seeded but for its weights; returns the trained."""
     seed_everything(plan.seed)
-    trial = replace(subject, model=copy.deepcopy(subject.model))
+    trial = replace(subject, model=copy_of(subject.model))
     run_suite(trial, plan, folder, tell)
     return trial
 

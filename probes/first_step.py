@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from probes.batch import leaves, sample_count
+from probes.copying import copy_of
 from probes.errors import RequestError
 from probes.in_range import as_on_the_processor
 from probes.loop import Loop, scalar
@@ -67,7 +67,7 @@ def check_first_step(subject: Subject) -> FirstStep:
     _check_devices(subject.model, batch)
     with kept_random_state(), as_on_the_processor(subject.model):
         with asked_of_user("a copy of `Subject.model`"):
-            trial = replace(subject, model=copy.deepcopy(subject.model))
+            trial = replace(subject, model=copy_of(subject.model))
         # with a step of the user's own, the loss function may be out of use
         loss = _loss(trial, batch) if subject.train_step is None else None
         stepped = _step(trial, batch)

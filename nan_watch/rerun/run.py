@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -14,6 +13,7 @@ from torch.optim import Optimizer
 from nan_watch.capsule.start import Start
 from nan_watch.rerun.order import from_batch, schedule_at
 from probes.command import on_device, prepare
+from probes.copying import copy_of
 from probes.loop import Loop
 from probes.replay import is_finite
 from probes.seeding import seed_everything
@@ -70,7 +70,7 @@ def _fresh(subject: Subject | str, seed: int, device: str | None) -> Subject:
     if isinstance(subject, str):
         return prepare(subject, seed, device)
     seed_everything(seed)
-    own = replace(subject, model=copy.deepcopy(subject.model))
+    own = replace(subject, model=copy_of(subject.model))
     return own if device is None else on_device(own, device)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import ClassVar, Literal
 
 import torch
@@ -16,6 +17,7 @@ from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.modules import every_module
 from probes.replay import Snapshot, replay
 from probes.stepping.on_purpose import on_purpose
+from probes.stepping.one_memory import OneMemory, one_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,14 @@ class Shared:
     `[layer] * n` makes one layer and not n, but a note where something says that it is meant: a
     parameter beside it with an entry for each time, a class called `Shared...`. Two names of one
     module that are called on the same input, as two heads are, and give the same, are a warning.
-    `Layout.tied` says what is one on purpose, and is a fault where it is not one; so is, as a
+    What no optimizer holds, as a target network, and lies in the memory of what it does, since its
+    `data` was set and not written, moves with it and is a fault, at the start or once a step lays
+    it so. `Layout.tied` says what is one on purpose, and is a fault where it is not; so is, as a
     warning, a transformers model whose configuration ties the embeddings while its head has
     weights of its own.
 
-    Sick: `nn.ModuleList([nn.Linear(8, 8)] * 4)`; `model.lm_head = nn.Linear(...)` of a tied model.
+    Sick: `nn.ModuleList([nn.Linear(8, 8)] * 4)`; `model.lm_head = nn.Linear(...)` of a tied model;
+    `target.data = online.data`.
     Healthy: `head.weight = embedding.weight`; one layer that is called four times.
     """
 
@@ -43,10 +48,13 @@ class Shared:
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
-        """One finding for what is not tied, one for each module that is there twice."""
+        """One finding for what is not tied, what lies in one memory, each module that is twice."""
         model, tied = experiment.subject.model, experiment.declared.tied
         yield from self._untied(model, tied)
         meant = {name for pair in tied for name in pair}
+        laid = one_memory(experiment.subject, experiment.step_batch)
+        if laid is not None and not meant & {*laid.still, *laid.trained}:
+            yield self._laid(laid)
         for names in _several(model):
             if meant & {f"{name}.weight" for name in names} | meant & set(names):
                 continue
@@ -111,6 +119,25 @@ class Shared:
         line = f"declare `Layout(tied=(({names[0]!r}, {names[1]!r}),))`."
         return self._said(Verdict.WARN, why, f"{names[1]}.weight", fix + line, len(names))
 
+    def _laid(self, found: OneMemory) -> Finding:
+        more = f" and {len(found.still) - 1} more, which" if len(found.still) > 1 else ", which"
+        since = f" from call {found.step} of the step on" if found.step else ""
+        why = (
+            f"`{found.still[0]}`{more} no optimizer holds, lies{since} in the very memory of "
+            f"`{found.trained[0]}`, which one does: what is to stand still moves with every step"
+        )
+        fix = "Copy the numbers and not the memory: `target.data.copy_(online.data)`, "
+        how = "`load_state_dict`, or `.clone()`."
+        site = found.still[0].rpartition(".")[0] or found.still[0]
+        verdict = Verdict.FAIL if len(found.still) > 1 else Verdict.WARN
+        finding = self._said(verdict, why, found.still[0], fix + how)
+        return replace(
+            finding,
+            site=_outermost(found.still) or site,
+            source=found.source,
+            evidence=(Evidence("tensors in the memory of others", len(found.still), 0),),
+        )
+
     def _said(
         self, verdict: Verdict, why: str, name: str, fix: str, count: int | None = None
     ) -> Finding:
@@ -123,6 +150,12 @@ class Shared:
             site=name.rpartition(".")[0] or name,
             evidence=() if count is None else (Evidence("names of one module", count, 1),),
         )
+
+
+def _outermost(names: tuple[str, ...]) -> str:
+    """The innermost module that holds all of them."""
+    parts = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return ".".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, parts))
 
 
 def _is_one(one: Tensor, two: Tensor) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from probes.batch import leaves, sample_count, take
 from probes.bus import Bus, Kind, See
 from probes.compare import NOISES, gap, scale
+from probes.copying import copy_of
 from probes.experiment import LOSS, Experiment, attempted, copied
 from probes.finding import ExperimentError
 from probes.loop import Loop
@@ -40,7 +41,7 @@ class Life:
 
     def __init__(self, experiment: Experiment) -> None:
         with attempted("a copy of `Subject.model`"):
-            model = copy.deepcopy(experiment.subject.model)
+            model = copy_of(experiment.subject.model)
         self.subject = replace(experiment.subject, model=model)
         self.experiment = replace(experiment, subject=self.subject, arrays={})
         self._own = {module: module.training for module in model.modules()}
