@@ -11,6 +11,7 @@ import torch
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.reading.rows import classes, looked
+from probes.scoring.asked_for import is_asked_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class OneClass:
 
     A threshold in other units than the score, a file read twice, a join that found nothing: the
     loss falls at once, and the model says the same of everything. Labels are read until a second
-    class shows; where few are there, it may be chance, and nothing is said.
+    class shows; where few are there, it may be chance, and nothing is said. Of a key that no loss
+    function is asked for, as a flag that a target is computed with, it is a note.
 
     Sick: `labels = (score > 50).long()` of scores from 0 to 1.
     Healthy: `labels = (score > 0.5).long()`.
@@ -57,12 +59,14 @@ class OneClass:
         return only, count
 
     def _finding(self, experiment: Experiment, key: str, only: float, count: int) -> Finding:
+        asked = is_asked_for(experiment, key)
         finding = Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.WARN,
+            verdict=Verdict.WARN if asked else Verdict.NOTE,
             message=f"all {count} labels of `{key}` that were looked at are {only:g}: whatever "
-            "the input, one answer is right.",
+            "the input, one answer is right"
+            + ("." if asked else ", if that is what is to be learned."),
             fix="Look where the labels are made: a threshold in other units, a filter that left "
             "one class, a column of another table.",
             site="<data>",
