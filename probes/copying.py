@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -40,12 +39,22 @@ def in_one_memory(model: nn.Module) -> Iterator[tuple[list[str], list[Tensor]]]:
             place = tensor.untyped_storage().data_ptr()
             stored[str(tensor.device), place].append((name, tensor))
     for group in stored.values():
-        found: dict[str, Tensor] = {}
-        for one, two in combinations(group, 2):
-            if _overlap(one[1], two[1]):
-                found |= dict((one, two))
+        found = _meeting(group) if len(group) > 1 else {}
         if found:
             yield list(found), list(found.values())
+
+
+def _meeting(group: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Those that overlap with another one."""
+    found: dict[str, Tensor] = {}
+    last, until = group[0], 0
+    for each in sorted(group, key=lambda one: _span(one[1])):
+        start, end = _span(each[1])
+        if start < until:
+            found |= dict((last, each))
+        if end > until:
+            last, until = each, end
+    return {name: tensor for name, tensor in group if name in found}
 
 
 def _named(model: nn.Module) -> dict[str, Tensor]:
@@ -56,11 +65,6 @@ def _named(model: nn.Module) -> dict[str, Tensor]:
 def _is_plain(tensor: Tensor) -> bool:
     plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
     return plain and tensor.numel() > 0 and tensor.untyped_storage().data_ptr() != 0
-
-
-def _overlap(one: Tensor, two: Tensor) -> bool:
-    (a, b), (c, d) = _span(one), _span(two)
-    return a < d and c < b
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:

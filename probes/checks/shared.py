@@ -28,9 +28,9 @@ class Shared:
     `[layer] * n` makes one layer and not n, but a note where something says that it is meant: a
     parameter beside it with an entry for each time, a class called `Shared...`. Two names of one
     module that are called on the same input, as two heads are, and give the same, are a warning.
-    What no optimizer holds, as a target network, and lies in the memory of what it does, since its
-    `data` was set and not written, moves with it and is a fault, at the start or once a step lays
-    it so. `Layout.tied` says what is one on purpose, and is a fault where it is not; so is, as a
+    What is not trained, as a target network, and lies in the memory of what is, since its `data`
+    was set and not written, moves with it and is a fault, at the start or once a step lays it so.
+    `Layout.tied` says what is one on purpose, and is a fault where it is not one; so is, as a
     warning, a transformers model whose configuration ties the embeddings while its head has
     weights of its own.
 
@@ -120,16 +120,18 @@ class Shared:
         return self._said(Verdict.WARN, why, f"{names[1]}.weight", fix + line, len(names))
 
     def _laid(self, found: OneMemory) -> Finding:
-        more = f" and {len(found.still) - 1} more, which" if len(found.still) > 1 else ", which"
+        several = len(found.still) > 1
+        more = f" and {len(found.still) - 1} more, which are" if several else ", which is"
         since = f" from call {found.step} of the step on" if found.step else ""
         why = (
-            f"`{found.still[0]}`{more} no optimizer holds, lies{since} in the very memory of "
-            f"`{found.trained[0]}`, which one does: what is to stand still moves with every step"
+            f"`{found.still[0]}`{more} not trained, {'lie' if several else 'lies'}{since} in the "
+            f"very memory of `{found.trained[0]}`{' and others' if several else ''}, which is: "
+            "what is to stand still moves with every step"
         )
         fix = "Copy the numbers and not the memory: `target.data.copy_(online.data)`, "
         how = "`load_state_dict`, or `.clone()`."
         site = found.still[0].rpartition(".")[0] or found.still[0]
-        verdict = Verdict.FAIL if len(found.still) > 1 else Verdict.WARN
+        verdict = Verdict.FAIL if several else Verdict.WARN
         finding = self._said(verdict, why, found.still[0], fix + how)
         return replace(
             finding,

@@ -23,7 +23,7 @@ CALLS = 12  # of a step of the subject's own, among which a target may be renewe
 
 @dataclass(frozen=True, slots=True)
 class OneMemory:
-    """still: names that no optimizer holds. trained: one that it does, for each of them.
+    """still: names of what is not trained. trained: one that is, for each of them.
 
     step: after how many calls of the step they lay so. source: the line that laid them so, where a
     step did it.
@@ -46,9 +46,8 @@ def one_memory(subject: Subject, batch: Batch) -> OneMemory | None:
     def step() -> Tensor:
         loop = made(subject)
         held = {id(p) for group in loop.optimizer.param_groups for p in group["params"]}
-        still = any(id(p) not in held for p in model.parameters()) or any(
-            True for _ in model.buffers()
-        )
+        every = (*model.parameters(), *model.buffers())
+        still = any(id(each) not in held or not each.requires_grad for each in every)
         _note(model, held, 0, laid, found)
         if subject.train_step is None or not still:
             return torch.zeros(())
@@ -80,13 +79,13 @@ def _note(
 
 
 def _still(model: nn.Module, held: set[int]) -> dict[tuple[str, str], int]:
-    """What no optimizer holds with what it does, in one memory; and the id of the former."""
+    """What is not trained with what is, in one memory; and the id of the former."""
     found: dict[tuple[str, str], int] = {}
     for names, tensors in in_one_memory(model):
         pairs = list(zip(names, tensors, strict=True))
         learns = next((n for n, t in pairs if id(t) in held and t.requires_grad), None)
         for name, tensor in pairs:
-            if learns is not None and id(tensor) not in held:
+            if learns is not None and (id(tensor) not in held or not tensor.requires_grad):
                 found[name, learns] = id(tensor)
     return found
 

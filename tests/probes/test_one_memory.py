@@ -55,7 +55,21 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     return F.mse_loss(model(batch["x"]), wanted)
 
 
-def bootstrapped(first: Renew, later: Renew, every: int = 3) -> Subject:
+def online_alone(model: nn.Module) -> Optimizer:
+    return Adam(model.online.parameters(), 1e-3)  # type: ignore[union-attr]
+
+
+def all_of_it(model: nn.Module) -> Optimizer:
+    """The target too, which requires no gradient."""
+    return Adam(model.parameters(), 1e-3)
+
+
+def bootstrapped(
+    first: Renew,
+    later: Renew,
+    optimizer: Callable[[nn.Module], Optimizer] = online_alone,
+    every: int = 3,
+) -> Subject:
     calls = iter(range(10**9))
 
     def step(model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
@@ -69,13 +83,7 @@ def bootstrapped(first: Renew, later: Renew, every: int = 3) -> Subject:
 
     seed_everything(0)
     batches = [{"x": torch.randn(12, 5), "y": torch.randn(12, 4)} for _ in range(3)]
-    return Subject(
-        Twins(first),
-        batches,
-        loss,
-        lambda m: Adam(m.online.parameters(), 1e-3),  # type: ignore[union-attr]
-        train_step=step,
-    )
+    return Subject(Twins(first), batches, loss, optimizer, train_step=step)
 
 
 class Shadowed(nn.Module):
@@ -117,9 +125,12 @@ def said(subject: Subject) -> list[tuple[str, str | None, str | None]]:
     return [(f.verdict.value, f.site, f.source and f.source.partition(":")[0]) for f in findings]
 
 
+@pytest.mark.parametrize("optimizer", [online_alone, all_of_it])
 @pytest.mark.parametrize(("first", "later"), [(laid, laid), (written, laid)])
-def test_a_target_in_the_memory_of_its_online_network_is_told(first: Renew, later: Renew) -> None:
-    (found,) = said(bootstrapped(first, later))
+def test_a_target_in_the_memory_of_its_online_network_is_told(
+    first: Renew, later: Renew, optimizer: Callable[[nn.Module], Optimizer]
+) -> None:
+    (found,) = said(bootstrapped(first, later, optimizer))
     assert found[:2] == ("fail", "target")
     assert (found[2] or "").endswith("test_one_memory.py")
 
