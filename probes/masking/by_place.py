@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from probes.batch import leaves, take
-from probes.experiment import Experiment
+from probes.experiment import LOSS, Experiment
 from probes.finding import ExperimentError
-from probes.operators.running import names_of, running
 from probes.operators.writes import memory
 from probes.raised import source_here
+from probes.running import names_of, running
 
 ROUNDING = 1e-5  # of the largest value
 
@@ -77,7 +77,9 @@ class _Rows(TorchDispatchMode):
                 odd = next((o for o in others if self._uneven(o)), None)
                 if odd is not None and any(self._parts(each, *axis) for axis in axes):
                     op = str(func).rpartition(".")[0]
-                    self.found = ByPlace(running(self._names), op, source_here(), self._name(odd))
+                    self.found = ByPlace(
+                        running(self._names) or LOSS, op, source_here(), self._name(odd)
+                    )
                     break
             elif others:
                 self._of[id(each)] = each, next(filter(None, map(self._name, others)), None)

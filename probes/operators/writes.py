@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from probes.operators.running import names_of, running, tensors_in
+from probes.experiment import LOSS
+from probes.nested import tensors_in
 from probes.raised import source_here
+from probes.running import names_of, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Writes(TorchDispatchMode):
             for name, tensor in self._watched.items():
                 if memory(tensor) in into:
                     op = str(func).rpartition(".")[0]
-                    self.found.append(Write(name, op, running(self._names), source_here()))
+                    self.found.append(Write(name, op, running(self._names) or LOSS, source_here()))
         return func(*args, **kwargs)
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from probes.bus import hook_gradient
-from probes.operators.running import names_of, running
+from probes.experiment import LOSS
 from probes.raised import source_here
+from probes.running import names_of, running
 
 ROUNDING = 1e-4
 
@@ -136,7 +137,7 @@ class Targets(TorchFunctionMode):
             odd = odd & (weight.detach() != 0).expand_as(odd)
         if not bool(odd.any()):
             return
-        site = running(self._names)
+        site = running(self._names) or LOSS
         asked = Asked(
             func.__name__, takes, target.clone(), odd, given, func, site, source
         )  # fmt: skip

@@ -14,9 +14,10 @@ from torch.utils import checkpoint as checkpointing
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from probes.bus import Bus, Kind, See
-from probes.experiment import Experiment
-from probes.operators.running import names_of, running, tensors_in
+from probes.experiment import LOSS, Experiment
+from probes.nested import tensors_in
 from probes.raised import source_here
+from probes.running import names_of, running
 from probes.stepping.one_step import step_under
 
 SAME = 1e-3  # of the largest value, up to which what a module gives again is the same
@@ -62,8 +63,8 @@ class _Draws(TorchDispatchMode):
         return out
 
     def _look(self, op: str, out: Any) -> None:
-        site = running(self._names)
-        every = list(tensors_in(out if isinstance(out, (tuple, list)) else [out]))
+        site = running(self._names) or LOSS
+        every = list(tensors_in(out))
         fell = next((t for t in every if t.dtype is torch.bool), every[0] if every else None)
         if fell is None:
             return
