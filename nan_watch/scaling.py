@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
@@ -43,10 +44,12 @@ class Scalers:
     def __init__(
         self,
         optimizers: Sequence[Optimizer],
+        named: Callable[[], Mapping[str, Tensor]],
         skip: Callable[[], None],
         overflows: Callable[[float], bool],
     ) -> None:
         self._optimizers = [id(each) for each in optimizers]
+        self._named = named
         self._skip = skip
         self._overflows = overflows
         self.scale = NO_OVERFLOW
@@ -55,6 +58,8 @@ class Scalers:
         self.skipping = False  # whether a step that it was kept from is at work
         self.skipped: list[Skipped] = []
         self.count = 0
+        self._stepped: Optimizer | None = None
+        self._left = 0  # steps that left gradients alone which overflowed
 
     def __enter__(self) -> Self:
         """Every scaler's step is looked at."""
@@ -80,16 +85,31 @@ class Scalers:
         One that goes on to skip at a scale of 1 has no such excuse: they are not finite by
         themselves. Nor has one whose replay without the scale is not finite either; each of the
         first TRIED is replayed, and the 64th, the 128th and so on. skipped: whether the optimizer
-        was told to take no step.
+        was told to take no step. Gradients of parameters that another optimizer holds are excused
+        as well: this step does not write them.
         """
         if not (self.skipping or skipped):
-            return False
+            return self._leaves(grads)
         told = Skipped(step, tuple(each.name for each in grads), self.scale)
         self.skipped = [*self.skipped, told][-KEPT:]
         self.count += 1
         if not self.at_work:
             return True
-        if self.count > TRIED and self.count & (self.count - 1):
+        return self._by_its_scale(self.count)
+
+    def _leaves(self, grads: Sequence[Poisoned]) -> bool:
+        """Whether another optimizer holds all that these belong to, and the scale is to blame."""
+        if self._stepped is None or not grads:
+            return False
+        held = {id(each) for group in self._stepped.param_groups for each in group["params"]}
+        if any(id(self._named()[each.name]) in held for each in grads):
+            return False
+        self._left += 1
+        return self._by_its_scale(self._left)
+
+    def _by_its_scale(self, count: int) -> bool:
+        """Whether the scale explains what is not finite; not tried again each time."""
+        if count > TRIED and count & (count - 1):
             return self.scale > NO_OVERFLOW
         return self.scale > NO_OVERFLOW and self._overflows(self.scale)
 
@@ -109,6 +129,7 @@ class Scalers:
         if not known or self.at_work:  # at work: this is a replay
             return step()
         self.seen, self.at_work, self.scale = False, True, float(scaler.get_scale())
+        self._stepped = optimizer
         try:
             result = step()
             if not self.seen:
@@ -118,6 +139,7 @@ class Scalers:
             return result
         finally:
             self.scale, self.skipping, self.at_work = NO_OVERFLOW, False, False
+            self._stepped = None
 
 
 @contextmanager

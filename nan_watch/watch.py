@@ -127,7 +127,7 @@ class NanWatch:
         after, again = partial(self._replays.stepped, self._updates.after), partial(tried, self)
         self._guard = Guard(optimizer, self._before_step, after, asleep, again)
         overflows, watched = partial(self._replays.overflows, self._bus), with_inner([optimizer])
-        self.scalers = Scalers(watched, self._before_step, overflows)
+        self.scalers = Scalers(watched, lambda: self._norms.named, self._before_step, overflows)
         self._steppers = Steppers(model, watched, asleep)
         self._roots = Roots(lambda: self._norms.parameters, self._replays.captured, asleep)
         self._stages = Stages(self._ranks, self._bus, self._replays.captured)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,48 @@ def test_a_step_that_is_skipped_for_a_nan_of_its_own_is_found_and_the_line_named
     ]
     finding = caught.value.finding
     assert (finding.op, finding.source) == ("aten.div", f"{__file__}:{line}")
+
+
+def with_two_optimizers(model: Net, scale: float, first: str, watch: bool = True) -> int:
+    """Each half of the model has its own, both after one backward pass; returns steps taken."""
+    each = [torch.optim.SGD(getattr(model, n).parameters(), 0.01) for n in ("inner", "head")]
+    ordered = each if first == "inner" else each[::-1]
+    scaler, taken = torch.amp.GradScaler("cpu", init_scale=scale), [0]
+    for one in each:
+        one.register_step_post_hook(lambda *_: taken.append(taken.pop() + 1))
+    chance = torch.Generator().manual_seed(1)
+    with NanWatch(model, each) if watch else nullcontext():
+        for _ in range(12):
+            x = torch.randn(8, 6, generator=chance)
+            model.zero_grad()
+            with torch.autocast("cpu", dtype=torch.float16):
+                loss = F.cross_entropy(model(x), (x[:, 0] > 0).long())
+            scaler.scale(loss).backward()
+            for one in ordered:
+                scaler.step(one)
+            scaler.update()
+    return taken[0]
+
+
+def test_a_step_may_leave_alone_what_overflowed_in_the_parameters_of_another_optimizer() -> None:
+    bare, model = Net(), Net()
+    for each in (bare, model):
+        each.inner.weight.data /= 64  # its gradients stay in range longer than those of the head
+        each.head.weight.data /= 64
+    taken = [
+        with_two_optimizers(each, 2.0**20, "inner", watch)
+        for each, watch in ((bare, False), (model, True))
+    ]
+    pairs = zip(bare.parameters(), model.parameters(), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
+    assert taken[0] == taken[1]
+    assert taken[0] % 2 == 1  # so that some steps were taken by one of them alone
+
+
+def test_a_nan_of_its_own_in_the_parameters_of_another_optimizer_is_found_at_once() -> None:
+    with pytest.raises(PoisonedStep) as caught:
+        with_two_optimizers(Net("backward"), 2.0**4, "head")
+    assert (caught.value.finding.op, caught.value.finding.step) == ("aten.div", 0)
 
 
 def test_torchs_scaler_is_given_back() -> None:
