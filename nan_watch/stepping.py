@@ -12,6 +12,7 @@ from nan_watch.guard import PoisonedStep
 from nan_watch.inquest.hold import Repeatable
 from probes.layout import Layout
 from probes.replay import RandomState
+from probes.states.generators import of_function
 from probes.subject import Batch
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def stepping(
     Raises PoisonedStep where the step is refused, or raised because of what is not finite.
     """
     watch._before, watch._told, watch._telling.news = watch.steps, False, None
-    snapshot = watch._snapshots.take(RandomState.take(), parameters=watch._writes.expected)
+    written, own = watch._writes.expected, of_function(again)
+    snapshot = watch._snapshots.take(RandomState.take(), parameters=written, more=own)
     watch._writes.begin()
     whole = Repeatable(again, snapshot, batch, layout)
     watch._exhaustions.begin(watch.steps, batch)

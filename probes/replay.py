@@ -16,8 +16,11 @@ from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.optim import Optimizer
 
 from probes.numpy_state import numpy_state
+from probes.states.generators import Standing, give_back, of_modules, standing
 from probes.states.remembered import remembered
 from probes.stepping.roots import noted_roots
+
+LEARNING = 3  # snapshots in which the modules' own generators are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ class Snapshot:
     """What a step starts from, beside its batch and, where the guard kept them, its parameters.
 
     random: the generators. buffers, parameters: copies; parameters only where asked for.
+    generators: those that the modules, or the step, have for themselves, with where they stood.
     modes: every module with its train/eval flag. trained: every parameter with whether it requires
     a gradient, which a loop may switch off and on again within a step.
     """
@@ -110,6 +114,7 @@ class Snapshot:
     parameters: tuple[_Kept, ...]
     modes: tuple[tuple[nn.Module, bool], ...]
     trained: tuple[tuple[nn.Parameter, bool], ...]
+    generators: tuple[Standing, ...] = ()
 
     @classmethod
     def take(cls, model: nn.Module, parameters: bool = False) -> Snapshot:
@@ -122,6 +127,7 @@ class Snapshot:
             parameters=tuple(_parameters(modules)) if parameters else (),
             modes=tuple([(module, module.training) for module in modules]),
             trained=_trained(modules),
+            generators=standing(of_modules(modules)),
         )
 
     def clean(self) -> set[int]:
@@ -144,6 +150,7 @@ class Snapshot:
         So is what requires a gradient.
         """
         self.random.restore()
+        give_back(self.generators)
         for kept in (*self.buffers, *self.parameters):
             kept.restore()
         for module, training in self.modes:
@@ -172,14 +179,24 @@ class Snapshots:
     def __init__(self, model: nn.Module) -> None:
         self._modules = list(model.modules())
         self._owners = [module for module in self._modules if module._buffers]
+        self._generators: list[Any] = []
+        self._left = LEARNING
 
-    def take(self, random: RandomState, parameters: bool = False) -> Snapshot:
-        """The state of now, with these generators; parameters only where asked for."""
+    def take(
+        self, random: RandomState, parameters: bool = False, more: Iterable[Any] = ()
+    ) -> Snapshot:
+        """The state of now, with these generators; parameters only where asked for.
+
+        more: generators that the step has for itself.
+        """
+        if self._left:
+            self._left, self._generators = self._left - 1, of_modules(self._modules)
         buffers = [_Kept.of(m._buffers, name) for m in self._owners for name in m._buffers]
         kept = tuple(_parameters(self._modules)) if parameters else ()
         modes = [module.training for module in self._modules]
         modes_by_module = tuple(zip(self._modules, modes, strict=True))
-        return Snapshot(random, tuple(buffers), kept, modes_by_module, _trained(self._modules))
+        trained, own = _trained(self._modules), standing([*self._generators, *more])
+        return Snapshot(random, tuple(buffers), kept, modes_by_module, trained, own)
 
 
 def _trained(modules: Sequence[nn.Module]) -> tuple[tuple[nn.Parameter, bool], ...]:
@@ -266,6 +283,7 @@ def replay(
             last.enter_context(_unsafe_preserve_version_counter(each))
         last.callback(_give_back, parameters, given)
         last.callback(now.restore)
+        last.callback(give_back, standing([each for each, _ in snapshot.generators]))
         last.callback(remembered(model))
         last.callback(_give_attributes_back, [(m, dict(vars(m))) for m in model.modules()])
         _give_back(parameters, dict.fromkeys(parameters))

@@ -58,6 +58,7 @@ class Standing:
             self._began = self.watch.steps
             self.watch.batch = self._seen
             whole = kept if parts == 1 else [kept]
+            self._run = run  # where the watch sees what it reads
             self._step = self.watch.stepping(self._again, batch=whole, at_once=True)
             self._step.__enter__()
             self._whole = whole
