@@ -1,24 +1,25 @@
-"""Buffers that become NaN: seen in the step that writes them, and blamed once they are read."""
+"""Buffers that become sick: seen in the step that writes them, and blamed once they are read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
 
 from nan_watch.flags import MEASURED, Doubles, read
 from probes.finding import Evidence, Finding, Verdict
-
-STATISTICS = ("running_mean", "running_var")  # read by every evaluation
+from probes.modules import STATISTICS
 
 
 class Buffers:
-    """Looks at the buffers that a step wrote, known by their versions; an infinity has a meaning.
+    """Looks at the buffers that a step wrote, known by their versions.
 
-    `before` names those that were NaN when the step at work began. each_step: whether steps are
-    looked at; else only what was there at the start.
+    An infinity has a meaning, as in a mask or a running minimum; but running statistics never come
+    back from one. `before` names those that were sick when the step at work began. each_step:
+    whether steps are looked at; else only what was there at the start.
     """
 
     def __init__(self, model: nn.Module, *, each_step: bool) -> None:
@@ -46,7 +47,7 @@ class Buffers:
             buffer = owner[key]
             if buffer is None or buffer.numel() == 0 or buffer.layout is not torch.strided:
                 continue
-            mark = (id(buffer), 0 if buffer.is_inference() else buffer._version)
+            mark = (id(buffer), _version(buffer) + _batches(owner, key))
             if self._seen.get(name) != mark:
                 self._seen[name] = mark
                 self._asked.append(name)
@@ -54,10 +55,10 @@ class Buffers:
         return found
 
     def take(self, numbers: Doubles) -> Sequence[str]:
-        """The names of those that are NaN and were not before, from what was read."""
+        """The names of those that are sick and were not before, from what was read."""
         self.before = set(self._now)
         for name, number in zip(self._asked, numbers.tolist(), strict=True):
-            if number != number:
+            if number != number or (name.endswith(STATISTICS) and not isfinite(number)):
                 self._now.add(name)
             else:
                 self._now.discard(name)
@@ -75,11 +76,16 @@ class Buffers:
         """
         read_by_evaluation = any(name.endswith(STATISTICS) for name in names)
         verdict = Verdict.WARN if read_by_evaluation else Verdict.NOTE
-        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        listed = _listed(names)
         said = Evidence(f"buffers that are not finite now ({listed})", len(names), 0)
-        told = replace(finding, verdict=verdict, evidence=(said, *finding.evidence))
+        evidence = finding.evidence if said in finding.evidence else (said, *finding.evidence)
+        told = replace(finding, verdict=verdict, evidence=evidence)
         self._remarks |= dict.fromkeys(names, told)
-        return told
+        if not read_by_evaluation or finding.op is None:
+            return told
+        return replace(
+            told, message=f"{told.message[:-1]}; evaluation reads it in {_listed(names)}."
+        )
 
     def culprit(self, told: Finding) -> Finding:
         """What made the buffer what it is, where the finding blames one that was remarked on."""
@@ -94,3 +100,21 @@ class Buffers:
             message=f"{made.message[:-1]}; `{told.site}` keeps it and poisons the loss later.",
             evidence=(said, *made.evidence),
         )
+
+
+def _version(buffer: Tensor) -> int:
+    return 0 if buffer.is_inference() else buffer._version
+
+
+def _batches(owner: Mapping[str, Tensor | None], key: str) -> int:
+    """How often a batch norm counted a batch: it writes its statistics past their versions.
+
+    Its mean is not finite only where its variance is not.
+    """
+    count = owner.get("num_batches_tracked") if key == STATISTICS[1] else None
+    return 0 if count is None else _version(count)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first three, and how many there are besides."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nan_watch.buffers import STATISTICS
 from nan_watch.flags import Doubles
+from probes.modules import STATISTICS
 from probes.wrapped import is_sharded, reducers
 
 PIECE = 2**18  # numbers of a parameter that are compared at once

@@ -378,7 +378,7 @@ class NanWatch:
             self._root,
             grads,
             poisoned(self._state()),
-            poisoned(self._buffers.named(fresh)),
+            poisoned(self._buffers.named(fresh), infinity_has_a_meaning=False),
             self.loaded,
             self._readings,
             raised,

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
+STATISTICS = ("running_mean", "running_var")  # buffers that every evaluation reads
+
 
 def watched_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Leaf modules, attention modules and the model itself, each once, under its first name.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.optim import Optimizer
 
+from probes.modules import STATISTICS
 from probes.numpy_state import numpy_state
 from probes.states.generators import Standing, give_back, of_modules, standing
 from probes.states.remembered import remembered
@@ -219,7 +220,7 @@ class Replayed:
     """What a replayed step gave.
 
     loss: detached. grads: parameter name to the gradient that the optimizer would have seen.
-    buffers: those that hold a NaN and held none before, by name.
+    buffers: those that hold a NaN, or as statistics an infinity, and held none before, by name.
     """
 
     loss: Tensor
@@ -297,7 +298,7 @@ def replay(
         seen = {id(p): grad for seen in held for p, grad in seen}
         for name, parameter in parameters.items():
             grads[name] = seen.get(id(parameter), grads[name])
-        return Replayed(loss.detach(), grads, _turned_nan(model, snapshot))
+        return Replayed(loss.detach(), grads, _turned_odd(model, snapshot))
 
 
 def _minimised(told: object, roots: Sequence[Tensor]) -> Tensor:
@@ -313,18 +314,20 @@ def _minimised(told: object, roots: Sequence[Tensor]) -> Tensor:
     return roots[-1] if roots else torch.zeros(())
 
 
-def _turned_nan(model: nn.Module, snapshot: Snapshot) -> dict[str, Tensor]:
-    before = {(id(kept.owner), kept.name) for kept in snapshot.buffers if _holds_nan(kept.copy)}
+def _turned_odd(model: nn.Module, snapshot: Snapshot) -> dict[str, Tensor]:
+    was = {(id(k.owner), k.name) for k in snapshot.buffers if _is_odd(k.name, k.copy)}
     return {
         f"{place}.{name}" if place else name: buffer
         for place, module in model.named_modules()
         for name, buffer in module._buffers.items()
-        if buffer is not None and (id(module._buffers), name) not in before and _holds_nan(buffer)
+        if buffer is not None and _is_odd(name, buffer) and (id(module._buffers), name) not in was
     }
 
 
-def _holds_nan(tensor: Tensor | None) -> bool:
-    return tensor is not None and tensor.is_floating_point() and bool(tensor.isnan().any())
+def _is_odd(name: str, tensor: Tensor | None) -> bool:
+    if tensor is None or not tensor.is_floating_point():
+        return False
+    return not is_finite(tensor) if name.endswith(STATISTICS) else bool(tensor.isnan().any())
 
 
 def _give_attributes_back(kept: Sequence[tuple[nn.Module, dict[str, Any]]]) -> None:

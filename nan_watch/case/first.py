@@ -222,8 +222,8 @@ def _in_buffers(symptom: Symptom) -> Place | None:
         lead.name,
         "forward",
         symptom.step,
-        f"{_listed(symptom.fresh)} became NaN in the forward pass of step {symptom.step}, whose "
-        "loss and gradients are finite: whatever reads it next is poisoned.",
+        f"{_listed(symptom.fresh)} became not finite in the forward pass of step {symptom.step}, "
+        "whose loss and gradients are finite: whatever reads it next is poisoned.",
         f"Look at the code that writes `{lead.name}`: a mean over nothing, a division by a count.",
         where={"row": lead.rows[0]} if len(lead.rows) == 1 else {},
         evidence=(

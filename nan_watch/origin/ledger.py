@@ -212,6 +212,7 @@ class Ledger(OperatorMode):
             return
         number = held_number(out)
         wrote = [(t, held(t), False) for t in written] + [(t, held(t), True) for t in fresh]
+        wrote += [(t, held(t), False) for t in call.operator.written_untold(call.args)]
         bad = [(tensor, kinds) for tensor, kinds, _ in wrote if kinds is not None]
         spread_by_view = results and not wrote  # its storage tells already
         event = None

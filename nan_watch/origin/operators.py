@@ -21,6 +21,10 @@ EMPTIES = frozenset(
     {"aten.empty", "aten.empty_like", "aten.empty_permuted", "aten.empty_strided"}
     | {"aten.new_empty", "aten.new_empty_strided", "aten.resize_"}
 )
+BATCH_NORMS = frozenset(
+    {"aten.native_batch_norm", "aten.cudnn_batch_norm", "aten.miopen_batch_norm"}
+)
+UNTOLD = ("running_mean", "running_var")  # which they write in training; their schema is silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,8 @@ class Operator:
     writes: positions and names of the arguments that it writes. reads_what_it_writes: whether
     their old content matters. pointwise: whether each output element has one input element of
     each. empties: whether it returns memory that nobody set. views: whether it only looks at its
-    arguments' memory in another way.
+    arguments' memory in another way. untold: those that it writes besides where `training` is true,
+    of which its schema says nothing.
     """
 
     name: str
@@ -39,6 +44,14 @@ class Operator:
     pointwise: bool
     empties: bool
     views: bool
+    untold: tuple[int, ...] = ()
+    training: int = 0
+
+    def written_untold(self, args: Sequence[Any]) -> list[Tensor]:
+        """The tensors that a call writes although its schema does not say so."""
+        if not self.untold or len(args) <= self.training or not args[self.training]:
+            return []
+        return list(tensors_in([args[place] for place in self.untold]))
 
     def written(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """The tensors that a call of it writes in place."""
@@ -58,8 +71,12 @@ def operator(func: Any) -> Operator:
         for position, argument in enumerate(schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
     ]
+    places = {argument.name: place for place, argument in enumerate(schema.arguments)}
+    untold = tuple(places[each] for each in UNTOLD) if name in BATCH_NORMS else ()
     return Operator(
         name=name,
+        untold=untold,
+        training=places["training"] if untold else 0,
         writes=tuple((position, argument.name) for position, argument in writes),
         reads_what_it_writes=name not in OVERWRITES
         and any(not argument.kwarg_only for _, argument in writes),

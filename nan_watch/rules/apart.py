@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from nan_watch.buffers import STATISTICS
 from probes.finding import Evidence, Finding, Verdict
+from probes.modules import STATISTICS
 from probes.run import Run
 
 Fact = Mapping[str, Any]
