@@ -59,6 +59,7 @@ class Roots:
             return
         if all(parameter.grad is None for parameter in self._parameters()):
             self.waiting.clear()
+            self._captured.marks.turns.forget()
         self.waiting = [*self.waiting, *(each.detach().reshape(()) for each in roots)][-KEPT:]
         if self._captured.on:
             self._captured.loss = roots[-1].grad_fn

@@ -11,6 +11,7 @@ from types import CodeType, FrameType
 import torch
 from torch import Tensor, nn
 
+from nan_watch.inquest.turns import Names, Turn, Turns
 from nan_watch.origin.sources import Kind, kind_of
 from probes.modules import called_modules
 from probes.replay import RandomState, Snapshot, Snapshots
@@ -35,9 +36,10 @@ class Marks:
     """Notes the calls that a step begins with, a few with gradients too, and its backward pass.
 
     Where it has several passes, so for each; a loop that comes by the same place again has begun
-    anew, as with the next of the micro-batches that it accumulates.
-    `begins` are the calls, `end` where the newest pass began, and `root` the number that it began
-    from. `start` is what a call with gradients that is kept starts from; it is told before.
+    anew, as with the next of the micro-batches that it accumulates; then `turns` has the passes
+    before. `begins` are the calls, `end` where the newest pass began, `root` the number that it
+    began from, and `names` what was known there. `start` is what a call with gradients that is
+    kept starts from; it is told before.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -50,6 +52,8 @@ class Marks:
         self._settled = self._went_back = False
         self._more = 0
         self._first: tuple[tuple[int, CodeType, int], ...] = ()
+        self.names: Names | None = None
+        self.turns = Turns()
 
     def first_line(self, code: CodeType) -> int | None:
         """The line of the code at which the newest step called its model first, if it did."""
@@ -67,6 +71,7 @@ class Marks:
         if any(each.lines == lines for each in self.begins):
             if not self._went_back:
                 return
+            self._keep_turn()
             self.begins.clear()
         self._went_back = False
         own = not (self._settled and self._kept)
@@ -75,7 +80,11 @@ class Marks:
 
     def leave(self, root: Tensor) -> None:
         """A backward pass is about to begin from the number."""
-        self.end, self.root = Mark(tuple(_lines(sys._getframe(1)))), root.detach()
+        frames = list(users_frames(sys._getframe(1)))
+        self.end, self.root = Mark(tuple(map(_line, frames))), root.detach()
+        began = {(at, code) for mark in self.begins for at, code, _ in mark.lines}
+        frame = next((each for each in frames if (id(each), each.f_code) in began), None)
+        self.names = None if frame is None else Names.of(frame)
         self._settled, self._went_back, self._more = False, True, 0
 
     def forget(self) -> None:
@@ -85,6 +94,18 @@ class Marks:
         self.end, self.root, self.start = None, None, None
         self._settled = self._went_back = False
         self._more = 0
+        self.names = None
+        self.turns.forget()
+
+    def passes(self) -> list[Turn]:
+        """Those of the step whose begin and end are known, the oldest first."""
+        if self.end is None or self.root is None:
+            return list(self.turns.kept)
+        return [*self.turns.kept, Turn(tuple(self.begins), self.end, self.root, self.names)]
+
+    def _keep_turn(self) -> None:
+        if self.end is not None and self.root is not None:
+            self.turns.keep(tuple(self.begins), self.end, self.root, self.names)
 
 
 def users_frames(frame: FrameType | None) -> Iterator[FrameType]:
@@ -96,5 +117,8 @@ def users_frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _lines(frame: FrameType) -> Iterator[tuple[int, CodeType, int]]:
-    for each in users_frames(frame):
-        yield id(each), each.f_code, each.f_lineno
+    yield from map(_line, users_frames(frame))
+
+
+def _line(frame: FrameType) -> tuple[int, CodeType, int]:
+    return id(frame), frame.f_code, frame.f_lineno

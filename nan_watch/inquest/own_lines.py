@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import FrameType
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, distributed
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nan_watch.case.symptom import Symptom
 from nan_watch.inquest.captured import Captured
@@ -22,6 +23,7 @@ from nan_watch.inquest.hold import Inquest, Repeatable
 from nan_watch.inquest.marks import users_frames
 from nan_watch.inquest.models_part import Part, lacks
 from nan_watch.inquest.passage import Passage, passages
+from nan_watch.inquest.turns import Key, Turn
 from probes.finding import Evidence, Finding
 from probes.replay import Replayed, Snapshot, is_finite, replay
 from probes.stepping.roots import noted_roots
@@ -32,17 +34,22 @@ COPIED = (list, dict, set)  # what the lines may add to, and which are given to 
 
 @dataclass(frozen=True, slots=True)
 class OwnLines:
-    """Lines of a frame that is at work. names: what they knew. snapshot: what they started from."""
+    """Lines of a frame that is at work, or was.
+
+    names: what they knew. snapshot: what they started from. root: the number they came to.
+    """
 
     passage: Passage
     names: Mapping[str, Any]
     snapshot: Snapshot
+    root: Tensor
 
     def run(self) -> Tensor:
         """They have run again, on names of their own; returns the number they go back from."""
         names = {k: v.copy() if type(v) in COPIED else v for k, v in self.names.items()}
         roots: list[Tensor] = []
-        with no_step(), redirect_stdout(io.StringIO()), noted_roots(roots.append, live=True):
+        quiet = redirect_stdout(io.StringIO())
+        with no_step(), _no_word(), quiet, noted_roots(roots.append, live=True):
             exec(self.passage.code, names)
         return roots[-1]
 
@@ -51,8 +58,7 @@ def by_own_lines(
     captured: Captured, inquest: Inquest, symptom: Symptom, finding: Finding
 ) -> Finding | None:
     """The finding as the loop's own lines tell it; None where they do not, or another story."""
-    tried = islice(_lines(captured), TRIED)
-    lines = next((each for each in tried if _repeats(each, captured, inquest)), None)
+    lines = next((each for each in _lines(captured) if _repeats(each, inquest)), None)
     if lines is None:
         return None
     batch = None if lacks(captured) else Part.known(captured).batch
@@ -68,46 +74,72 @@ def by_own_lines(
 
 
 def _lines(captured: Captured) -> Iterator[OwnLines]:
-    """From each of the step's first calls before the backward pass, the first of them first."""
-    marks = captured.marks
-    several = distributed.is_available() and distributed.is_initialized()
-    if marks.end is None or (several and distributed.get_world_size() > 1):
+    """Of each pass of the step; those that came to no finite number first, then the newest."""
+    if captured.is_tied:
         return
     present = {(id(f), f.f_code): f for f in users_frames(sys._getframe(1))}
-    for mark in marks.begins:
+    passes = list(reversed(captured.marks.passes()))
+    for turn in sorted(passes, key=lambda each: is_finite(each.root)):
+        yield from islice(_of_turn(turn, present if turn is passes[0] else {}), TRIED)
+
+
+def _of_turn(turn: Turn, present: Mapping[Key, FrameType]) -> Iterator[OwnLines]:
+    """From each of the pass's first calls to where it began to go back, the first first."""
+    known = set(present) | ({turn.names.frame} if turn.names is not None else set())
+    for mark in turn.begins:
         began = {(at, code): line for at, code, line in mark.lines}
-        both = ((at, code) for at, code, _ in marks.end.lines)
-        frame = next((key for key in both if key in began and key in present), None)
+        both = ((at, code) for at, code, _ in turn.end.lines)
+        frame = next((key for key in both if key in began and key in known), None)
         if frame is None or mark.snapshot is None:
             continue
-        ends = next(line for at, code, line in marks.end.lines if (at, code) == frame)
+        ends = next(line for at, code, line in turn.end.lines if (at, code) == frame)
         for found in passages(frame[1], began[frame], ends):
-            yield OwnLines(found, _names(present[frame], found), mark.snapshot)
+            names = _known(frame, turn, present)
+            kept = {k: v for k, v in names.items() if k not in found.sets or not _is_result(v)}
+            yield OwnLines(found, kept, mark.snapshot, turn.root)
 
 
-def _names(frame: FrameType, found: Passage) -> Mapping[str, Any]:
-    """Those that the frame sees, but for results of the lines themselves from their first run."""
-    names = {**frame.f_globals, **frame.f_locals}
-    return {k: v for k, v in names.items() if k not in found.sets or not _is_result(v)}
+def _known(frame: Key, turn: Turn, present: Mapping[Key, FrameType]) -> Mapping[str, Any]:
+    """What the frame sees, or saw; results of the lines from their first run are among it."""
+    if frame in present:
+        return {**present[frame].f_globals, **present[frame].f_locals}
+    return {} if turn.names is None else turn.names.all
 
 
 def _is_result(value: Any) -> bool:
     return isinstance(value, Tensor) and (value.grad_fn is not None or not is_finite(value))
 
 
-def _repeats(lines: OwnLines, captured: Captured, inquest: Inquest) -> bool:
+def _repeats(lines: OwnLines, inquest: Inquest) -> bool:
     """Whether they come to the same number, and to something that is not finite."""
-    root = captured.marks.root
     try:
         again = replay(lines.run, inquest.model, lines.snapshot, optimizers=[inquest.optimizer])
     except Exception:  # what they need is gone, or they would have stepped an optimizer
         return False
-    return root is not None and bool(again.symptoms()) and _same(again, root)
+    return bool(again.symptoms()) and _same(again, lines.root)
 
 
 def _same(again: Replayed, root: Tensor) -> bool:
     loss = again.loss.reshape(root.shape)
     return bool(torch.isclose(loss, root, rtol=0.0, atol=0.0, equal_nan=True))
+
+
+class _NoWord(TorchDispatchMode):
+    """Inside, what speaks to other processes raises before it does, for they are not there."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The operator has run."""
+        if "c10d" in func.namespace:
+            raise RuntimeError(f"{func} would have waited for other processes")
+        return func(*args, **(kwargs or {}))
+
+
+def _no_word() -> AbstractContextManager[Any]:
+    several = distributed.is_available() and distributed.is_initialized()
+    alone = not several or distributed.get_world_size() < 2
+    return nullcontext() if alone else _NoWord()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
