@@ -251,6 +251,7 @@ def _manual(model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
     around.wrap(model, "optimizers", lambda _: lambda *a, **k: own[0] if len(own) == 1 else own)
     around.wrap(model, "manual_backward", lambda _: lambda loss, *a, **k: loss.backward(*a, **k))
     around.wrap(model, "lr_schedulers", lambda _: lambda: None)
+    around.wrap(model, "clip_gradients", lambda _: _clip)
     toggles = _Toggles(own)
     around.wrap(model, "toggle_optimizer", lambda _: lambda each: toggles.on(each))
     around.wrap(model, "untoggle_optimizer", lambda _: lambda each: toggles.off(each))
@@ -259,6 +260,19 @@ def _manual(model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
     finally:
         around.undo()
     return loss if isinstance(loss, Tensor) else torch.zeros(())
+
+
+def _clip(
+    optimizer: Optimizer,
+    gradient_clip_val: float | None = None,
+    gradient_clip_algorithm: str | None = None,
+) -> None:
+    """The optimizer's gradients are clipped, as by the module's own call without a trainer's."""
+    parameters = _parameters(optimizer)
+    if gradient_clip_val and gradient_clip_algorithm == "value":
+        nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+    elif gradient_clip_val:
+        nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
 
 class _Toggles:

@@ -148,6 +148,40 @@ def test_manual_optimization_is_a_step_of_the_modules_own() -> None:
     assert found[0].code == "NAN001"
 
 
+@lightning
+@pytest.mark.parametrize("way", ["norm", "value"])
+def test_a_module_that_clips_by_hand_has_its_gradients_clipped_without_a_trainer(way: str) -> None:
+    import lightning.pytorch as pl
+
+    from nan_watch.adapters.lightning import subject_of
+
+    class Clipped(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.line = nn.Linear(3, 1)
+
+        def training_step(self, batch: torch.Tensor) -> torch.Tensor:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            loss = self.line(batch).square().sum()
+            self.manual_backward(loss)
+            self.clip_gradients(optimizer, gradient_clip_val=1e-3, gradient_clip_algorithm=way)
+            optimizer.step()
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    subject = subject_of((Clipped(), [torch.full((4, 3), 9.0)]))
+    assert subject is not None
+    assert hunt(subject, steps=2).judgement.findings == ()
+    grads = [p.grad for p in subject.model.parameters() if p.grad is not None]
+    largest = max(float(each.abs().max()) for each in grads)
+    norm = float(torch.stack([each.norm() for each in grads]).norm())
+    assert (norm if way == "norm" else largest) == pytest.approx(1e-3, rel=1e-2)
+
+
 def classified(kind: str, callbacks: list[object]) -> object:
     """The example's Trainer, of a class of one's own where `kind` is the name of what it lacks."""
     source: dict[str, object] = {"__name__": "example"}
