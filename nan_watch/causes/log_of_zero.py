@@ -66,10 +66,10 @@ class LogOfZero:
             )
         elif softmax is made:
             what = f"takes the log of 0, to which {_said(made)} underflowed"
-            yield told(self, case, what, _instead(made))
+            yield told(self, case, what, _instead(made, case.op))
         else:
             what = f"takes the log of 1 - 1, as {_said(softmax)} saturated at 1"
-            yield told(self, case, what, _instead(softmax))
+            yield told(self, case, what, _instead(softmax, case.op))
 
     def patches(self, case: Case) -> Iterator[Patch]:
         """The log of softmax in one; failing that, the argument kept off zero."""
@@ -118,10 +118,12 @@ def _said(made: Made) -> str:
     return f"`{made.op}`" + (f" at {made.source}" if made.source else "")
 
 
-def _instead(made: Made) -> str:
+def _instead(made: Made, op: str) -> str:
     if made.op == "aten.sigmoid":
         return (
             "Write `F.logsigmoid(x)` for `x.sigmoid().log()` and `F.logsigmoid(-x)` for the log of "
             "its rest, or give the logits to `F.binary_cross_entropy_with_logits`."
         )
+    if op == "aten.special_entr":
+        return "Write `-(p * x.log_softmax(dim))` for `torch.special.entr(p)` of `x.softmax(dim)`."
     return "Write `x.log_softmax(dim)` for `x.softmax(dim).log()`."

@@ -204,6 +204,13 @@ SICK: dict[str, tuple[str, str, Callable[..., Tensor], Tensor]] = {
         torch.tensor([100.0, 1.0]),
     ),
     # NAN006: an overflow
+    "lgamma": (
+        "NAN006",
+        "aten.lgamma",
+        lambda x: (x.lgamma() - (x + 1e4).lgamma()).sum(),
+        ZERO,
+    ),
+    "digamma": ("NAN006", "aten.digamma", lambda x: x.digamma().sum(), ZERO),
     "exp": ("NAN006", "aten.exp", lambda x: x.exp().sum(), torch.tensor([100.0, 1.0])),
     "exp in place": (
         "NAN006",
