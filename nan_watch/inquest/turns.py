@@ -32,7 +32,7 @@ class Names:
         """Those of now; None where the frame's own code might see that it was looked at."""
         code = frame.f_code
         own = bool(code.co_flags & inspect.CO_OPTIMIZED)  # of a function, not of a file
-        if own and SEE_THEMSELVES & set(code.co_names):
+        if own and not SEE_THEMSELVES.isdisjoint(code.co_names):
             return None
         seen = frame.f_locals
         found = cls((id(frame), code), frame.f_globals, _plain(seen))
