@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from nan_watch.case.symptom import Symptom
 from nan_watch.inquest.copies import Copied, as_sick, copied, one_process, starting
 from nan_watch.inquest.frame_names import Names, attributes_of, copies, is_of_user, seen, undo
+from nan_watch.inquest.glimpse import glimpse
 from nan_watch.inquest.hold import Inquest, Repeatable
 from nan_watch.inquest.marks import Marks, users_frames
 from nan_watch.inquest.own_lines import no_step
@@ -237,7 +238,7 @@ def _differs(before: Any, now: Any) -> bool:
 def _is_by_library(frame: FrameType | None) -> bool:
     """Whether a library's function that is no optimizer's calls the step."""
     while frame is not None and (kind := kind_of(frame.f_code.co_filename)) is not Kind.USER:
-        own = isinstance(frame.f_locals.get("self"), Optimizer)
+        own = isinstance(glimpse(frame).get("self"), Optimizer)
         if kind is Kind.LIBRARY and not own:
             return True
         frame = frame.f_back

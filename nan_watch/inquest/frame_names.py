@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from nan_watch.inquest.glimpse import glimpse
 from nan_watch.origin.sources import Kind, kind_of
 from probes.replay import Snapshot
 from probes.states.attributes import OWN
@@ -41,7 +42,7 @@ class Names:
 
 def seen(frame: FrameType, names: Iterable[str]) -> dict[str, Any]:
     """What the frame's code sees by these names now."""
-    local, outside = frame.f_locals, frame.f_globals
+    local, outside = glimpse(frame), frame.f_globals
     return {n: local[n] if n in local else outside[n] for n in names if n in local or n in outside}
 
 

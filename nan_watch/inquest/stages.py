@@ -9,6 +9,7 @@ from types import FrameType
 
 from torch import nn
 
+from nan_watch.inquest.glimpse import glimpse
 from nan_watch.inquest.marks import Marks
 from nan_watch.inquest.passage import Passage
 from nan_watch.inquest.rounds import Level, Slice, Unfit, levels
@@ -87,7 +88,7 @@ def planned(
 
 def _slice(frame: FrameType, model: nn.Module, wanted: frozenset[str]) -> Slice:
     file = frame.f_code.co_filename
-    return Slice(writers({**frame.f_globals, **frame.f_locals}, model, file), wanted, file)
+    return Slice(writers({**frame.f_globals, **glimpse(frame)}, model, file), wanted, file)
 
 
 def _ahead(level: Level, frame: FrameType, marks: Marks) -> Sequence[ast.stmt]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from nan_watch.inquest.glimpse import glimpse, is_functions, sees_itself
+
 BUDGET = 256 * 2**20  # bytes that the passes before the newest may hold on to
 KEPT = 16  # such passes
-SEE_THEMSELVES = frozenset(("locals", "vars", "eval", "exec", "dir"))
 Key = tuple[int, CodeType]
 """A frame, by its id and code."""
 
@@ -30,15 +29,9 @@ class Names:
     @classmethod
     def of(cls, frame: FrameType) -> Names | None:
         """Those of now; None where the frame's own code might see that it was looked at."""
-        code = frame.f_code
-        own = bool(code.co_flags & inspect.CO_OPTIMIZED)  # of a function, not of a file
-        if own and not SEE_THEMSELVES.isdisjoint(code.co_names):
+        if is_functions(frame) and sees_itself(frame):
             return None
-        seen = frame.f_locals
-        found = cls((id(frame), code), frame.f_globals, _plain(seen))
-        if own and sys.version_info < (3, 13):
-            seen.clear()  # the frame would keep it, and what it holds, until it is asked again
-        return found
+        return cls((id(frame), frame.f_code), frame.f_globals, _plain(glimpse(frame)))
 
     @property
     def all(self) -> dict[str, Any]:
