@@ -98,3 +98,15 @@ def rolled(batch: Batch, keys: Sequence[str], layout: Layout | None = None) -> B
     if count is None or count < 2 or not keys:
         return None
     return exchanged(batch, keys, [(i - 1) % count for i in range(count)], layout)
+
+
+def levelled(batch: Batch, keys: Sequence[str], layout: Layout | None = None) -> Batch | None:
+    """The batch whose samples all have the inputs of the first; None of a single sample.
+
+    Where a batch holds nothing but inputs, exchanging them is no more than another order of the
+    samples.
+    """
+    count = sample_count(batch, layout)
+    if count is None or count < 2 or not keys:
+        return None
+    return exchanged(batch, keys, [0] * count, layout)

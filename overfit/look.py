@@ -18,7 +18,7 @@ from overfit.bottom import Bottom, bottom
 from overfit.ceilings import Read, ceilings
 from overfit.climbed import climbed
 from overfit.cuts import Cut, cuts
-from overfit.exchange import input_keys, prefix_keys, rolled
+from overfit.exchange import input_keys, levelled, prefix_keys, rolled
 from overfit.facts import Facts
 from overfit.floors import floors
 from overfit.frozen import Frozen, frozen_of
@@ -257,9 +257,12 @@ class Looker:
     ) -> float | None:
         """By how much of itself the loss moves with inputs exchanged; None where they cannot be.
 
+        Where there is nothing that they are scored against, every sample has those of the first.
+
         before: the loss with the inputs as they are, where it is known.
         """
-        other = [rolled(each, keys or self.keys, self.layout) for each in self.batches]
+        change = rolled if self.targets.found else levelled
+        other = [change(each, keys or self.keys, self.layout) for each in self.batches]
         moved = [each for each in other if each is not None]
         if len(moved) < len(other) or not moved:
             return None
