@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from probes.batch import sample_count
@@ -67,10 +68,9 @@ class LossFormula:
                 if _starts(experiment, loss) > self.high * math.log(each.classes):
                     yield self._high(loss, each, growing(experiment))
                 return
+            sound, apart = _sound(each, right)
             for words, value in _wrong(each):
-                if self._is(loss, value) and (
-                    each.are_probabilities or not self._is(right, value, 100)
-                ):
+                if self._is(loss, value) and not self._is(sound, value, apart):
                     yield self._said(each, words, loss, right)
                     return
             if (times := self._multiple(experiment, loss, right, each)) is not None:
@@ -195,6 +195,16 @@ def _starts(experiment: Experiment, evaluated: float) -> float:
     """The loss at the start, in the mode in which it is smaller."""
     trained = experiment.trained.ran.outputs.get(LOSS)
     return evaluated if trained is None else min(evaluated, float(trained))
+
+
+def _sound(each: Scored, right: float) -> tuple[float, float]:
+    """The cross entropy of what the output means, and by how many times the noise others differ.
+
+    Outputs that are the same whatever is asked give the same by a wrong formula, and prove nothing.
+    """
+    if not each.are_probabilities:
+        return right, 100.0
+    return each.picked(each.scores.clamp(min=torch.finfo(each.scores.dtype).tiny).log()), 10.0
 
 
 def _wrong(each: Scored) -> Iterator[tuple[str, float]]:

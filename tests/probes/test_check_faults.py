@@ -196,6 +196,16 @@ def test_a_loss_of_a_wrong_formula_is_told_by_its_value(loss: Any, words: str | 
     assert words is None or words in told[0]
 
 
+@pytest.mark.parametrize(("size", "told"), [(1.0, True), (1e-8, False)])
+def test_outputs_that_are_all_the_same_prove_no_formula(size: float, told: bool) -> None:
+    whole = classifier(lambda s, y: F.cross_entropy(s.softmax(-1), y))
+    with torch.no_grad():
+        for each in whole.model.parameters():
+            each.mul_(size)
+    shares = replace(whole, predict=lambda model, batch: model(batch[0]).softmax(-1))
+    assert ("WIR010" in [each.code for each in said(shares)]) == told
+
+
 def test_a_parameter_that_is_held_twice_and_one_that_is_missed_are_told() -> None:
     whole = classifier(F.cross_entropy)
     forgotten = replace(
