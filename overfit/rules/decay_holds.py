@@ -12,6 +12,7 @@ from overfit.interventions import NO_DECAY
 from overfit.rules.diverged import Diverged
 from overfit.rules.lacking import lacks_course
 from overfit.rules.memorised import Memorised
+from overfit.rules.step_overshoots import StepTooLarge
 from probes.finding import Evidence, Finding, Verdict
 
 
@@ -22,7 +23,9 @@ class DecayHolds:
     Told where a step takes `forgets` of the weights or more by decay alone (learning rate x
     decay, in SGD and AdamW), so that they forget within a hundred steps; or where the decay adds
     to the gradient `balance` of its norm or more at the end, and to the loss `energy` of what is
-    left of it: the two hold each other.
+    left of it: the two hold each other. Not where the gradient is gone since the model is blind,
+    while its weights kept `kept` of their size, so that it was no decay that blinded it; nor where
+    the steps flung the weights to where it holds them (FIT010).
 
     Sick: `AdamW(model.parameters(), lr=1e-2, weight_decay=20.0)`.
     Healthy: the same with 0.01.
@@ -31,12 +34,15 @@ class DecayHolds:
     forgets: float = 0.01
     balance: float = 0.5
     energy: float = 0.05
+    blind: float = 1e-4
+    kept: float = 0.7
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT019"
     rule: ClassVar[str] = "decay-holds-weights"
     cures: ClassVar[tuple[str, ...]] = (NO_DECAY,)
     unless: ClassVar[tuple[Memorised, Diverged]] = (Memorised(), Diverged())
+    step: ClassVar[StepTooLarge] = StepTooLarge()
 
     def lacks(self, curves: Curves) -> str | None:
         """A course, and what the optimizer did."""
@@ -76,7 +82,7 @@ class DecayHolds:
                 f"with the learning rate it takes {drive.forgets:.2g} of each weight in a step, so "
                 f"that all are forgotten within {max(1, round(1 / drive.forgets))} steps"
             )
-        if drive.decayed is None or drive.gradient is None:
+        if drive.decayed is None or drive.gradient is None or self._is_gone(curves):
             return None
         pulls = drive.decayed >= self.balance * drive.gradient > 0
         if pulls and drive.energy >= self.energy * abs(curves.end):
@@ -85,3 +91,11 @@ class DecayHolds:
                 f"{drive.gradient:.2g}, so that the two hold each other"
             )
         return None
+
+    def _is_gone(self, curves: Curves) -> bool:
+        """Whether what the gradient lacks, or the weights have too much, was not decay's doing."""
+        look = curves.look
+        if look is None:
+            return False
+        blind = look.reading is not None and look.reading <= self.blind
+        return self.step.flung(curves) or (blind and (look.size is None or look.size >= self.kept))

@@ -39,9 +39,12 @@ class StepTooLarge:
     its neighbours does not count: a step stays in the weights, and a draw goes with its pass. Or
     where the untrained model followed its input (`began`), the trained one does not at all
     (`ended`), and the weights kept `kept` of their size, so that it was no decay: the steps killed
-    every unit. Or where the loss had been low, rose within `few` passes from there to what it is
-    before anything is read, and ends at `back` times that low or more, with fewer right than there
-    were: steps against the gradient's slope do not leave what they have come to.
+    every unit. A model that hardly followed it (by less than `firm`) was killed only where the loss
+    leapt to `leapt` times its start; else it never learned to. Or where the loss had been low, rose
+    within `few` passes from there to what it is before anything is read, and ends at `back` times
+    that low or more, with fewer right than there were: steps against the gradient's slope do not
+    leave what they have come to. Or where the first `few` passes threw the loss to `flew` times its
+    start, and the weights went `far` times their own size.
 
     Sick: `Adam(model.parameters(), lr=0.5)`.
     Healthy: the same with lr=0.005.
@@ -53,9 +56,13 @@ class StepTooLarge:
     falling: float = 0.2
     began: float = 1e-5
     ended: float = 1e-6
+    firm: float = 1e-3
+    leapt: float = 2.0
     kept: float = 0.7
     left: float = 0.05
     few: int = 5
+    flew: float = 10.0
+    far: float = 2.0
     back: float = 1.5
 
     family: ClassVar[Literal["verdict"]] = "verdict"
@@ -72,7 +79,20 @@ class StepTooLarge:
         """Whether the step is too large."""
         if curves.look is None or any(other.holds(curves) for other in self.unless):
             return False
-        return self.killed(curves) or self._jumps(curves) or self.thrown(curves) is not None
+        return (
+            self.killed(curves)
+            or self._jumps(curves)
+            or self.flung(curves)
+            or self.thrown(curves) is not None
+        )
+
+    def flung(self, curves: Curves) -> bool:
+        """Whether the first steps threw the loss up, and the weights far from where they began."""
+        look, first = curves.look, curves.losses[: 1 + self.few * curves.passes]
+        if look is None or look.moved is None or not first or not curves.left > self.left:
+            return False
+        high = first[0] + (self.flew - 1) * abs(first[0])
+        return look.moved >= self.far and max(first) > high
 
     def killed(self, curves: Curves) -> bool:
         """Whether training made a model blind that was not."""
@@ -80,6 +100,8 @@ class StepTooLarge:
         if look is None or look.began_reading is None or look.reading is None:
             return False
         if look.began_reading < self.began or look.reading > self.ended:
+            return False
+        if look.began_reading < self.firm and not max(curves.losses) > self.leapt * curves.start:
             return False
         return look.size is None or look.size >= self.kept  # decay kills as well
 
@@ -136,6 +158,12 @@ class StepTooLarge:
             why = (
                 f"training killed the model: at the start the loss followed the input, now it "
                 f"does not, and the weights went {look.moved or 0.0:.2g} times their own size"
+            )
+        elif self.flung(curves):
+            first = curves.losses[: 1 + self.few * curves.passes]
+            why = (
+                f"the first steps threw the loss from {first[0]:.4g} to {max(first):.4g}, and the "
+                f"weights went {look.moved or 0.0:.2g} times their own size"
             )
         elif thrown is not None:
             why = (

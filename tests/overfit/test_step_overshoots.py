@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from overfit.curves import Accuracy, Curves
+from overfit.drive import Drive
 from overfit.look import Look
+from overfit.rules.decay_holds import DecayHolds
 from overfit.rules.not_memorised import NotMemorised
 from overfit.rules.step_overshoots import StepTooLarge
 from overfit.story import story
@@ -91,6 +93,43 @@ def test_a_step_too_large_leads_another_size_of_which_no_more_is_known(tmp_path:
         part.close()
     codes = [each.code for each in story(recorder.folder).findings]
     assert codes == ["FIT010", "FIT002"]
+
+
+FLUNG = curves([1.6, 900.0, 40.0, 1.6, *[0.7] * 100], (1, 3, 3, 3))
+
+
+def test_first_steps_that_throw_loss_and_weights_far_off_are_too_large_and_no_decay() -> None:
+    far = Look(reading=0.5, began_reading=0.5, moved=25.0, size=25.0)
+    held = Drive(400, 400, decay=1e-4, decayed=0.015, gradient=0.001, energy=1.2)
+    flung = replace(FLUNG, look=far, drive=held)
+    (one,) = found(flung)
+    assert (one.code, one.site) == ("FIT010", "<optimizer>")
+    assert "the first steps threw the loss from 1.6 to 900, and the weights went 25 times" in (
+        one.message
+    )
+    assert not list(DecayHolds().judge(flung))
+    near = replace(flung, look=replace(far, moved=0.4, size=1.1))
+    assert not StepTooLarge().flung(near)
+    assert [each.code for each in DecayHolds().judge(near)] == ["FIT019"]
+
+
+@pytest.mark.parametrize(("size", "holds"), [(11.0, False), (0.3, True)])
+def test_the_decay_of_a_blind_model_holds_it_only_where_it_shrank(size: float, holds: bool) -> None:
+    calm = curves([*DOWN, *[0.9] * 60], (1, 2, 2, 2))
+    blind = Look(reading=0.0, began_reading=0.2, moved=1.0, size=size)
+    held = Drive(400, 400, decay=1e-4, decayed=0.02, gradient=0.0005, energy=2.0)
+    assert bool(list(DecayHolds().judge(replace(calm, look=blind, drive=held)))) == holds
+
+
+@pytest.mark.parametrize(
+    ("began", "high", "killed"), [(0.2, 1.6, True), (2e-5, 1.6, False), (2e-5, 9.0, True)]
+)
+def test_a_model_that_hardly_read_was_killed_where_the_loss_leapt(
+    began: float, high: float, killed: bool
+) -> None:
+    calm = curves([1.6, high, *[0.9] * 60], (1, 2, 2, 2))
+    blind = Look(noise=0.0, reading=0.0, began_reading=began, moved=1.3, size=1.7)
+    assert StepTooLarge().killed(replace(calm, look=blind)) == killed
 
 
 @pytest.mark.parametrize(("noise", "code"), [(0.0, "FIT010"), (0.01, "FIT002")])
