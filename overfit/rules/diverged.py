@@ -22,7 +22,8 @@ class Diverged:
     above `rise` times its start, or where it once stood above `peak` times its start and never
     came back below half of it. It holds as well where the loss ends negative, `depth` times its
     start below it, and what is counted is no better than at the start: a loss that can fall for
-    ever asks for nothing, as one of the wrong sign does.
+    ever asks for nothing, as one of the wrong sign does. Where it leapt above `peak` times its
+    first value in the first steps, it is a step too large that threw it there.
 
     Sick: the step is too large.
 
@@ -35,6 +36,7 @@ class Diverged:
     peak: float = 10.0
     depth: float = 100.0
     gain: float = 0.25
+    few: int = 5
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT003"
@@ -105,21 +107,43 @@ class Diverged:
         return next(above, None)
 
     def _message(self, curves: Curves) -> str:
+        thrown = self._thrown(curves)
         if curves.ended != "refused" and self.sank(curves):
+            if thrown is not None:
+                return (
+                    f"training on {curves.suite} (seed {curves.seed}) diverged: {thrown}; from "
+                    f"there it falls without bound, to {curves.end:.4g}, and nothing is learned by "
+                    f"it: right are {curves.told}."
+                )
             return (
                 f"the loss of {curves.suite} (seed {curves.seed}) falls without bound, from "
                 f"{curves.start:.4g} to {curves.end:.4g}, and nothing is learned by it: right are "
                 f"{curves.told}."
             )
         if curves.ended != "refused":
+            why = "" if thrown is None else f"{thrown}; "
             return (
-                f"training on {curves.suite} (seed {curves.seed}) diverged: the loss went from "
-                f"{curves.start:.4g} to {curves.end:.4g}, at most {max(curves.losses):.4g}."
+                f"training on {curves.suite} (seed {curves.seed}) diverged: {why}the loss went "
+                f"from {curves.start:.4g} to {curves.end:.4g}, at most {max(curves.losses):.4g}."
             )
         how = "diverged" if self._grew(curves) else "stopped"
         return (
             f"training on {curves.suite} (seed {curves.seed}) {how}: step {curves.refused} was "
             f"not finite and was refused; {curves.said}"
+        )
+
+    def _thrown(self, curves: Curves) -> str | None:
+        """The steps that threw the loss up by orders of magnitude; None where it crept there."""
+        if not curves.losses:
+            return None
+        first, rest = curves.losses[0], curves.losses[1 : 1 + self.few * curves.passes]
+        limit = first + (self.peak - 1) * abs(first)
+        at = next((i for i, loss in enumerate(rest, 1) if not loss <= limit), None)
+        if at is None:
+            return None
+        return (
+            f"the step is too large, for {at} of them threw the loss from {first:.4g} to "
+            f"{curves.losses[at]:.4g}"
         )
 
     def _fix(self, curves: Curves) -> str:
