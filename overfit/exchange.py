@@ -92,6 +92,11 @@ def exchanged(
     return map_leaves(batch, moved)
 
 
+def fullest(batches: Sequence[Batch], layout: Layout | None = None) -> Batch:
+    """The first batch with the most samples, which shows best what lies along them."""
+    return max(batches, key=lambda each: sample_count(each, layout) or 0)
+
+
 def rolled(batch: Batch, keys: Sequence[str], layout: Layout | None = None) -> Batch | None:
     """The batch whose sample i has the inputs of the one before; None of a single sample."""
     count = sample_count(batch, layout)

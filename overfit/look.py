@@ -18,7 +18,7 @@ from overfit.bottom import Bottom, bottom
 from overfit.ceilings import Read, ceilings
 from overfit.climbed import climbed
 from overfit.cuts import Cut, cuts
-from overfit.exchange import input_keys, levelled, prefix_keys, rolled
+from overfit.exchange import fullest, input_keys, levelled, prefix_keys, rolled
 from overfit.facts import Facts
 from overfit.floors import floors
 from overfit.frozen import Frozen, frozen_of
@@ -27,13 +27,14 @@ from overfit.hidden_labels import with_hidden
 from overfit.lost import where_lost
 from overfit.miscounted import Miscounted, miscounted
 from overfit.mode_site import ModeSite, mode_site
+from overfit.narrow import narrowest
 from overfit.near import Near, near_conflicts, wrong_samples
 from overfit.parting import Parting, where_parted
 from overfit.regularisers import unlabelled
 from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
-from overfit.terms import norms_of_terms
+from overfit.terms import norms_of_terms, own_norms
 from probes.layout import Layout
 from probes.reading.lost import Lost
 from probes.subject import Batch, Subject
@@ -45,6 +46,13 @@ LITTLE = 0.1  # of the loss at the start
 UNREAD_KEY = 1e-6  # of the loss: what exchanging a key may do that nobody reads
 
 Found = TypeVar("Found")
+_PLAIN: Mapping[str, Callable[..., Any]] = {
+    "bottom": Bottom,
+    "lost": Lost,
+    "parting": Parting,
+    "mode_site": ModeSite,
+}
+"""What the record holds of these is as they are made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +121,11 @@ class Look:
     def from_json(cls, row: Mapping[str, Any]) -> Look:
         """The look that `as_json` wrote."""
         known = {name: row[name] for name in cls.__dataclass_fields__ if row.get(name) is not None}
-        if "lost" in known:
-            known["lost"] = Lost(**known["lost"])
+        for name, made in _PLAIN.items():
+            if name in known:
+                known[name] = made(**known[name])
         if "rests" in known:
             known["rests"] = Rests.from_json(known["rests"])
-        if "bottom" in known:
-            known["bottom"] = Bottom(**known["bottom"])
-        if "parting" in known:
-            known["parting"] = Parting(**known["parting"])
-        if "mode_site" in known:
-            known["mode_site"] = ModeSite(**known["mode_site"])
         if "affine" in known:
             row_of = row["affine"]
             known["affine"] = Affine(**{**row_of, "layers": tuple(row_of["layers"])})
@@ -150,7 +153,8 @@ class Looker:
         self.began = began
         self.layout = subject.layout or Layout()
         self.targets: Targets = read_targets(subject, batches)
-        self.keys = input_keys(batches[0], self.targets.found, self.layout)
+        self.fullest = fullest(batches, self.layout)
+        self.keys = input_keys(self.fullest, self.targets.found, self.layout)
 
     def facts(self) -> Facts:
         """Floors and ceilings of the samples."""
@@ -198,7 +202,7 @@ class Looker:
         counted = bool(trained and trained.counts) or any(each.loss for each in found)
         lost = None
         if reading is not None and reading <= UNREAD_KEY * 100:
-            lost = _tried(lambda: where_lost(self.subject, self.batches[0], self.keys))
+            lost = _tried(lambda: where_lost(self.subject, self.batches, self.keys))
         return Look(
             began_reading=began[1],
             reading=reading,
@@ -217,7 +221,7 @@ class Looker:
             near=_tried(lambda: near_conflicts(self.batches, self.keys, found)) or (),
             parting=_tried(lambda: self._parting(began[0], drawn)),
             miscounted=_tried(lambda: miscounted(self.subject, self.batches, found)) or (),
-            **_narrowest(self.model),
+            **narrowest(self.model),
             frozen=frozen_of(self.model, self.layout.frozen),
             climbed=_tried(lambda: self._climbed(began[0], drawn)),
             affine=_tried(self._affine),
@@ -259,14 +263,16 @@ class Looker:
 
         Where there is nothing that they are scored against, every sample has those of the first.
 
-        before: the loss with the inputs as they are, where it is known.
+        Of the batches that hold several samples. before: the loss of all batches with the inputs
+        as they are, where it is known.
         """
         change = rolled if self.targets.found else levelled
-        other = [change(each, keys or self.keys, self.layout) for each in self.batches]
-        moved = [each for each in other if each is not None]
-        if len(moved) < len(other) or not moved:
+        other = [(each, change(each, keys or self.keys, self.layout)) for each in self.batches]
+        moved = [each for _, each in other if each is not None]
+        if not moved:
             return None
-        before = self._loss(self.batches) if before is None else before
+        if before is None or len(moved) < len(other):
+            before = self._loss([each for each, new in other if new is not None])
         after = self._loss(moved)
         return abs(after - before) / max(abs(before), 1e-12)
 
@@ -343,34 +349,9 @@ class Looker:
                 value = part(self.model, self.batches[0])
                 if value.requires_grad:
                     value.backward()
-            found[name] = _norms(self.model)
+            found[name] = own_norms(self.model)
         self.model.zero_grad(set_to_none=True)
         return found
-
-
-def _narrowest(model: nn.Module) -> dict[str, Any]:
-    """The layer with the fewest outputs, the last one left out."""
-    layers = [
-        (name, int(width))
-        for name, module in model.named_modules()
-        for width in [getattr(module, "out_features", getattr(module, "out_channels", None))]
-        if isinstance(width, int)
-    ]
-    if len(layers) < 2:
-        return {}
-    name, width = min(layers[:-1], key=lambda each: each[1])
-    return {"narrow": name, "width": width}
-
-
-def _norms(model: nn.Module) -> dict[str, float]:
-    """The gradient norm of each module's own parameters; 0 where none came."""
-    found: dict[str, float] = {}
-    for name, module in model.named_modules():
-        own = [each for each in module.parameters(recurse=False) if each.requires_grad]
-        if own:
-            total = sum(float(p.grad.double().square().sum()) for p in own if p.grad is not None)
-            found[name or "model"] = math.sqrt(total)
-    return found
 
 
 def _tried(measure: Callable[[], Found]) -> Found | None:

@@ -14,14 +14,15 @@ from probes.subject import Batch, Subject
 from probes.undisturbed import undisturbed
 
 
-def where_lost(subject: Subject, batch: Batch, keys: Sequence[str]) -> Lost | None:
+def where_lost(subject: Subject, batches: Sequence[Batch], keys: Sequence[str]) -> Lost | None:
     """The last operator that reads what follows these keys and gives what does not.
 
-    None where the loss follows the input, or where too much runs to tell. In evaluation mode;
-    nothing of the subject changes.
+    Of the first batch with several samples. None where the loss follows the input, or where too
+    much runs to tell. In evaluation mode; nothing of the subject changes.
     """
-    other = rolled(batch, keys, subject.layout or Layout())
-    return None if other is None else lost_between(subject, batch, other)
+    pairs = ((each, rolled(each, keys, subject.layout or Layout())) for each in batches)
+    batch, other = next((pair for pair in pairs if pair[1] is not None), (None, None))
+    return None if batch is None or other is None else lost_between(subject, batch, other)
 
 
 def lost_between(subject: Subject, batch: Batch, other: Batch) -> Lost | None:

@@ -34,6 +34,17 @@ def norms_of_terms(subject: Subject, batch: Batch) -> dict[str, dict[str, float]
     return found
 
 
+def own_norms(model: nn.Module) -> dict[str, float]:
+    """The gradient norm of each module's own parameters; 0 where none came."""
+    found: dict[str, float] = {}
+    for name, module in model.named_modules():
+        own = [each for each in module.parameters(recurse=False) if each.requires_grad]
+        if own:
+            total = sum(float(p.grad.double().square().sum()) for p in own if p.grad is not None)
+            found[name or "model"] = math.sqrt(total)
+    return found
+
+
 def _norms(model: nn.Module, value: Tensor) -> dict[str, float]:
     rows = [
         (place or "model", parameter)

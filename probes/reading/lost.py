@@ -23,6 +23,7 @@ from probes.subject import Batch
 MOST = 20_000  # operators that are followed
 KEPT = 2**29  # bytes that are held on to
 NOTHING = 1e-5  # of a tensor's size: a difference that rounding may make
+PICKS = ("getitem", "select", "narrow", "index_select", "gather", "unbind", "chunk", "split")
 MAKERS = ("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like")
 
 
@@ -40,6 +41,7 @@ def where_lost(
 ) -> Lost | None:
     """The last operator that reads what follows the input and gives what does not.
 
+    What picks a part loses nothing where another part of the same tensor is picked that follows.
     run: the same each time, of the batch and of the other, under what it is given. None where
     what comes out follows the input, or where too much runs to tell. Yes and no count where
     nothing else is lost: ids that are compared with padding are not.
@@ -48,7 +50,7 @@ def where_lost(
     run(batch, first)
     second = Follow(_moved(batch, other), model, first.marks)
     run(other, second)
-    found = second.last if len(first.marks) < MOST and not second.parted else None
+    found = second.found if len(first.marks) < MOST and not second.parted else None
     return None if found is not None and found.op in LOSSES.values() else found
 
 
@@ -80,8 +82,9 @@ def _moved(before: Batch, after: Batch) -> dict[int, bool]:
 class Follow(TorchFunctionMode):
     """While it is entered, marks what every operator gives, or compares it with earlier marks.
 
-    moved: ids of tensors that differ from the earlier run. last: where the input was lost.
-    parted: whether the two runs took different ways.
+    moved: ids of tensors that differ from the earlier run. losses: where the input was lost, each
+    with the tensor that it is a part of, where it was picked. parted: whether the two runs took
+    different ways.
     """
 
     def __init__(
@@ -95,7 +98,8 @@ class Follow(TorchFunctionMode):
         self.sites = {id(module): name for name, module in model.named_modules()}
         self.earlier = earlier
         self.marks: list[tuple[float, float]] = []
-        self.last: Lost | None = None
+        self.losses: list[tuple[Lost, int | None]] = []
+        self.followed: set[int] = set()  # tensors of which a part was picked that differs
         self.parted = False
         self._held: list[Tensor] = []  # so that no id is given twice
         self._bytes = 0
@@ -131,9 +135,18 @@ class Follow(TorchFunctionMode):
         self.moved[id(made)] = differs
         read = any(self.moved.get(id(each), False) for each in reads)
         name = getattr(func, "__name__", "")
-        weak = made.dtype is torch.bool and self.last is not None
+        weak = made.dtype is torch.bool and bool(self.losses)
+        of = id(reads[0]) if reads and name.strip("_") in PICKS else None
+        if of is not None and differs:
+            self.followed.add(of)
         if read and not differs and not weak and name not in MAKERS and name != "__get__":
-            self.last = Lost(name.strip("_"), self.site(), source_here())
+            self.losses.append((Lost(name.strip("_"), self.site(), source_here()), of))
+
+    @property
+    def found(self) -> Lost | None:
+        """Where the input was lost."""
+        lost = (each for each, of in reversed(self.losses) if of not in self.followed)
+        return next(lost, None)
 
     def site(self) -> str | None:
         """The innermost module at work."""

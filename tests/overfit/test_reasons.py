@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
 from overfit.curves import Accuracy, Curves
-from overfit.look import Look
+from overfit.look import Look, Looker, kept_start
 from overfit.rules.diverged import Diverged
+from probes import Subject
 
 
 def curves(losses: list[float], right: tuple[float, ...], look: Look | None = None) -> Curves:
@@ -34,3 +39,17 @@ def test_first_steps_that_throw_the_loss_off_say_that_they_are_too_large() -> No
     assert "the step is too large" not in slow.message
     (high,) = Diverged().judge(curves([3.5, 900.0, *[50.0] * 90], (0, 0, 0)))
     assert "threw the loss from 3.5 to 900; the loss went from 3.5 to 50" in high.message
+
+
+def test_a_batch_of_one_sample_does_not_keep_the_others_from_being_exchanged() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    batches = [{"x": torch.randn(n, 4), "y": torch.arange(n) % 3} for n in (1, 4)]
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(model(batch["x"]), batch["y"])
+
+    subject = Subject(model, batches, loss, lambda m: torch.optim.SGD(m.parameters(), lr=0.1))
+    look = Looker(subject, batches, kept_start(model)).look()
+    assert look.reading is not None
+    assert look.reading > 1e-3

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from overfit.lost import where_lost
 from probes import Layout, Reads, Subject
 from probes.checking import check, chosen
 from probes.finding import Finding, Verdict
@@ -92,6 +93,32 @@ def test_one_of_several_that_is_lost_in_a_module_is_told_there(
     (found,) = said(with_context, layout=layout)
     assert (found.verdict, found.site, found.op) == (verdict, "before", "mul")
     assert str(found.source).endswith(f"test_check_lost.py:{line('in the module')}")
+
+
+class Steps(nn.Module):
+    """Reads one column after the other, of which the first alone says anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.Linear(2, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 8)
+        for step in range(x.shape[1]):
+            state = self.cell(x[:, step, None].expand(-1, 2)) + state * 1e-9  # forgets
+        logits: Tensor = self.head(state)
+        return logits
+
+
+def test_a_part_that_says_nothing_beside_one_that_does_loses_nothing() -> None:
+    model, x = Steps(), torch.zeros(9, 4)
+    x[:, 0] = torch.arange(9) % 3
+    batch = {"x": x, "labels": torch.arange(9) % 3}
+    subject = Subject(model, [batch], unread, lambda m: torch.optim.SGD(m.parameters(), lr=0.1))
+    lost = where_lost(subject, [batch], ["x"])
+    assert lost is not None
+    assert lost.op != "getitem"
+    assert str(lost.source).endswith(f"test_check_lost.py:{line('forgets')}")
 
 
 def test_what_nobody_reads_is_lost_nowhere_and_what_is_kept_is_not_told() -> None:
