@@ -97,4 +97,4 @@ def _is_module(site: str | None) -> bool:
 def _near(one: str, other: str) -> bool:
     """Whether one is the other, or holds it."""
     short, long = sorted((one, other), key=len)
-    return long == short or short == "model" or long.startswith((f"{short}.", f"{short}["))
+    return long == short or "model" in (one, other) or long.startswith((f"{short}.", f"{short}["))

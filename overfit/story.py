@@ -21,6 +21,10 @@ LARGE_STEPS = ("FIT003", "FIT010")
 """The verdicts over a step that is too large."""
 
 
+BARE = ("FIT002", "FIT009", "FIT013")
+"""The verdicts that know no reason but the steps or the samples, the barest first."""
+
+
 def story(folder: Path) -> Judgement:
     """What checks, hunt and suites found, each part's own findings written into it as well.
 
@@ -60,13 +64,13 @@ def story(folder: Path) -> Judgement:
 
 
 def _reasons_first(outcomes: Judgement) -> Judgement:
-    """The verdicts, those that say nothing but that it was not memorised after one on the steps.
+    """The verdicts, those that say nothing but that it was not memorised after those that say why.
 
-    The suites share their optimizer, so that what is too large for one is the reason of another.
+    The suites share model, data and optimizer, so that the reason of one is likely another's.
     """
-    if not any(each.code == LARGE_STEPS[1] for each in outcomes.findings if not _is_note(each)):
+    if not any(each.code not in BARE for each in outcomes.findings if _is_failure(each)):
         return outcomes
-    bare, others = _split(outcomes, lambda each: each.code == "FIT002" and not is_placed(each))
+    bare, others = _split(outcomes, lambda each: each.code == BARE[0] and not is_placed(each))
     return others + bare
 
 
@@ -113,6 +117,10 @@ def _split(judgement: Judgement, first: Callable[[Finding], bool]) -> tuple[Judg
 
 def _is_birth(finding: Finding) -> bool:
     return finding.code in {cause.code for cause in CAUSES}
+
+
+def _is_failure(finding: Finding) -> bool:
+    return finding.verdict is Verdict.FAIL
 
 
 def _is_note(finding: Finding) -> bool:

@@ -28,7 +28,9 @@ class StuckOnFloor:
     the next, after the weights went `learned` of their size). An accuracy of a sequence that has
     stopped below what its own previous label gives is told of too. Where fewer of these samples
     are memorised, and no floor does that, the input is read: then it is no floor of the labels. It
-    is read as well where one of several accuracies is perfect, which its own floor is not.
+    is read as well where one of several accuracies is perfect, which its own floor is not. Where
+    the untrained model followed the input by `seen` or more, it was training that lost it, and the
+    place where it is lost now is no cause.
 
     Sick: `model(batch["x"] * 0)`, or the first token in place of the last.
     Healthy: `model(batch["x"])`.
@@ -40,6 +42,7 @@ class StuckOnFloor:
     near: float = 0.05
     shrunk: float = 0.5
     falling: float = 0.02
+    seen: float = 1e-6
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT007"
@@ -130,13 +133,13 @@ class StuckOnFloor:
             return
         floor, look = self.floor(curves), curves.look
         assert look is not None
-        lost = look.lost if self.blind(curves) else None
+        lost = look.lost if self.blind(curves) and not self._unlearned(curves) else None
         yield Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=self._message(curves, floor),
-            fix=_fix(lost is not None, self.blind(curves)),
+            fix=_fix(lost is not None, self.blind(curves), self._unlearned(curves)),
             site=(lost.site or "model") if lost else "<data>" if self.blind(curves) else None,
             op=lost.op if lost else None,
             phase="forward",
@@ -144,6 +147,11 @@ class StuckOnFloor:
             source=lost.source if lost else None,
             evidence=tuple(self._evidence(curves)),
         )
+
+    def _unlearned(self, curves: Curves) -> bool:
+        """Whether the untrained model followed the input."""
+        began = None if curves.look is None else curves.look.began_reading
+        return began is not None and began >= self.seen
 
     def _message(self, curves: Curves, floor: Floor | None) -> str:
         look = curves.look
@@ -155,16 +163,18 @@ class StuckOnFloor:
             how = "on" if floor is not None and not _under(curves, floor) else "under"
             return f"{where} is stuck {how} the floor {name}: {told} without reading the input."
         place = ""
-        if look.lost is not None:
+        if look.lost is not None and not self._unlearned(curves):
             line = f" at {look.lost.source}" if look.lost.source else ""
             module = f" in `{look.lost.site}`" if look.lost.site else ""
             place = f": the signal is lost at `{look.lost.op}`{module}{line}, whose output is the "
             place += "same for every input"
         if look.size is not None and look.size < self.shrunk:
             place += f"; the weights shrank to {look.size:.2g} of their size, as decay makes them"
+        began = look.began_reading if self._unlearned(curves) else None
+        before = "" if began is None else f", and by {began:.2g} at the start"
         return (
             f"{where} is blind, and stuck on the floor {name}{place}; exchanging the inputs "
-            f"between the samples moves the loss by {look.reading:.2g} of itself; {told}."
+            f"between the samples moves the loss by {look.reading:.2g} of itself{before}; {told}."
         )
 
     def _evidence(self, curves: Curves) -> Iterator[Evidence]:
@@ -212,9 +222,14 @@ def _reached(curves: Curves, floor: Floor | None) -> str:
     return ", ".join(parts)
 
 
-def _fix(lost: bool, blind: bool) -> str:
+def _fix(lost: bool, blind: bool, unlearned: bool) -> str:
     if lost:
         return "Mend that line: what it gives must follow its input."
+    if blind and unlearned:
+        return (
+            "Look why nothing of the input is learned: whether a gradient reaches what should read "
+            "it, and whether the step is too large."
+        )
     if blind:
         return "Look what hides the samples from the model: a mask, an index, a constant in place."
     return (

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overfit.curves import Accuracy, Curves
+from overfit.explains import cause_of, is_placed
 from overfit.look import Look, Looker, kept_start
 from overfit.rules.diverged import Diverged
-from probes import Subject
+from overfit.rules.stuck_on_floor import StuckOnFloor
+from overfit.story import _reasons_first
+from probes import Finding, Subject, Verdict
+from probes.finding import Judgement
+from probes.reading.lost import Lost
+
+PLAIN = Finding("FIT002", "not-memorised", Verdict.FAIL, "it is not.", "Look.")
 
 
 def curves(losses: list[float], right: tuple[float, ...], look: Look | None = None) -> Curves:
@@ -25,6 +35,32 @@ def curves(losses: list[float], right: tuple[float, ...], look: Look | None = No
         ended="steps",
         look=look,
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "first"), [("FIT007", "FIT007"), ("FIT009", "FIT002"), ("FIT013", "FIT002")]
+)
+def test_a_reason_leads_a_suite_of_which_nothing_is_known(code: str, first: str) -> None:
+    other = Finding(code, "other", Verdict.FAIL, "the signal is lost.", "Mend it.", site="a")
+    told = _reasons_first(Judgement((PLAIN, other)))
+    assert told.findings[0].code == first
+
+
+def test_what_is_learned_is_cut_off_leads_to_its_own_place() -> None:
+    blind = replace(PLAIN, code="FIT007", site="model", source="b.py:3")
+    cut = Finding("STA003", "cut", Verdict.WARN, "detached.", "Take it away.", site="core")
+    assert cause_of(blind, [cut]) == cut
+    assert is_placed(blind)
+
+
+def test_what_training_lost_is_lost_at_no_line() -> None:
+    calm, lost = [1.0] * 60, Lost("mean", None, "a.py:3")
+    look = Look(began_reading=2e-5, reading=1e-7, moved=1.3, size=1.7, noise=0.0, lost=lost)
+    (one,) = StuckOnFloor().judge(curves(calm, (1, 2, 2), look))
+    assert (one.site, one.source, is_placed(one)) == ("<data>", None, False)
+    assert "by 1e-07 of itself, and by 2e-05 at the start" in one.message
+    (other,) = StuckOnFloor().judge(curves(calm, (1, 2, 2), replace(look, began_reading=0.0)))
+    assert (other.site, other.source) == ("model", "a.py:3")
 
 
 def test_first_steps_that_throw_the_loss_off_say_that_they_are_too_large() -> None:
