@@ -20,6 +20,7 @@ from overfit.climbed import climbed
 from overfit.cuts import Cut, cuts
 from overfit.exchange import fullest, input_keys, levelled, prefix_keys, rolled
 from overfit.facts import Facts
+from overfit.fade import fade
 from overfit.floors import floors
 from overfit.frozen import Frozen, frozen_of
 from overfit.heads import Heads
@@ -37,6 +38,7 @@ from overfit.targets import Targets, read_targets
 from overfit.terms import norms_of_terms, own_norms
 from probes.layout import Layout
 from probes.reading.lost import Lost
+from probes.stepping.fading import Fading
 from probes.subject import Batch, Subject
 from probes.undisturbed import undisturbed
 
@@ -51,6 +53,7 @@ _PLAIN: Mapping[str, Callable[..., Any]] = {
     "lost": Lost,
     "parting": Parting,
     "mode_site": ModeSite,
+    "fading": Fading,
 }
 """What the record holds of these is as they are made of."""
 
@@ -76,7 +79,8 @@ class Look:
     layers of a model that is affine in its input, where that leaves it too little room.
     regularisers: the parts of the loss that read no label, or of its terms where nobody named its
     parts, and where there are such; terms: these, at the start and now. bottom: the least that the
-    loss can be by its form, where nothing is counted.
+    loss can be by its form, where nothing is counted. fading: where the input faded before a step
+    was taken.
     """
 
     began_reading: float | None = None
@@ -105,6 +109,7 @@ class Look:
     regularisers: tuple[str, ...] = ()
     terms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     bottom: Bottom | None = None
+    fading: Fading | None = None
 
     @property
     def bound(self) -> Affine | None:
@@ -226,6 +231,7 @@ class Looker:
             climbed=_tried(lambda: self._climbed(began[0], drawn)),
             affine=_tried(self._affine),
             bottom=None if counted else _tried(lambda: bottom(self.subject, self.batches)),
+            fading=_tried(lambda: fade(self.subject, self.fullest, self.began, began[1])),
             **(_tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
         )
 

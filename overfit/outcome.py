@@ -9,12 +9,17 @@ from overfit.curves import Curves
 from overfit.rules import RULES
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Judgement, Verdict, judge
+from probes.stepping.fading import FIX
 
 UNEXPLAINED = ("FIT002", "FIT004", "FIT007", "FIT009", "FIT013")
 """The verdicts that what is frozen may explain."""
 
 READ_AND_STUCK = ("FIT002", "FIT007")
 """The verdicts that an affine model may explain."""
+
+
+FADED = ("FIT002", "FIT004", "FIT007", "FIT009", "FIT013", "FIT015")
+"""The verdicts that an input may explain that fades on its way."""
 
 
 def outcome(curves: Curves) -> Judgement:
@@ -32,7 +37,7 @@ def _led(findings: tuple[Finding, ...], curves: Curves) -> Iterator[Finding]:
     for each in findings:
         told = _confirmed(each, curves)
         if each is lead:
-            yield _with_seeds(_with_affine(_with_frozen(told, curves), curves), curves)
+            yield _with_seeds(_explained(told, curves), curves)
         elif each.verdict is Verdict.FAIL:
             yield replace(told, verdict=Verdict.WARN)
         else:
@@ -53,6 +58,28 @@ def _confirmed(finding: Finding, curves: Curves) -> Finding:
     evidence = (*finding.evidence, Evidence("cured by", named))
     good = bool(cured) and not known.holds(control)
     return replace(finding, confirmed=good, evidence=evidence)
+
+
+def _explained(finding: Finding, curves: Curves) -> Finding:
+    """With what may be why it is so."""
+    for explain in (_with_frozen, _with_affine, _with_fading):
+        finding = explain(finding, curves)
+    return finding
+
+
+def _with_fading(finding: Finding, curves: Curves) -> Finding:
+    """With the layers through which the input fades, where it hardly counts from the start."""
+    fading = None if curves.look is None else curves.look.fading
+    if fading is None or finding.code not in FADED:
+        return finding
+    return replace(
+        finding,
+        site=fading.site,
+        source=None,
+        message=f"{finding.message.removesuffix('.')}; the likely cause: {fading.words}.",
+        fix=FIX,
+        evidence=(*finding.evidence, Evidence("what is left of the input", fading.left)),
+    )
 
 
 def _with_frozen(finding: Finding, curves: Curves) -> Finding:

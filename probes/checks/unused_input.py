@@ -25,9 +25,11 @@ from probes.reading.read_places import unread_places
 from probes.scoring.behind_ids import read_behind_ids
 from probes.states.recurrence import Recurrent
 from probes.stepping.aim import updates
+from probes.stepping.fading import FIX, fading
 from probes.subject import Batch
 
 FEW = 4  # places that are named, and keys that are followed
+RESTING = "Nothing, if what comes next starts from zero weights on purpose."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,10 @@ class UnusedInput:
         if alone and (handed or not effects.keys() - labels - set(lost)):
             reached = _reaches(experiment, lost)
             if reached is not None and starts_from_zero(experiment):
-                yield self._resting(lost, reached)
+                seen = f"it can be seen up to `{reached}`"
+                yield self._none(lost, seen, Verdict.NOTE, RESTING, "<data>")
+            elif (fades := fading(experiment)) is not None:
+                yield self._none(lost, fades.words, Verdict.FAIL, FIX, fades.site)
             else:
                 yield self._nothing(experiment, lost, reached, handed, _where(experiment, lost))
             return
@@ -143,14 +148,14 @@ class UnusedInput:
             evidence=(Evidence("keys with an effect", 0, 1, f"of {len(keys)}"),),
         )
 
-    def _resting(self, keys: list[str], reached: str) -> Finding:
+    def _none(self, keys: list[str], told: str, verdict: Verdict, fix: str, site: str) -> Finding:
         return Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.NOTE,
-            message=_without_effect(keys) + f"; it can be seen up to `{reached}`.",
-            fix="Nothing, if what comes next starts from zero weights on purpose.",
-            site="<data>",
+            verdict=verdict,
+            message=f"{_without_effect(keys)}; {told}.",
+            fix=fix,
+            site=site,
             phase="forward",
             evidence=(Evidence("keys with an effect", 0, 1, f"of {len(keys)}"),),
         )
