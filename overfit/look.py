@@ -32,6 +32,7 @@ from overfit.narrow import narrowest
 from overfit.near import Near, near_conflicts, wrong_samples
 from overfit.parting import Parting, where_parted
 from overfit.regularisers import unlabelled
+from overfit.released import Released, released
 from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
@@ -54,6 +55,7 @@ _PLAIN: Mapping[str, Callable[..., Any]] = {
     "parting": Parting,
     "mode_site": ModeSite,
     "fading": Fading,
+    "released": Released,
 }
 """What the record holds of these is as they are made of."""
 
@@ -80,7 +82,7 @@ class Look:
     regularisers: the parts of the loss that read no label, or of its terms where nobody named its
     parts, and where there are such; terms: these, at the start and now. bottom: the least that the
     loss can be by its form, where nothing is counted. fading: where the input faded before a step
-    was taken.
+    was taken. released: what its terms came to without those.
     """
 
     began_reading: float | None = None
@@ -110,6 +112,7 @@ class Look:
     terms: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     bottom: Bottom | None = None
     fading: Fading | None = None
+    released: Released | None = None
 
     @property
     def bound(self) -> Affine | None:
@@ -232,6 +235,7 @@ class Looker:
             affine=_tried(self._affine),
             bottom=None if counted else _tried(lambda: bottom(self.subject, self.batches)),
             fading=_tried(lambda: fade(self.subject, self.fullest, self.began, began[1])),
+            released=_tried(lambda: released(self.subject, self.batches, self.began)),
             **(_tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
         )
 

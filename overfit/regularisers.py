@@ -42,10 +42,10 @@ def unlabelled(
     found = regularisers(named, batches[0])
     if not found:
         return {}
-    now, ended = _means(named, batches), {k: v.clone() for k, v in _numbers(subject.model)}
+    now, ended = means(named, batches), {k: v.clone() for k, v in _numbers(subject.model)}
     try:
         subject.model.load_state_dict({**subject.model.state_dict(), **began})
-        before = _means(named, batches)
+        before = means(named, batches)
     finally:
         subject.model.load_state_dict({**subject.model.state_dict(), **ended})
     return {"regularisers": found, "terms": {name: (before[name], now[name]) for name in terms}}
@@ -55,7 +55,7 @@ def _numbers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     return ((k, v) for k, v in model.state_dict().items() if isinstance(v, Tensor))
 
 
-def _means(subject: Subject, batches: Sequence[Batch]) -> dict[str, float]:
+def means(subject: Subject, batches: Sequence[Batch]) -> dict[str, float]:
     """Each part in evaluation mode, the mean over the batches."""
     with undisturbed(subject.model), torch.no_grad():
         return {

@@ -20,6 +20,7 @@ from overfit.rules.memorised import Memorised
 from overfit.rules.modes_disagree import ModesDisagree
 from overfit.rules.only_noise import OnlyNoise
 from overfit.rules.rate_gone import RateGone
+from overfit.rules.regulariser_holds import RegulariserHolds
 from overfit.rules.signal_cut import SignalCut
 from overfit.rules.step_overshoots import StepTooLarge
 from overfit.rules.stuck_on_floor import StuckOnFloor
@@ -37,6 +38,7 @@ REASONS: tuple[Outcome[Curves], ...] = (
     RateGone(),
     DecayHolds(),
     StepTooLarge(),
+    RegulariserHolds(),
     StuckOnFloor(),
     HeadStuck(),
     SignalCut(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,12 +22,16 @@ Part = Callable[[nn.Module, Batch], Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Addend:
-    """value: a single number, with its weight in it. op, source: what made it, and where."""
+    """value: a single number, with its weight in it. op, source: what made it, and where.
+
+    added: the line at which it is added to another, or taken from it.
+    """
 
     value: Tensor
     op: str
     source: str | None
     weight: float = 1.0
+    added: str | None = None
 
     @property
     def name(self) -> str:
@@ -81,7 +85,7 @@ class _Sums(TorchFunctionMode):
         self._kept.append(copy)
         if len(known) == 1:
             one = known[0]
-            known = (Addend(copy, one.op, one.source, one.weight),)
+            known = (replace(one, value=copy),)
         self._of[id(copy)] = known
         return copy
 
@@ -90,13 +94,15 @@ class _Sums(TorchFunctionMode):
         if named or not numbers or not all(_is_number(each) for each in numbers):
             return (Addend(out, name.strip("_"), source_here()),)
         if name in ADDS:
-            return tuple(one for each in numbers for one in self.of(each))
+            line = source_here()
+            terms = (one for each in numbers for one in self.of(each))
+            return tuple(replace(one, added=one.added or line) for one in terms)
         constants = [each for each in args if not isinstance(each, Tensor)]
         if name not in (*TIMES, *SHARES) or len(numbers) > 1 or len(args) > 2:
             return (Addend(out, name.strip("_"), source_here()),)
         weight = float(constants[0]) if constants and name in TIMES else 1.0
         return tuple(
-            Addend(func(one.value, *constants), one.op, one.source, one.weight * weight)
+            replace(one, value=func(one.value, *constants), weight=one.weight * weight)
             for one in self.of(numbers[0])
         )
 
