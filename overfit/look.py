@@ -17,6 +17,7 @@ from overfit.alike import Alike, alike
 from overfit.bottom import Bottom, bottom
 from overfit.ceilings import Read, ceilings
 from overfit.climbed import climbed
+from overfit.compared import OtherScale, other_scales
 from overfit.cuts import Cut, cuts
 from overfit.exchange import fullest, input_keys, levelled, prefix_keys, rolled
 from overfit.facts import Facts
@@ -82,7 +83,8 @@ class Look:
     regularisers: the parts of the loss that read no label, or of its terms where nobody named its
     parts, and where there are such; terms: these, at the start and now. bottom: the least that the
     loss can be by its form, where nothing is counted. fading: where the input faded before a step
-    was taken. released: what its terms came to without those.
+    was taken. released: what its terms came to without those. scales: the accuracies that compare
+    one scale with another.
     """
 
     began_reading: float | None = None
@@ -113,6 +115,7 @@ class Look:
     bottom: Bottom | None = None
     fading: Fading | None = None
     released: Released | None = None
+    scales: tuple[OtherScale, ...] = ()
 
     @property
     def bound(self) -> Affine | None:
@@ -145,6 +148,7 @@ class Look:
         for name in ("wrong", "regularisers"):
             known[name] = tuple(row.get(name, ()))
         known["miscounted"] = tuple(Miscounted(**each) for each in row.get("miscounted", ()))
+        known["scales"] = tuple(OtherScale(**each) for each in row.get("scales", ()))
         known["near"] = tuple(Near(**each) for each in row.get("near", ()))
         return cls(**known)
 
@@ -235,6 +239,7 @@ class Looker:
             affine=_tried(self._affine),
             bottom=None if counted else _tried(lambda: bottom(self.subject, self.batches)),
             fading=_tried(lambda: fade(self.subject, self.fullest, self.began, began[1])),
+            scales=_tried(lambda: other_scales(self.subject, self.batches, self.began)) or (),
             released=_tried(lambda: released(self.subject, self.batches, self.began)),
             **(_tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
         )

@@ -19,6 +19,7 @@ from overfit.rules.larger_not_memorised import LargerNotMemorised
 from overfit.rules.memorised import Memorised
 from overfit.rules.modes_disagree import ModesDisagree
 from overfit.rules.only_noise import OnlyNoise
+from overfit.rules.other_scale import MetricOnOtherScale
 from overfit.rules.rate_gone import RateGone
 from overfit.rules.regulariser_holds import RegulariserHolds
 from overfit.rules.signal_cut import SignalCut
@@ -32,6 +33,7 @@ from probes.finding import Evidence, Finding, Outcome, Verdict
 REASONS: tuple[Outcome[Curves], ...] = (
     IdleOptimizer(),
     Diverged(),
+    MetricOnOtherScale(),
     ConflictingLabels(),
     CeilingReached(),
     ModesDisagree(),
