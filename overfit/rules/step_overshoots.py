@@ -40,7 +40,8 @@ class StepTooLarge:
     where the untrained model followed its input (`began`), the trained one does not at all
     (`ended`), and the weights kept `kept` of their size, so that it was no decay: the steps killed
     every unit. A model that hardly followed it (by less than `firm`) was killed only where the loss
-    leapt to `leapt` times its start; else it never learned to. Or where the loss had been low, rose
+    leapt to `leapt` times its start, or the weights went `flew` times their size; else it never
+    learned to. Or where the loss had been low, rose
     within `few` passes from there to what it is before anything is read, and ends at `back` times
     that low or more, with fewer right than there were: steps against the gradient's slope do not
     leave what they have come to. Or where the first `few` passes threw the loss to `flew` times its
@@ -101,7 +102,8 @@ class StepTooLarge:
             return False
         if look.began_reading < self.began or look.reading > self.ended:
             return False
-        if look.began_reading < self.firm and not max(curves.losses) > self.leapt * curves.start:
+        leapt = max(curves.losses) > self.leapt * curves.start
+        if look.began_reading < self.firm and not leapt and not (look.moved or 0.0) >= self.flew:
             return False
         return look.size is None or look.size >= self.kept  # decay kills as well
 

@@ -122,13 +122,14 @@ def test_the_decay_of_a_blind_model_holds_it_only_where_it_shrank(size: float, h
 
 
 @pytest.mark.parametrize(
-    ("began", "high", "killed"), [(0.2, 1.6, True), (2e-5, 1.6, False), (2e-5, 9.0, True)]
+    ("began", "high", "moved", "killed"),
+    [(0.2, 1.6, 1.3, True), (2e-5, 1.6, 1.3, False), (2e-5, 9.0, 1.3, True), (2e-5, 1.6, 30, True)],
 )
 def test_a_model_that_hardly_read_was_killed_where_the_loss_leapt(
-    began: float, high: float, killed: bool
+    began: float, high: float, moved: float, killed: bool
 ) -> None:
     calm = curves([1.6, high, *[0.9] * 60], (1, 2, 2, 2))
-    blind = Look(noise=0.0, reading=0.0, began_reading=began, moved=1.3, size=1.7)
+    blind = Look(noise=0.0, reading=0.0, began_reading=began, moved=moved, size=1.7)
     assert StepTooLarge().killed(replace(calm, look=blind)) == killed
 
 
