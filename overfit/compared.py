@@ -19,12 +19,16 @@ from probes.undisturbed import undisturbed
 
 COMPARES = ("eq", "ne", "sub", "rsub", "isclose")
 FEW = 50  # comparisons that are followed
+Scale = tuple[float | None, float | None]
 Pair = tuple[list[Tensor], list[Tensor], str | None]
 """Two numbers of each place, batch by batch, and the line that compares them."""
 
 LEAST = 4  # pairs that show a scale
 NEARLY = 0.9  # of the whole numbers, that differ by the same
 LINE = 0.995  # of the variance of one, that a line through the other tells
+ORDERED = 5  # numbers whose order is no chance
+SORTED = 0.99  # correlation of the ranks: of a few numbers, all are in order
+ORDER = 0.9  # of the labels' variance, that numbers so near would tell of them
 APART = 3.0  # times what is left around that line: how far the two are from each other
 
 
@@ -33,13 +37,14 @@ class OtherScale:
     """An accuracy compares numbers that are each other's but for their scale.
 
     key: the batch key that the labels are, None where they are made. times, plus: what the model's
-    are of them. whole: whether both are whole numbers. source: the line that compares them.
+    are of them; None of numbers in the same order that no straight line leads to. whole: whether
+    both are whole numbers. source: the line that compares them.
     """
 
     head: str
     key: str | None
-    times: float
-    plus: float
+    times: float | None
+    plus: float | None
     whole: bool
     count: int
     source: str | None
@@ -48,6 +53,8 @@ class OtherScale:
     def words(self) -> str:
         """What the model's is of the label."""
         what = f"`{self.key}`" if self.key else "the label"
+        if self.times is None or self.plus is None:
+            return f"in the order of {what}, along a curve, as its log would be"
         if self.times == 1:
             return f"{what} {'+' if self.plus > 0 else '-'} {abs(self.plus):.4g}"
         plus = f" {'+' if self.plus > 0 else '-'} {abs(self.plus):.3g}" if self.plus else ""
@@ -121,7 +128,7 @@ def _key(value: Tensor, keys: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _scale(one: Tensor, label: Tensor) -> tuple[float, float] | None:
+def _scale(one: Tensor, label: Tensor) -> Scale | None:
     """What the one is of the label: times and plus; None where it is the label, or is not told."""
     whole = not one.is_floating_point() and not label.is_floating_point()
     one, label = one.double(), label.double()
@@ -132,15 +139,28 @@ def _scale(one: Tensor, label: Tensor) -> tuple[float, float] | None:
         return None
     if len(one.unique()) < 2 or len(label.unique()) < 2:
         return None
-    return _offset(one, label) if whole else _line(one, label)
+    if whole:
+        return _offset(one, label)
+    return _line(one, label) or _curve(one, label)
 
 
-def _offset(one: Tensor, label: Tensor) -> tuple[float, float] | None:
+def _offset(one: Tensor, label: Tensor) -> Scale | None:
     apart, often = Counter((one - label).tolist()).most_common(1)[0]
     return (1.0, float(apart)) if apart and often >= NEARLY * len(one) else None
 
 
-def _line(one: Tensor, label: Tensor) -> tuple[float, float] | None:
+def _curve(one: Tensor, label: Tensor) -> Scale | None:
+    """Of numbers that are in the labels' order, and far from them."""
+    if len(label.unique()) < ORDERED or len(one.unique()) < ORDERED:
+        return None
+    ranks = torch.stack([each.argsort().argsort().double() for each in (one, label)])
+    if float(torch.corrcoef(ranks)[0, 1]) < SORTED:
+        return None
+    beside = (one - label).square().mean()
+    return (None, None) if float(beside) > float(label.var()) * (1 - ORDER) else None
+
+
+def _line(one: Tensor, label: Tensor) -> Scale | None:
     far, middle = label - label.mean(), one - one.mean()
     times = float((far @ middle) / (far @ far))
     around = middle - times * far

@@ -20,8 +20,9 @@ class MetricOnOtherScale:
     Then it is the count that is wrong, and not the model. Told of an accuracy that has at most
     `right` of it right, where whole numbers differ by the same number at nine places of ten, so
     that they are counted from 0 here and from 1 there; and of other numbers where a straight line
-    leads from the labels to what is predicted, nothing but `low` of the loss is left, and the two
-    are not the same: one is standardised, or in other units, and the other is not.
+    leads from the labels to what is predicted, or a curve that keeps their order, nothing but `low`
+    of the loss is left, and the two are not the same: one is standardised, or in other units, or
+    its log is taken, and the other's is not.
 
     Sick: `1 + scores.argmax(-1) == batch["rank"]`, with ranks from 0 to 4.
     Healthy: `scores.argmax(-1) == batch["rank"]`.

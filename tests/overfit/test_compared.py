@@ -47,6 +47,11 @@ def scaled(model: nn.Module, batch: Batch) -> Ratio:
     return Ratio(near.sum(), len(near))
 
 
+def curved(model: nn.Module, batch: Batch) -> Ratio:
+    near = (model(batch["price"]).log() - batch["price"]).abs() < 1
+    return Ratio(near.sum(), len(near))
+
+
 def labels_alone(model: nn.Module, batch: Batch) -> Ratio:
     model(batch["y"])
     return Ratio((batch["y"] + 1 == batch["y"]).sum(), len(batch["y"]))
@@ -83,6 +88,12 @@ def test_numbers_in_other_units_are_told_by_their_line() -> None:
     assert (one.key, one.whole) == ("price", False)
     assert one.times == pytest.approx(1 / 85)
     assert one.words.startswith("0.0118 x `price`")
+
+
+def test_numbers_in_the_same_order_along_a_curve_are_told() -> None:
+    (one,) = told(curved)
+    assert (one.key, one.times) == ("price", None)
+    assert one.words.startswith("in the order of `price`, along a curve")
 
 
 @pytest.mark.parametrize("count", [same, labels_alone])
