@@ -21,6 +21,9 @@ READ_AND_STUCK = ("FIT002", "FIT007")
 FADED = ("FIT002", "FIT004", "FIT007", "FIT009", "FIT013", "FIT015")
 """The verdicts that an input may explain that fades on its way."""
 
+HIDDEN = ("FIT007", "FIT015")
+"""Those of them over an input of which nothing is left."""
+
 
 def outcome(curves: Curves) -> Judgement:
     """What the verdict rules say: the first that fails leads, the others are warnings at most.
@@ -71,6 +74,8 @@ def _with_fading(finding: Finding, curves: Curves) -> Finding:
     """With the layers through which the input fades, where it hardly counts from the start."""
     fading = None if curves.look is None else curves.look.fading
     if fading is None or finding.code not in FADED:
+        return finding
+    if finding.code in HIDDEN and not fading.hides:  # it is lost elsewhere
         return finding
     return replace(
         finding,

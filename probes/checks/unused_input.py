@@ -80,7 +80,7 @@ class UnusedInput:
             if reached is not None and starts_from_zero(experiment):
                 seen = f"it can be seen up to `{reached}`"
                 yield self._none(lost, seen, Verdict.NOTE, RESTING, "<data>")
-            elif (fades := fading(experiment)) is not None:
+            elif (fades := fading(experiment)) is not None and fades.hides:
                 yield self._none(lost, fades.words, Verdict.FAIL, FIX, fades.site)
             else:
                 yield self._nothing(experiment, lost, reached, handed, _where(experiment, lost))

@@ -17,6 +17,7 @@ from probes.modules import every_module
 SHRINKS = 0.5  # what differs between samples, from what a layer is given to what the next is
 FEWEST = 3  # layers in a row
 FADED = 1e-3  # what is left of it behind them all
+HIDDEN = 1e-5  # the same, where nothing comes through for all that can be seen
 
 FIX = (
     "Draw larger weights for these layers (`kaiming_normal_` where a ReLU follows, "
@@ -37,6 +38,11 @@ class Fading:
     factor: float
     deviation: float
     kept: float
+
+    @property
+    def hides(self) -> bool:
+        """Whether it may be all that keeps the input from having an effect."""
+        return self.left <= HIDDEN
 
     @property
     def words(self) -> str:

@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overfit.asked import Asked
+from overfit.curves import Curves
 from overfit.diagnose import examine
 from overfit.fade import fade
-from overfit.look import kept_start
+from overfit.look import Look, kept_start
+from overfit.outcome import _with_fading
 from probes import Ratio, Subject
 from probes.checking import check, chosen
-from probes.finding import Verdict
+from probes.finding import Finding, Verdict
 from probes.seeding import seed_everything
 from probes.stepping.fading import Fading
 
@@ -72,6 +74,8 @@ def test_a_row_of_layers_that_leave_little_each_is_told_with_what_would_keep_the
     assert told is not None
     assert (told.site, told.layers) == ("first", 9)
     assert told.left < 1e-6
+    assert told.hides
+    assert not replace(told, left=1e-4).hides
     assert told.deviation == pytest.approx(0.02, rel=0.1)
     assert told.kept == pytest.approx(32**-0.5, rel=0.3)
     assert "from `first` on 9 layers leave " in told.words
@@ -91,6 +95,17 @@ def test_an_input_without_effect_says_that_it_fades() -> None:
     assert (one.verdict, one.site) == (Verdict.FAIL, "first")
     assert "the input fades: from `first` on 13 layers" in one.message
     assert check(subject(Deep(32**-0.5, 12)), chosen(only=["WIR007"])).findings == ()
+
+
+def test_what_fades_a_little_is_not_why_nothing_comes_through() -> None:
+    seed_everything(0)
+    some, blind = found(Deep(0.06, 8)), Look(reading=0.0, began_reading=0.0, moved=1.0)
+    assert some is not None
+    assert not some.hides
+    lost = Finding("FIT007", "stuck-on-floor", Verdict.FAIL, "it is lost.", "Mend it.", site="a")
+    course = Curves("overfit-5-seed0", 5, 0, 9, "samples", (), (), look=replace(blind, fading=some))
+    assert _with_fading(lost, course) == lost
+    assert _with_fading(replace(lost, code="FIT002"), course).site == "first"
 
 
 def test_a_suite_that_is_not_memorised_says_that_it_fades(tmp_path: Path) -> None:

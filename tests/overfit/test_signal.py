@@ -73,11 +73,11 @@ def test_no_grad_cuts_what_runs_inside() -> None:
 
 
 def test_the_operator_that_loses_the_input_is_named() -> None:
-    lost = where_lost(subject("zero"), BATCH, ("0",))
+    lost = where_lost(subject("zero"), [BATCH], ("0",))
     assert lost is not None
     assert lost.op == "mul"
     assert str(lost.source).endswith(line("zero"))
-    assert where_lost(subject("none"), BATCH, ("0",)) is None
+    assert where_lost(subject("none"), [BATCH], ("0",)) is None
 
 
 def test_the_look_measures_what_a_blind_model_reads_and_changes_nothing() -> None:
