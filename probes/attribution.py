@@ -260,7 +260,8 @@ def _integrated(
         internal_batch_size=1,  # one graph at a time
         return_convergence_delta=True,
     )
-    return found, float(delta.sum())
+    held = tuple(each.to(row.dtype) for each, row in zip(found, rows, strict=True))
+    return held, float(delta.sum())  # captum 0.7 weighs float32 gradients in float64
 
 
 def _joined(sources: Sequence[Source], keys: Mapping[str, Tensor]) -> Iterator[Source]:
