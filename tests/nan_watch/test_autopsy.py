@@ -109,8 +109,8 @@ def test_what_changed_between_two_is_told_largest_first(series: Path, run: Any) 
     found = run(series / "epoch-8.pt", series / "epoch-9.pt")
     assert codes(found) == []
     assert found.judgement.passed == ("NAN010", "NAN050")
-    before = torch.load(series / "epoch-8.pt")["model"]
-    after = torch.load(series / "epoch-9.pt")["model"]
+    before = torch.load(series / "epoch-8.pt", weights_only=True)["model"]
+    after = torch.load(series / "epoch-9.pt", weights_only=True)["model"]
     expected = {
         f"model.{name}": float((after[name] - old).norm() / old.norm())
         for name, old in before.items()

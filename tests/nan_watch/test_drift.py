@@ -9,12 +9,16 @@ import pytest
 import torch
 from torch import distributed as dist
 from torch import nn
-from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel as Ddp
 
 from nan_watch import NanWatch
 from nan_watch.replicas import A_STEP, Replicas
+
+try:
+    from torch.distributed.fsdp import fully_shard
+except ImportError:  # where torch had not made it public yet
+    from torch.distributed._composable.fsdp import fully_shard
 
 pytestmark = pytest.mark.slow
 Ranks = Callable[[int, Callable[[int], Any]], list[Any]]
