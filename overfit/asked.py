@@ -16,7 +16,8 @@ SEEDS = 3  # of the smallest suite
 class Asked:
     """What is to be done with a subject.
 
-    sizes: samples of each suite. steps: optimizer steps of a suite at most. hunted: whether the
+    sizes: samples of each suite. steps: optimizer steps of a suite at most; of the usual number
+    there may be as many again where the samples are nearly memorised. hunted: whether the
     hunt and attention maps are part of it. quick: a hunt of 20 steps, and suites that evaluate
     every 20 steps instead of 10 and stop after two perfect evaluations instead of three.
     dropout: left on while a suite trains. jobs: suites at once, None for one a core. why: whether
@@ -46,7 +47,7 @@ class Asked:
         suites = self._suites()
         if self.quick or not self.hunted:
             return suites
-        plain = [replace(each, attention=False, rests=False) for each in suites]
+        plain = [replace(each, attention=False, rests=False, again=False) for each in suites]
         seeds = (self.seed + i for i in range(1, SEEDS))
         return [
             *suites,
@@ -63,6 +64,7 @@ class Asked:
                 sizes=self.sizes,
                 seed=self.seed,
                 steps=self.steps,
+                again=self.steps == STEPS,
                 every=every,
                 in_a_row=in_a_row,
                 dropout=self.dropout,

@@ -22,7 +22,8 @@ class Plan:
     """One suite.
 
     size: how many samples. sizes: of all suites of this run, since the smaller are drawn from
-    the larger. steps: optimizer steps at most. every: steps from one evaluation to the next.
+    the larger. steps: optimizer steps at most. again: whether it may go on for as many again where
+    the samples are nearly memorised as these end. every: steps from one evaluation to the next.
     in_a_row: perfect evaluations after which the suite stops. dropout: left as it is.
     attention: the trained model's attention maps are written into the record. rests: what the
     decisions of a model that did not memorise rest on is measured.
@@ -42,6 +43,7 @@ class Plan:
     kind: Kind = "suite"
     changed: tuple[str, ...] = ()
     weights: int | None = None
+    again: bool = False
 
     @property
     def name(self) -> str:

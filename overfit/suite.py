@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from overfit.look import Looker, kept_start
 from overfit.plan import Ending, Plan
 from overfit.rests import write_rests
 from overfit.rules.memorised import Memorised
+from overfit.rules.too_slow import TooSlow
 from overfit.samples import Samples, draw
 from probes.copying import copy_of
 from probes.errors import RequestError
@@ -190,15 +191,27 @@ class Suite:
             recorder.note(ended="refused", refused=found.step, said=found.message)
 
     def _steps(self) -> Ending:
-        for step in range(self.plan.steps):
+        for step in self._numbers():
             if step % self.plan.every == 0 and self._remembered(step):
                 return "memorised"
             number = step % len(self.batches)
             fed = self.batches[number] if self.blind is None else self.blind.shuffled(number, step)
             self.unread.append(self._step(fed))
             self.tell(step + 1, "")
-        self._remembered(self.plan.steps)
+        self._remembered(len(self.rates))
         return "steps"
+
+    def _numbers(self) -> Iterator[int]:
+        """Those of the plan's steps, and of as many again where it then is nearly memorised.
+
+        A schedule, or a step of the user's own, may not be made for more.
+        """
+        steps, subject = self.plan.steps, self.loop.subject
+        yield from range(steps)
+        if self.plan.again and subject.schedule is None and subject.train_step is None:
+            self._read_losses()
+            if TooSlow().nears(self.curves()):
+                yield from range(steps, 2 * steps)
 
     def _drive(self) -> Drive:
         optimizer, watch = self.loop.optimizer, self.watch

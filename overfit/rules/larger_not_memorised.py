@@ -28,12 +28,13 @@ ROOM = (
 
 @dataclass(frozen=True, slots=True)
 class _Points:
-    """What it points to, what mends that, and where."""
+    """What it points to, what mends that, and where; guessed: it was not measured."""
 
     words: str
     fix: str
     site: str | None = None
     source: str | None = None
+    guessed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,11 @@ class LargerNotMemorised:
             for each in known
         )
 
+    def _nearly(self, curves: Curves, points: _Points) -> bool:
+        """Whether it is only short of some samples, and what it points to was not seen."""
+        heads = curves.heads.values()
+        return points.guessed and bool(heads) and all(h.last >= self.slow.nearly for h in heads)
+
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One finding where fewer samples are memorised."""
         if not self.holds(curves):
@@ -125,12 +131,14 @@ class LargerNotMemorised:
             if conflict
             else _of_time(curves, fewer) or _of_room(look)
         )
+        nearly = self._nearly(curves, points)
         yield Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.FAIL,
+            verdict=Verdict.NOTE if nearly else Verdict.FAIL,
             message=(
-                f"{fewer.suite} are memorised and {curves.suite} are not ({told}): this points to "
+                f"{fewer.suite} are memorised and {curves.suite} "
+                f"{'nearly' if nearly else 'are not'} ({told}): this points to "
                 f"{points.words}; no input is cut off, since the {fewer.size} are among the "
                 f"{curves.size}."
             ),
@@ -166,9 +174,9 @@ def _of_room(look: Look | None) -> _Points:
         words = f"capacity: {affine.words}"
         return _Points(words, affine.fix, affine.layers[0], affine.source)
     if look is None or look.narrow is None:
-        return _Points("capacity", ROOM)
+        return _Points("capacity", ROOM, guessed=True)
     words = f"capacity: its narrowest layer is `{look.narrow}` with {look.width} outputs"
-    return _Points(words, ROOM, look.narrow)
+    return _Points(words, ROOM, look.narrow, guessed=True)
 
 
 def _rounds(curves: Curves) -> float:

@@ -84,7 +84,7 @@ class NotMemorised:
         if self.unless.holds(curves) or self.slow.is_short(curves):
             return False
         return not any(
-            each.verdict is Verdict.FAIL
+            each.verdict is Verdict.FAIL or each.code == LargerNotMemorised.code
             for rule in REASONS
             if rule.lacks(curves) is None
             for each in rule.judge(curves)
@@ -139,6 +139,8 @@ def _tends(curves: Curves) -> str:
     course = trend(curves.losses, curves.passes)
     if course is None:
         return ""
+    if curves.end < 0:
+        return f", and {course.last:.4g} on average over the last quarter"
     limit = f"{max(course.limit, 0.0):.4g}"
     if course.limit <= curves.end or limit == f"{curves.end:.4g}":
         return f", and tends to {limit}"

@@ -28,7 +28,8 @@ class TooSlow:
     the target is no matter of steps, unless it is `fast` and no fewer samples were memorised.
     It is a note where training is in order and the suite was short: the same loop memorised fewer
     samples, nothing held the steps back, every head has `nearly` of it right, and as many steps
-    again would do.
+    again would do. Where every head had `almost` of it right, or `with_heads` of the loss was left
+    and nothing is counted, the suite has gone on for as many steps again by then.
 
     Sick: `Adam(model.parameters(), lr=1e-5)`.
     Healthy: the same with lr=1e-2.
@@ -39,7 +40,8 @@ class TooSlow:
     target: float = 0.05
     with_heads: float = 0.15
     most: float = 100.0
-    nearly: float = 0.95
+    nearly: float = 0.9
+    almost: float = 0.8
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT009"
@@ -76,8 +78,9 @@ class TooSlow:
             more = course.by_power(curves.least + share * room)
         if more is None and course.falls >= self.fast and not self._fewer_known(curves):
             more = course.at_this_pace(curves.least + share * room)
-        if more == 0:  # the loss is low enough, and heads still gain
-            more = len(curves.losses) if _gains(curves) or not curves.heads else None
+        if more == 0:  # the loss is low enough, and heads still gain, or lack little
+            gains = _gains(curves) or not curves.heads or self._lacks_little(curves)
+            more = len(curves.losses) if gains else None
         return more if more is not None and more <= self.most * curves.budget else None
 
     def is_short(self, curves: Curves) -> bool:
@@ -85,8 +88,21 @@ class TooSlow:
         if not self.holds(curves) or not curves.heads or brake(curves) is not None:
             return False
         more = self.needed(curves)
-        right = all(head.last >= self.nearly for head in curves.heads.values())
-        return right and self._fewer_known(curves) and more is not None and more <= curves.budget
+        short = more is not None and more <= len(curves.losses)
+        return short and self._lacks_little(curves) and self._fewer_known(curves)
+
+    def _lacks_little(self, curves: Curves) -> bool:
+        """Whether every head has nearly all of it right."""
+        return all(head.last >= self.nearly for head in curves.heads.values())
+
+    def nears(self, curves: Curves) -> bool:
+        """Whether the loss still falls, and little is left: a suite may then go on."""
+        course = trend(curves.losses, curves.passes)
+        if course is None or course.falls < self.falling or not course.is_sure:
+            return False
+        if not curves.heads:
+            return curves.left <= self.with_heads
+        return all(head.last >= self.almost for head in curves.heads.values())
 
     def _fewer_known(self, curves: Curves) -> bool:
         """Whether a suite of fewer samples was memorised, so that time may not be what it lacks."""
