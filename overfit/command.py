@@ -24,7 +24,14 @@ class Engine(StrEnum):
 
 
 Sizes = Annotated[str, typer.Option(help="How many samples each suite has, with commas between.")]
-Steps = Annotated[int, typer.Option(min=1, help="Optimizer steps of a suite, at most.")]
+Steps = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Optimizer steps of a suite, at most; as many as the default again where the samples "
+        "are nearly memorised by then.",
+    ),
+]
 Dropout = Annotated[bool, typer.Option("--dropout", help="Leave dropout on while training.")]
 Quick = Annotated[
     bool,
