@@ -26,6 +26,7 @@ from probes.checks.gradient import Gradient
 from probes.checks.half_cleared import HalfCleared
 from probes.checks.heavy_dropout import HeavyDropout
 from probes.checks.held import Held
+from probes.checks.hidden_rows import HiddenRows
 from probes.checks.hides_nothing import HidesNothing
 from probes.checks.idle_mask import IdleMask
 from probes.checks.idle_rate import IdleRate
@@ -186,6 +187,7 @@ RULES: tuple[Check[Experiment], ...] = (
     PaddingPick(),
     PaddingRow(),
     CrowdedRow(),
+    HiddenRows(),
     OverlappingFields(),
     ViewForTranspose(),
 )
