@@ -110,10 +110,18 @@ def _is_one(reads: Sequence[_Read]) -> bool:
 
 
 def _agree(first: Sequence[_Read], later: Sequence[_Read]) -> bool:
-    """Whether both see one and the same row, and ask alike where they ask for as many."""
+    """Whether both see one and the same row, and ask alike as far as both have places."""
     pairs = zip(first, later, strict=False)
-    alike = all(a.index.shape != b.index.shape or torch.equal(a.index, b.index) for a, b in pairs)
+    alike = all(_same(one.index, two.index) for one, two in pairs)
     return alike and len(_seen_rows([*first, *later])) == 1
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    """As far as both have places; of pairs in one row, such as all of a window, where they fit."""
+    if one.ndim != two.ndim or (one.ndim == 1 and one.shape != two.shape):
+        return one.ndim == two.ndim
+    both = tuple(slice(min(sides)) for sides in zip(one.shape, two.shape, strict=True))
+    return torch.equal(one[both], two[both])
 
 
 def _seen_rows(reads: Sequence[_Read]) -> list[int]:
