@@ -82,6 +82,7 @@ from probes.checks.target_domain import TargetDomain
 from probes.checks.thawed import Thawed
 from probes.checks.thrown_away import ThrownAway
 from probes.checks.tiled_groups import TiledGroups
+from probes.checks.transposed_targets import TransposedTargets
 from probes.checks.uncleared import Uncleared
 from probes.checks.unit_axis import UnitAxis
 from probes.checks.unmoved import Unmoved
@@ -167,6 +168,7 @@ RULES: tuple[Check[Experiment], ...] = (
     RegroupedRows(),
     ShiftNotUndone(),
     SwappedCoordinates(),
+    TransposedTargets(),
     CopiedInput(),
     StepParity(),
     FullLengths(),
