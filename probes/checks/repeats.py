@@ -20,8 +20,8 @@ class Repeats:
     Run twice in the subject's own mode, and twice in evaluation mode. It is a note: it makes
     every comparison of two runs coarser, and all checks allow for the noise that is named here.
 
-    Sick: `x = x + torch.rand(1, generator=generator)`, with a generator of one's own.
-    Healthy: the same with torch's own generator, or none.
+    Sick: `x = x + torch.rand(1, generator=generator)`, with a generator that stands in no module.
+    Healthy: the same with torch's own generator, or a module's, which are put back.
     """
 
     code: ClassVar[str] = "WIR001"

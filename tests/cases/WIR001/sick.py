@@ -1,4 +1,4 @@
-"""The noise comes from a generator that nobody seeds."""
+"""The noise comes from a generator that nobody seeds, and that stands in no module."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from probes import Subject
 
 CHECK = True
 PLANTED = {"site": "model"}
+CHANCE = torch.Generator()
 
 
 class Net(nn.Module):
@@ -16,10 +17,9 @@ class Net(nn.Module):
         super().__init__()
         self.encoder = nn.Linear(8, 64)
         self.head = nn.Linear(64, 3)
-        self.chance = torch.Generator()
 
     def forward(self, x: Tensor) -> Tensor:
-        noise = torch.rand(x.shape, generator=self.chance, device="cpu").to(x)
+        noise = torch.rand(x.shape, generator=CHANCE, device="cpu").to(x)
         logits: Tensor = self.head(self.encoder(x + 0.01 * noise).relu())
         return logits
 
