@@ -13,17 +13,18 @@ from probes.states.cleared import Cleared, begins, cleared
 
 @dataclass(frozen=True, slots=True)
 class ClearedBeside:
-    """Flags of where episodes begin cut off what a recurrence remembers too late, or too early.
+    """Flags of where episodes begin or end cut off what a recurrence remembers beside that place.
 
-    A flag marks beginnings where all rows of the first batches begin with it. Everything up to a
-    place is changed, and the outputs behind it are looked at: where episodes begin, none may move.
-    Told where, in all samples and at all places tried, the memory ends after each flagged step, or
-    before the step that comes before it, and outputs at flagged steps move with the episode
-    before. Flags of an episode's end, as `done`, do not begin all rows, and clear what comes after
-    them on purpose; flags that only are an input cut nothing off.
+    A flag marks beginnings where all rows of the first batches begin with it. It marks ends, as
+    `done`, where none does, and the steps behind flagged ones are like the first of a row, and
+    flagged and other steps are not. Everything up to a place is changed, and the outputs behind it
+    are looked at: where episodes begin, none may move. Told where, in all samples and at all places
+    tried, the memory ends after the first step of each episode, or before the last of the one
+    before, and outputs at first steps move with the episode before. Flags that only are an input
+    cut nothing off; of flags that may be of either kind nothing is said.
 
     Sick: `out = cell(x[:, t], h); h = out * ~first[:, t, None]`.
-    Healthy: `h = cell(x[:, t], h * ~first[:, t, None])`.
+    Healthy: `h = cell(x[:, t], h * ~first[:, t, None])`; `cell(x[:, t], h * ~done[:, t - 1])`.
     """
 
     fewest: int = 2  # boundaries of each kind
@@ -35,7 +36,7 @@ class ClearedBeside:
     def lacks(self, experiment: Experiment) -> str | None:
         """Flags, and outputs that repeat."""
         if experiment.size < 2 or not any(True for _ in begins(experiment)):
-            return "no key of two values marks where episodes begin, as that all rows begin with"
+            return "no key of two values is known to mark where episodes begin or end"
         if experiment.is_random:
             return "outputs are drawn by chance"
         return None
@@ -49,7 +50,12 @@ class ClearedBeside:
 
     def _finding(self, experiment: Experiment, found: Cleared) -> Finding:
         key, late = found.begins.key, found.side == "after"
-        flag = f"`{key}` is {found.begins.value:g}"
+        flag, ends = f"`{key}` is {found.begins.value:g}", found.begins.ends
+        marks = (
+            f"{flag} where an episode ends: the step behind is like the first of a row"
+            if ends
+            else f"{flag} where each row begins"
+        )
         steps = [each for each in experiment.recurrent if each.is_step]
         told = (
             "a step late: the first step of an episode still reads the one before, and is itself "
@@ -62,11 +68,10 @@ class ClearedBeside:
             code=self.code,
             rule=self.rule,
             verdict=Verdict.WARN,
-            message=f"the state is cleared {told}. {flag} where each row begins, and at "
+            message=f"the state is cleared {told}. {marks}, and at "
             f"{found.kept} of the beginnings tried the output moves with what stands before, such "
             f"as sample {found.sample}'s at place {found.place}.",
-            fix=f"Clear the state by `{key}[:, t]` before step t is taken, and not "
-            + ("after it." if late else "by the flag of the step that follows."),
+            fix=_fix(key, ends, late),
             site=steps[0].site if steps else "model",
             phase="forward",
             source=steps[0].calls[0].source if steps else None,
@@ -77,3 +82,13 @@ class ClearedBeside:
                 Evidence("steps beside them at which all is cleared", found.ends, 0),
             ),
         )
+
+
+def _fix(key: str, ends: bool, late: bool) -> str:
+    if ends:
+        return f"Clear the state by `{key}[:, t]` after step t is taken, and not " + (
+            "by the flag of the step before." if late else "before it."
+        )
+    return f"Clear the state by `{key}[:, t]` before step t is taken, and not " + (
+        "after it." if late else "by the flag of the step that follows."
+    )

@@ -1,4 +1,4 @@
-"""Where a recurrence forgets what came before, beside flags that say where episodes begin."""
+"""Where a recurrence forgets what came before, beside flags of where episodes begin or end."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from probes.batch import map_leaves
 from probes.compare import NOISES
 from probes.experiment import Experiment
 from probes.reading.rows import looked
+from probes.states.episode_ends import marks_ends
 from probes.vary import vary
 
 ROWS = 16  # that must begin alike, so that it is no chance
@@ -22,14 +23,16 @@ BESIDE = {"after": 0, "before": 2}  # which flag, from the last place that is fo
 
 @dataclass(frozen=True, slots=True)
 class Begins:
-    """A key of two values, (sample, place), all of whose rows begin with one of them.
+    """A key of two values, (sample, place), that says where episodes begin.
 
-    flags: where the key holds that value, which is `value`.
+    flags: where episodes begin. value: what the key holds there; or, where it marks ends, at the
+    step before, such that the first step of a row is left out.
     """
 
     key: str
     value: float
     flags: Tensor
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,11 @@ class Cleared:
 
 
 def begins(experiment: Experiment) -> Iterator[Begins]:
-    """Keys that can only mark beginnings: their first place is flagged in all rows of the data."""
+    """Keys that can only mark beginnings, or only ends.
+
+    Beginnings: their first place is flagged in all rows of the data. Ends: it is in none, and the
+    steps behind a flagged one are what rows begin with.
+    """
     left = {*experiment.targets, *(each.key for each in experiment.masks)}
     keys = {
         key: tensor
@@ -68,7 +75,14 @@ def begins(experiment: Experiment) -> Iterator[Begins]:
         value = two[key][0, 0]
         rows = sum(len(each) for each in found)
         alike = all(bool((each[:, 0] == value).all()) for each in found)
-        if rows >= ROWS and alike and not bool((two[key][:, -1] == value).all()):
+        if rows < ROWS or not alike:
+            continue
+        other = two[key][two[key] != value][0]
+        if marks_ends(experiment, key, float(other)):
+            flags = (two[key] == other).roll(1, 1)
+            flags[:, 0] = False
+            yield Begins(key, float(other), flags, ends=True)
+        elif not bool((two[key][:, -1] == value).all()):
             yield Begins(key, float(value), two[key] == value)
 
 
