@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -14,7 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from probes.compare import Comparison
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
+from probes.operators.drawn_targets import DrawnTargets
 from probes.place import place
+from probes.stepping.one_step import step_under
+from probes.subject import Subject
 
 DRAWS = ("aten.bernoulli", "aten.native_dropout")
 
@@ -39,9 +42,14 @@ class Modes:
     drops, that is a warning; where they differ by other draws, such as a sampler's, a note.
     In a training step the mode of the whole model is read as it is called: evaluation mode is a
     warning where there is dropout or batch norm. Parts alone may be: a frozen encoder.
+    Dropout at work in what is not trained is a warning where the loss compares with what comes of
+    it, as with a teacher's outputs: `model.train()` reached that part, and its targets are drawn
+    anew each time. It is silence where a layer that learns reads it, or where that part follows
+    what is trained; and a note where it is a copy of that, or drawn from several times.
 
-    Sick: `F.dropout(x, 0.1)` without `training=self.training`.
-    Healthy: `nn.Dropout(0.1)`, and `model.train()` before each step.
+    Sick: `F.dropout(x, 0.1)` without `training=self.training`; a frozen `self.teacher` that
+    `self.train()` puts into training mode.
+    Healthy: `nn.Dropout(0.1)`, and `model.train()` before each step; `self.teacher.eval()` after.
     """
 
     code: ClassVar[str] = "WIR006"
@@ -53,9 +61,10 @@ class Modes:
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
-        """At most one finding for evaluation and one for training."""
+        """At most one finding for evaluation, one for training, and one for targets."""
         yield from self._evaluation(experiment)
         yield from self._training(experiment)
+        yield from self._targets(experiment)
 
     def _evaluation(self, experiment: Experiment) -> Iterator[Finding]:
         baseline, drawn = experiment.evaluated, _Drawn()
@@ -98,6 +107,50 @@ class Modes:
             phase="forward",
             evidence=(Evidence("modules that act by mode", len(kinds), 0),),
         )
+
+    def _targets(self, experiment: Experiment) -> Iterator[Finding]:
+        stepped, model = experiment.stepped, experiment.subject.model
+        trained = stepped.moved | {name for name, g in stepped.grads.items() if g is not None}
+        drawn = DrawnTargets(model, trained)
+        subject = _in_training(experiment.subject) if model.training else experiment.subject
+        step_under(subject, experiment.batch, drawn)
+        found = [each for each in drawn.drops if each.is_target and drawn.standing(each)]
+        if not found:
+            return
+        first, on_purpose = found[0], any(each.again or drawn.is_twin(each) for each in found)
+        part = f"`{first.part}`" if first.part else "a model"
+        undone = not stepped.training.get(first.site or "", True)
+        is_put = (
+            "`model.train()` puts it, which is in evaluation mode, back into training mode: "
+            "dropout is then"
+            if undone
+            else "it is in training mode in a training step: dropout is"
+        )
+        yield Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.NOTE if on_purpose else Verdict.WARN,
+            message=f"{part} is not trained, and {is_put} at work in {len(found)} places of it, "
+            f"from `{first.site or 'the loss code'}` on, and the loss compares with what comes of "
+            "it, so that its targets are drawn anew each time.",
+            fix=f"Put {part} into evaluation mode after each `model.train()`, as by a `train` of "
+            "the model's own that calls `eval()` of it; nothing, if the noise is on purpose.",
+            site=first.site or "<loss>",
+            phase="forward",
+            source=first.source,
+            evidence=(Evidence("largest share that is dropped", max(d.rate for d in found), 0),),
+        )
+
+
+def _in_training(subject: Subject) -> Subject:
+    """The same, whose model is put into training mode before each step, as by most loops."""
+    loss, step = subject.loss, subject.train_step
+    if step is None:
+        return replace(subject, loss=lambda model, batch: loss(model.train(), batch))
+    return replace(
+        subject,
+        train_step=lambda model, batch, optimizer: step(model.train(), batch, optimizer),
+    )
 
 
 def _has_modes(module: nn.Module) -> bool:
