@@ -56,6 +56,7 @@ from probes.checks.one_class import OneClass
 from probes.checks.one_row import OneRow
 from probes.checks.one_way import OneWay
 from probes.checks.out_of_reach import OutOfReach
+from probes.checks.outside_partition import OutsidePartition
 from probes.checks.over_samples import OverSamples
 from probes.checks.overlapping_fields import OverlappingFields
 from probes.checks.own_backward import OwnBackward
@@ -129,6 +130,7 @@ RULES: tuple[Check[Experiment], ...] = (
     LossInput(),
     TargetDomain(),
     LossFormula(),
+    OutsidePartition(),
     LogOfSoftmax(),
     SoftmaxAxis(),
     UnitAxis(),
