@@ -118,7 +118,7 @@ class Modes:
         if not found:
             return
         first, on_purpose = found[0], any(each.again or drawn.is_twin(each) for each in found)
-        part = f"`{first.part}`" if first.part else "a model"
+        part = f"`{first.part}`" if first.part else "what is called, and is no part of the model,"
         undone = not stepped.training.get(first.site or "", True)
         is_put = (
             "`model.train()` puts it, which is in evaluation mode, back into training mode: "
@@ -131,8 +131,8 @@ class Modes:
             rule=self.rule,
             verdict=Verdict.NOTE if on_purpose else Verdict.WARN,
             message=f"{part} is not trained, and {is_put} at work in {len(found)} places of it, "
-            f"from `{first.site or 'the loss code'}` on, and the loss compares with what comes of "
-            "it, so that its targets are drawn anew each time.",
+            f"from `{first.site or '<loss>'}` on, and the loss compares with what comes of it, so "
+            "that its targets are drawn anew each time.",
             fix=f"Put {part} into evaluation mode after each `model.train()`, as by a `train` of "
             "the model's own that calls `eval()` of it; nothing, if the noise is on purpose.",
             site=first.site or "<loss>",

@@ -31,7 +31,7 @@ WEIGHED = ("mul", "__mul__", "__rmul__")
 
 @dataclass(eq=False)
 class Drop:
-    """A call that dropped a share of what frozen parameters gave, without a way back.
+    """A call that dropped a share of what frozen parameters gave.
 
     rate: the share. site: the module at work; None around the model. part: the outermost module
     around it without a trained parameter. source: the line that calls that. behind: ids of the
@@ -96,8 +96,8 @@ class DrawnTargets(TorchFunctionMode):
         return out
 
     def standing(self, drop: Drop) -> bool:
-        """Whether none of the parameters behind it was moved since it was first met."""
-        return all(torch.equal(now, was) for now, was in self._behind(drop))
+        """Whether none of the parameters behind it was moved since it was first met, or learns."""
+        return all(p.grad is None and torch.equal(p, was) for p, was in self._behind(drop))
 
     def is_twin(self, drop: Drop) -> bool:
         """Whether it began as a copy of what is trained: a table of its weights is the same."""
@@ -121,7 +121,7 @@ class DrawnTargets(TorchFunctionMode):
         elif drops and has_way_back:
             self._meet(name, given, made)
         self._note_again(given)
-        if rate > 0 and behind and not has_way_back and not behind & self._trained.keys():
+        if rate > 0 and behind and not behind & self._trained.keys():
             self.drops.append(self._drop(rate, behind))
             drops |= {self.drops[-1]}
         weight = bool(known) and all(each.weight for each in known)
@@ -141,7 +141,8 @@ class DrawnTargets(TorchFunctionMode):
 
     def _drop(self, rate: float, behind: frozenset[int]) -> Drop:
         site, again = running(self._names), bool(behind & self._again)
-        part = next((each for each in _around(site) if not self._learns(each)), None)
+        around = [] if site in ("model", "<model>") else _around(site)
+        part = next((each for each in around if not self._learns(each)), None)
         return Drop(rate, site, part, self._called(part), behind, again=again)
 
     def _learns(self, part: str) -> bool:

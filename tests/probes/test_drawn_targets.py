@@ -58,6 +58,17 @@ class Reference(Pair):
         return -F.logsigmoid(self.student(x).log_softmax(1)[:, 0] - reference).mean()
 
 
+class Outside(Pair):
+    """The teacher is none of the model's parts, and what it gives is detached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = [net()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.mse_loss(self.student(x), self.other[0](x).detach())
+
+
 class Attending(Pair):
     """A teacher with attention, whose vectors are learned."""
 
@@ -150,6 +161,13 @@ def test_a_teacher_that_drops_is_told(made: type[Pair]) -> None:
 def test_what_is_read_or_trained_may_drop(made: type[Pair]) -> None:
     seed_everything(0)
     assert said(made()) == []
+
+
+def test_a_teacher_outside_of_the_model_is_told() -> None:
+    seed_everything(0)
+    found = said(Outside())[-1]
+    assert found.verdict is Verdict.WARN
+    assert "is no part of the model, is not trained" in found.message
 
 
 def test_a_teacher_that_stays_in_evaluation_mode_is_well() -> None:
