@@ -24,6 +24,7 @@ UNREACHABLE = "labels that no output can produce"
 UNSCORED = "positions that are counted, but that the loss does not score"
 EMPTY = "samples without any target"
 SOFT = "labels that are shares of classes"
+OF_LOGS = ("cross_entropy", "nll_loss")
 HIDDEN = -1e4  # a score at or below it is a mask, and not an answer
 
 
@@ -238,20 +239,31 @@ def _unreachable(target: Target, heads: Sequence[Slot]) -> Iterator[Ceiling]:
     if target.kind != "class":
         return
     for slot in heads:
-        lost, samples, first = 0, set(), 0
+        lost, samples, first, costs = 0, set(), 0, 0.0
         for piece, mine in zip(target.pieces, slot.places, strict=True):
             if piece.scores is None:
                 return
             out = mine & _cannot(piece)
             lost += int(out.sum())
+            costs += _cost(piece, piece.counted & _cannot(piece))
             if piece.by_sample:
                 rows = out.reshape(len(out), -1).any(1).nonzero().flatten().tolist()
                 samples |= {first + row for row in rows}
             first += len(piece.labels)
         count = sum(int(each.sum()) for each in slot.places)
         if lost:
-            share = (count - lost) / count
-            yield Ceiling(UNREACHABLE, slot.head, share, None, False, tuple(sorted(samples)), lost)
+            share, least = (count - lost) / count, costs / target.count if target.count else None
+            known = None if target.weighted or target.loss not in OF_LOGS else least
+            places = tuple(sorted(samples))
+            yield Ceiling(UNREACHABLE, slot.head, share, known, target.whole, places, lost)
+
+
+def _cost(piece: Piece, out: Tensor) -> float:
+    """The sum of the cross entropies of these labels; 0 of those that are no class."""
+    assert piece.scores is not None
+    inside = out & (piece.labels >= 0) & (piece.labels < piece.scores.shape[-1])
+    rows, labels = piece.scores[inside].double(), piece.labels[inside].long()
+    return float(torch.nn.functional.cross_entropy(rows, labels, reduction="sum"))
 
 
 def _cannot(piece: Piece) -> Tensor:

@@ -34,7 +34,7 @@ CAUSES: Mapping[str, tuple[str, ...]] = {
     "FIT003": (*SIZES, "WIR010", "WIR012", "WIR013"),
     "FIT004": (*GRADIENTS, *SIZES, *READ, *SCORED),
     "FIT006": SCORED,
-    "FIT007": (*GRADIENTS, *READ, *SCORED, "STA001"),
+    "FIT007": (*GRADIENTS, *READ, *SCORED, "STA001", "WIR021"),
     "FIT008": (*GRADIENTS, *READ, *SCORED, "WIR015"),
     "FIT009": (*GRADIENTS, *SIZES),
     "FIT010": (*SIZES, "WIR010", "WIR012", "WIR013"),
@@ -51,8 +51,8 @@ What makes samples easier to memorise, such as a label among the inputs, is the 
 is what shows in other data alone, such as more padding.
 """
 
-REFINED: Mapping[str, tuple[str, ...]] = {"MSK001": ("MSK006",)}
-"""A check to those that say why what it found is so, of the same mask."""
+REFINED: Mapping[str, tuple[str, ...]] = {"MSK001": ("MSK006",), "WIR010": ("IDX003",)}
+"""A check to those that say why what it found is so: of the same mask, or of a huge loss."""
 
 PLACED = ("FIT007", "FIT012", "FIT014")
 """Verdicts whose site was measured: what stands elsewhere in the model did not do it."""

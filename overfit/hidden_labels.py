@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from overfit.targets import Piece, Target, read_targets
-from probes.scoring.tied import filled, kept, redraw
+from probes.scoring.tied import filled, kept, redraw, sunk
 from probes.subject import Batch, Subject
 
 
@@ -36,11 +36,12 @@ def with_hidden(
                 found = again(draw)
                 return found[number].pieces[place].scores if number < len(found) else None
 
-            yield (
-                piece
-                if piece.scores is None
-                else _told(piece, filled(piece.scores, piece.labels, scores))
-            )
+            if piece.scores is None:
+                yield piece
+            else:
+                told = _told(piece, filled(piece.scores, piece.labels, scores))
+                far = sunk(piece.scores, piece.labels, scores)
+                yield replace(told, hidden=far if told.hidden is None else told.hidden | far)
 
     return tuple(
         replace(each, pieces=tuple(pieces(number, each))) if each.kind == "class" else each

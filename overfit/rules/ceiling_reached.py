@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from overfit.ceilings import EMPTY, UNREACHABLE, UNSCORED, Ceiling
-from overfit.curves import Curves
+from overfit.curves import Accuracy, Curves
 from overfit.rules.lacking import lacks_course
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Verdict
@@ -27,13 +27,16 @@ class CeilingReached:
     Some of what is counted can never be right: labels that are no class of the output or whose
     score a mask hides, places that the metric counts and the loss ignores, samples without any
     target. Told where what is right lies within `near` labels of the most that can be, and every
-    other accuracy is perfect or at its own ceiling. Labels that contradict each other are FIT015.
+    other accuracy is perfect or at its own ceiling. Or where such labels make `drowns` of the loss
+    or more, so that what may be learned of the others is drowned: a mask's -1e9 gives 1e9 for each.
+    Labels that contradict each other are FIT015.
 
     Sick: `accuracy = (scores.argmax(-1) == labels).float().mean()` where padding is labelled -100.
     Healthy: the same over `labels != -100`.
     """
 
     near: float = 0.5
+    drowns: float = 0.95
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT006"
@@ -48,23 +51,22 @@ class CeilingReached:
 
     def holds(self, curves: Curves) -> bool:
         """Whether a ceiling keeps the samples from being memorised, and nothing else does."""
-        return bool(self._reached(curves)) and not self.unless.holds(curves)
+        known = self._reached(curves) or self._drowning(curves)
+        return bool(known) and not self.unless.holds(curves)
 
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One finding for the lowest ceiling that is reached."""
         if not self.holds(curves):
             return
-        found = self._reached(curves)
+        reached = self._reached(curves)
+        found = reached or self._drowning(curves)
         worst = min(found, key=lambda each: each.accuracy or 0.0)
-        head = curves.heads[worst.head]
+        told = _told(worst, curves.heads[worst.head], bool(reached), curves.end)
         yield Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
-            message=(
-                f"`{worst.head}` of {curves.suite} is at its ceiling: {head} are right, and no "
-                f"model can be better, for {worst.count} are {worst.name}."
-            ),
+            message=f"`{worst.head}` of {curves.suite} {told}.",
             fix=FIXES[worst.name],
             site="<data>",
             samples=worst.samples or None,
@@ -79,6 +81,18 @@ class CeilingReached:
                 for each in found
             ),
         )
+
+    def _drowning(self, curves: Curves) -> list[Ceiling]:
+        """The ceilings whose labels make nearly all of the loss that is left."""
+        return [
+            each
+            for each in curves.ceilings
+            if each.name == UNREACHABLE
+            and each.exact
+            and each.head in curves.heads
+            and each.loss is not None
+            and each.loss >= self.drowns * curves.end > 0
+        ]
 
     def _reached(self, curves: Curves) -> list[Ceiling]:
         """The ceilings that are reached; none where another accuracy is below its own."""
@@ -95,3 +109,16 @@ class CeilingReached:
             if name in known:
                 found.append(known[name])
         return found
+
+
+def _told(worst: Ceiling, head: Accuracy, reached: bool, loss: float) -> str:
+    if reached:
+        return (
+            f"is at its ceiling: {head} are right, and no model can be better, for {worst.count} "
+            f"are {worst.name}"
+        )
+    return (
+        f"cannot be perfect: {worst.count} of {head.counts[-1]:.10g} are {worst.name}, and make "
+        f"{worst.loss:.4g} of a loss of {loss:.4g}, which drowns what there is to learn of the "
+        f"others; {head} are right"
+    )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+DEEP = -1e4  # a score at or below it is no answer, where no weight moves it
 DRAWS = 8  # of weights, each of which a score must stay the same in; a dead unit comes alive
 
 
@@ -32,6 +33,27 @@ def filled(scores: Tensor, labels: Tensor, again: Callable[[int], Tensor | None]
             return torch.zeros_like(found)
         found = found & (other == gold) & (other.gather(-1, at) == gold)
     return found & (found.sum(-1, keepdim=True) < classes - 1)
+
+
+def sunk(scores: Tensor, labels: Tensor, again: Callable[[int], Tensor | None]) -> Tensor:
+    """(place...) true where the label's score is `DEEP` or lower, and no weight moves it.
+
+    Arguments as of `filled`. It need not be shared with another class, and those that are open may
+    have come down towards it, as training makes them where such a label is scored.
+    """
+    classes = scores.shape[-1]
+    at = labels.clamp(0, classes - 1).long()[..., None]
+    gold = scores.gather(-1, at)
+    inside = ((labels >= 0) & (labels < classes))[..., None]
+    found = inside & (gold <= DEEP) & (gold < scores.max(-1, keepdim=True).values)
+    for draw in range(DRAWS):
+        if not bool(found.any()):
+            break
+        other = again(draw)
+        if other is None or other.shape != scores.shape:
+            return torch.zeros_like(found)[..., 0]
+        found = found & (other.gather(-1, at) == gold)
+    return found[..., 0]
 
 
 def redraw(model: nn.Module, seed: int) -> None:
