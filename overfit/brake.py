@@ -1,10 +1,11 @@
-"""What held a suite's steps back, where more was given: a schedule, or clipping."""
+"""What held a suite's steps back, where more was given: a schedule, clipping, or an eps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from overfit.curves import Curves
+from overfit.drive import Drive
 from probes.finding import Evidence
 
 
@@ -42,4 +43,16 @@ def brake(curves: Curves, harsh: float = 0.1) -> Brake | None:
             "Raise the limit of the clipping above the usual norm of the gradient.",
             (Evidence("median share of the gradient that clipping leaves", curves.clipped, harsh),),
         )
-    return None
+    return _eps(drive, harsh)
+
+
+def _eps(drive: Drive, harsh: float) -> Brake | None:
+    if drive.swamped is None or drive.eps is None or drive.swamped > harsh:
+        return None
+    size = drive.eps * drive.swamped / (1 - drive.swamped)
+    return Brake(
+        f"an eps of {drive.eps:.3g} is added to what the optimizer divides by, which is {size:.2g} "
+        f"in the median place, and leaves {drive.swamped:.2g} of the step",
+        "Leave `eps` at its default (1e-8 in Adam): it only keeps from a division by zero.",
+        (Evidence("median share of the step that the eps leaves", drive.swamped, harsh),),
+    )

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from inspect import signature
 from statistics import median
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from nan_watch.scaling import Scalers
 
 GONE = 0.01  # of the largest rate
+RAISED = 10.0  # times its default, from which on an eps is what somebody chose
+SQUARES = ("max_exp_avg_sq", "exp_avg_sq", "square_avg", "sum")
+"""What optimizers call the mean, or the sum, of the squares of the gradients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Drive:
     forgets: the share that decay takes of the weights in a step. decayed: the norm of what decay
     adds to the gradient, where it does; gradient: the norm of that; energy: what the decay adds
     to the loss, half the decay times the squared norm of the weights.
+    eps: what is added to the size that gradients are divided by, where it is far more than the
+    optimizer's own default; swamped: the share of a step that it leaves, in the median place.
     """
 
     calls: int
@@ -47,6 +54,8 @@ class Drive:
     decayed: float | None = None
     gradient: float | None = None
     energy: float = 0.0
+    eps: float | None = None
+    swamped: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As a suite's settings hold it."""
@@ -83,6 +92,7 @@ def drive_of(
         proportional=_is_proportional(optimizer),
         gone=gone if gone < len(rates) else None,
         **_decay(optimizer, max(rates, default=0.0)),
+        **eps_of(optimizer),
     )
 
 
@@ -90,6 +100,45 @@ def _is_proportional(optimizer: Optimizer) -> bool:
     """Whether it keeps nothing of the gradients but a momentum."""
     kept = {key for state in optimizer.state.values() for key in state}
     return "lr" in optimizer.defaults and kept <= {"momentum_buffer"}
+
+
+def eps_of(optimizer: Optimizer) -> dict[str, Any]:
+    """`eps` and `swamped` of the group with the largest, that was raised above its default.
+
+    Of optimizers that divide by the root of the gradients' squares: Adam and what is like it,
+    RMSprop, Adagrad. Adadelta has it below and above the line, and there it makes no step smaller.
+    """
+    known = signature(type(optimizer).__init__).parameters.get("eps")
+    usual = known.default if known is not None else None
+    groups = [each for each in optimizer.param_groups if isinstance(each.get("eps"), float)]
+    group = max(groups, key=lambda each: float(each["eps"]), default=None)
+    if group is None or (isinstance(usual, float) and group["eps"] <= RAISED * usual):
+        return {}
+    sizes = [
+        root[root > 0]
+        for each in group["params"]
+        if each in optimizer.state
+        for root in [_root(optimizer.state[each], group)]
+        if root is not None
+    ]
+    every = torch.cat(sizes) if sizes else torch.empty(0)
+    if not len(every):
+        return {}
+    size = float(every.median())
+    return {"eps": float(group["eps"]), "swamped": size / (size + float(group["eps"]))}
+
+
+def _root(state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor | None:
+    """(place,) the size that the optimizer divides by, without the eps; None of any other."""
+    if "acc_delta" in state:
+        return None
+    squares = next((state[name] for name in SQUARES if state.get(name) is not None), None)
+    if not isinstance(squares, Tensor):
+        return None
+    past = 0.0
+    if "betas" in group and "step" in state:  # its bias is corrected
+        past = float(group["betas"][1]) ** float(state["step"])
+    return (squares.detach().flatten().float() / max(1 - past, 1e-12)).sqrt().cpu()
 
 
 def _decay(optimizer: Optimizer, rate: float) -> dict[str, Any]:

@@ -23,9 +23,10 @@ class TooSlow:
     It fell by `falling` or more from the third quarter to the last, and, each quarter's fall over
     the one before staying as it is, comes to `target` of what there was to learn within `most`
     times the steps that it had. How many that would be is extrapolated, and said to be so: along
-    a line, towards a limit, or as a power of the steps. Where a schedule or clipping left a tenth
-    of the steps or less, that is said. A fall that shrinks towards a limit above
-    the target is no matter of steps, unless it is `fast` and no fewer samples were memorised.
+    a line, towards a limit, or as a power of the steps. Where a schedule, clipping or an eps left
+    a tenth of the steps or less, that is said. A fall that shrinks towards a limit above
+    the target is no matter of steps, unless it is `fast` and no fewer samples were memorised, or it
+    is known what holds the steps back.
     It is a note where training is in order and the suite was short: the same loop memorised fewer
     samples, nothing held the steps back, every head has `nearly` of it right, and as many steps
     again would do. Where every head had `almost` of it right, or `with_heads` of the loss was left
@@ -76,12 +77,15 @@ class TooSlow:
         more = course.needed(curves.least + share * room)
         if more is None:
             more = course.by_power(curves.least + share * room)
+        pace, most = course.at_this_pace(curves.least + share * room), self.most * curves.budget
         if more is None and course.falls >= self.fast and not self._fewer_known(curves):
-            more = course.at_this_pace(curves.least + share * room)
+            more = pace
+        if (more is None or more > most) and brake(curves) is not None:
+            more = pace
         if more == 0:  # the loss is low enough, and heads still gain, or lack little
             gains = _gains(curves) or not curves.heads or self._lacks_little(curves)
             more = len(curves.losses) if gains else None
-        return more if more is not None and more <= self.most * curves.budget else None
+        return more if more is not None and more <= most else None
 
     def is_short(self, curves: Curves) -> bool:
         """Whether it is the suite that was short, and training is in order."""
