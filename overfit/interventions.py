@@ -48,7 +48,7 @@ def offered(subject: Subject, dropout: bool = False) -> Mapping[str, Change]:
     found: dict[str, Change] = {}
     optimizer = _made(subject)
     for rate in RATES:
-        found[f"learning rate x {rate:g}"] = partial(_at_rate, factor=rate)
+        found[f"learning rate x {rate:g}"] = partial(at_rate, factor=rate)
     if subject.schedule is not None:
         found[NO_SCHEDULE] = lambda s: replace(s, schedule=None)
     if subject.clip_norm is not None:
@@ -125,7 +125,9 @@ def _optimizer(subject: Subject, change: Callable[[dict[str, Any]], None]) -> Su
     return replace(subject, optimizer=made)
 
 
-def _at_rate(subject: Subject, factor: float) -> Subject:
+def at_rate(subject: Subject, factor: float) -> Subject:
+    """The subject whose optimizer's groups all learn at so many times their rate."""
+
     def change(group: dict[str, Any]) -> None:
         group["lr"] = group["lr"] * factor
 

@@ -38,6 +38,7 @@ from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
 from overfit.terms import norms_of_terms, own_norms
+from overfit.trials import Trials
 from probes.layout import Layout
 from probes.reading.lost import Lost
 from probes.stepping.fading import Fading
@@ -84,7 +85,7 @@ class Look:
     parts, and where there are such; terms: these, at the start and now. bottom: the least that the
     loss can be by its form, where nothing is counted. fading: where the input faded before a step
     was taken. released: what its terms came to without those. scales: the accuracies that compare
-    one scale with another.
+    one scale with another. trials: what was tried with the model as it is at the end.
     """
 
     began_reading: float | None = None
@@ -116,6 +117,7 @@ class Look:
     fading: Fading | None = None
     released: Released | None = None
     scales: tuple[OtherScale, ...] = ()
+    trials: Trials = field(default_factory=Trials)
 
     @property
     def bound(self) -> Affine | None:
@@ -135,6 +137,8 @@ class Look:
         for name, made in _PLAIN.items():
             if name in known:
                 known[name] = made(**known[name])
+        if "trials" in known:
+            known["trials"] = Trials.from_json(known["trials"])
         if "rests" in known:
             known["rests"] = Rests.from_json(known["rests"])
         if "affine" in known:
@@ -241,6 +245,7 @@ class Looker:
             fading=_tried(lambda: fade(self.subject, self.fullest, self.began, began[1])),
             scales=_tried(lambda: other_scales(self.subject, self.batches, self.began)) or (),
             released=_tried(lambda: released(self.subject, self.batches, self.began)),
+            trials=Trials.of(self.subject, self.batches),
             **(_tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
         )
 

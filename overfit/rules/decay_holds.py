@@ -21,11 +21,14 @@ class DecayHolds:
     """The samples are not memorised, and weight decay keeps the weights from going there.
 
     Told where a step takes `forgets` of the weights or more by decay alone (learning rate x
-    decay, in SGD and AdamW), so that they forget within a hundred steps; or where the decay adds
-    to the gradient `balance` of its norm or more at the end, and to the loss `energy` of what is
-    left of it: the two hold each other. Not where the gradient is gone since the model is blind,
-    while its weights kept `kept` of their size, so that it was no decay that blinded it; nor where
-    the steps flung the weights to where it holds them (FIT010).
+    decay, where it is taken off the weights themselves, as in SGD and AdamW), so that they forget
+    within a hundred steps; or where the decay adds to the gradient `balance` of its norm or more at
+    the end, and to the loss `energy` of what is left of it: the two hold each other. The second
+    only where the optimizer does to both the same, which a step without gradient shows: not where
+    the gradient alone is divided by its size, or its sign taken (AdamW, Lion). Not where the
+    gradient is gone since the model is blind, while its weights kept `kept` of their size, so that
+    it was no decay that blinded it; nor where the steps flung the weights to where it holds them
+    (FIT010).
 
     Sick: `AdamW(model.parameters(), lr=1e-2, weight_decay=20.0)`.
     Healthy: the same with 0.01.
@@ -77,11 +80,15 @@ class DecayHolds:
         )
 
     def _why(self, drive: Drive, curves: Curves) -> str | None:
-        if drive.forgets >= self.forgets:
+        direct = curves.look is not None and bool(curves.look.trials.direct)
+        forgets = drive.forgets or (drive.decay * (drive.rate or 0.0) if direct else 0.0)
+        if forgets >= self.forgets:
             return (
-                f"with the learning rate it takes {drive.forgets:.2g} of each weight in a step, so "
-                f"that all are forgotten within {max(1, round(1 / drive.forgets))} steps"
+                f"with the learning rate it takes {forgets:.2g} of each weight in a step, so "
+                f"that all are forgotten within {max(1, round(1 / forgets))} steps"
             )
+        if direct and not drive.proportional:  # it is not divided as the gradient is
+            return None
         if drive.decayed is None or drive.gradient is None or self._is_gone(curves):
             return None
         pulls = drive.decayed >= self.balance * drive.gradient > 0

@@ -15,6 +15,7 @@ from overfit.noise import swing
 from overfit.rules.diverged import Diverged
 from overfit.rules.lacking import lacks_look
 from overfit.rules.memorised import Memorised
+from overfit.settled import Settled
 from overfit.trend import trend
 from probes.finding import Evidence, Finding, Verdict
 
@@ -45,7 +46,10 @@ class StepTooLarge:
     within `few` passes from there to what it is before anything is read, and ends at `back` times
     that low or more, with fewer right than there were: steps against the gradient's slope do not
     leave what they have come to. Or where the first `few` passes threw the loss to `flew` times its
-    start, and the weights went `far` times their own size.
+    start, and the weights went `far` times their own size. Or where, from the weights at the end,
+    some tens of steps at a tenth of the rate leave `settled` of the loss that as many at the whole
+    rate leave, or less, and of what it was, with more right: the whole steps go back and forth
+    above what they lead to.
 
     Sick: `Adam(model.parameters(), lr=0.5)`.
     Healthy: the same with lr=0.005.
@@ -65,6 +69,7 @@ class StepTooLarge:
     flew: float = 10.0
     far: float = 2.0
     back: float = 1.5
+    settled: float = 0.3
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT010"
@@ -85,7 +90,27 @@ class StepTooLarge:
             or self._jumps(curves)
             or self.flung(curves)
             or self.thrown(curves) is not None
+            or self.settles(curves) is not None
         )
+
+    def settles(self, curves: Curves) -> Settled | None:
+        """What a tenth of the rate came to at once, where that is far less than the whole does."""
+        look = curves.look
+        tried = None if look is None else look.trials.settled
+        if look is None or tried is None or curves.gone or look.miscounted:
+            return None
+        if look.reading is not None and look.reading <= self.ended:
+            return None
+        kept, smaller, end = (
+            each - curves.least for each in (tried.kept, tried.smaller, curves.end)
+        )
+        if not kept - smaller > self.times * (look.noise or 0.0):
+            return None
+        if tried.right_smaller is not None and tried.right_kept is not None:
+            before = min((head.last for head in curves.heads.values()), default=0.0)
+            if tried.right_smaller <= max(tried.right_kept, before):
+                return None
+        return tried if smaller <= self.settled * min(kept, end) else None
 
     def flung(self, curves: Curves) -> bool:
         """Whether the first steps threw the loss up, and the weights far from where they began."""
@@ -172,6 +197,12 @@ class StepTooLarge:
                 f"the loss had come down to {thrown.low:.4g}, rose from there to {thrown.high:.4g} "
                 f"within {self.few * curves.passes} steps, and is {curves.end:.4g} at the end; at "
                 f"fixed weights it moves by {look.noise or 0.0:.2g}, so it is no noise"
+            )
+        elif not self._jumps(curves) and (tried := self.settles(curves)) is not None:
+            why = (
+                f"from the weights that it ended with, {tried.steps} steps at a tenth of the "
+                f"learning rate bring the loss down to {tried.smaller:.4g}, and {tried.steps} at "
+                f"the whole rate to {tried.kept:.4g}"
             )
         else:
             why = (

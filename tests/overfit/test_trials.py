@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +12,32 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from overfit.curves import Accuracy, Curves
+from overfit.decay import is_direct
 from overfit.drive import Drive, eps_of
-from overfit.look import Look
+from overfit.look import Look, kept_start
+from overfit.outcome import outcome
+from overfit.rules.decay_holds import DecayHolds
 from overfit.rules.too_slow import TooSlow
+from overfit.settled import Settled, settled
+from overfit.trials import Trials
 from probes import Ratio, Subject
 
 Batch = dict[str, Tensor]
 Make = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class Signed(Optimizer):
+    """A step of the rate along the gradient's sign, beside a decay of the weights themselves."""
+
+    def __init__(self, params: Any, lr: float, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for each in group["params"]:
+                each.mul_(1 - group["lr"] * group["weight_decay"])
+                each.sub_(each.grad.sign(), alpha=group["lr"])
 
 
 def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -35,6 +56,38 @@ def subject(make: Make, model: nn.Module | None = None, wide: int = 2) -> Subjec
     return Subject(net, batches, loss, lambda m: make(m.parameters()), metrics={"near": near})
 
 
+def trained(one: Subject, steps: int = 300) -> Subject:
+    optimizer = one.optimizer(one.model)
+    for at in range(steps):
+        optimizer.zero_grad()
+        one.loss(one.model, one.batches[at % 2]).backward()
+        optimizer.step()
+    return one
+
+
+@pytest.mark.parametrize(
+    ("make", "large"),
+    [
+        (lambda ps: Signed(ps, lr=0.02), True),
+        (lambda ps: torch.optim.RMSprop(ps, lr=0.03, alpha=0.3), True),
+        (lambda ps: torch.optim.Adam(ps, lr=1e-3), False),
+        (lambda ps: torch.optim.SGD(ps, lr=0.02), False),
+    ],
+    ids=["sign", "rmsprop", "adam", "sgd"],
+)
+def test_a_tenth_of_the_rate_settles_what_is_too_large_a_step_and_nothing_else(
+    make: Make, large: bool
+) -> None:
+    one = trained(subject(make))
+    before, random = kept_start(one.model), torch.get_rng_state()
+    found = settled(one, one.batches)
+    assert found is not None
+    assert (found.smaller <= 0.3 * found.kept) == large
+    assert all(torch.equal(v, before[k]) for k, v in one.model.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+    assert settled(replace(one, train_step=lambda m, b, o: o), one.batches) is None
+
+
 def curves(look: Look, drive: Drive | None = None, losses: tuple[float, ...] = ()) -> Curves:
     course = losses or (1.0, *[0.03, 0.04] * 40)
     return Curves(
@@ -50,6 +103,55 @@ def curves(look: Look, drive: Drive | None = None, losses: tuple[float, ...] = (
         look=look,
         drive=drive,
     )
+
+
+@pytest.mark.parametrize(
+    ("tried", "code"),
+    [
+        (Settled(60, 0.03, 0.001, 0.4, 1.0), "FIT010"),
+        (Settled(60, 0.03, 0.001, 0.4, 0.4), "FIT002"),  # no more is right
+        (Settled(60, 0.03, 0.02, 0.4, 1.0), "FIT002"),
+        (Settled(60, 0.3, 0.03, 0.0, 1.0), "FIT002"),  # the whole rate throws it, as none did
+    ],
+)
+def test_a_loss_that_a_tenth_of_the_rate_brings_down_at_once_had_too_large_a_step(
+    tried: Settled, code: str
+) -> None:
+    look = Look(noise=0.0, reading=0.5, moved=1.0, size=1.0, trials=Trials(settled=tried))
+    assert Look.from_json(look.as_json()) == look
+    lead = outcome(curves(look)).findings[0]
+    assert lead.code == code
+    assert ("steps at a tenth of the learning rate" in lead.message) == (code == "FIT010")
+
+
+@pytest.mark.parametrize(
+    ("make", "direct"),
+    [
+        (lambda ps: Signed(ps, lr=0.01, weight_decay=0.01), True),
+        (lambda ps: torch.optim.AdamW(ps, lr=0.01, weight_decay=0.1), True),
+        (lambda ps: torch.optim.SGD(ps, lr=0.01, weight_decay=0.1), True),
+        (lambda ps: torch.optim.Adam(ps, lr=0.01, weight_decay=0.1), False),
+        (lambda ps: torch.optim.RMSprop(ps, lr=0.01, weight_decay=0.1), False),
+        (lambda ps: torch.optim.Adam(ps, lr=0.01), None),
+    ],
+)
+def test_a_step_without_gradient_tells_how_decay_is_taken(make: Make, direct: bool | None) -> None:
+    one = subject(make)
+    before = kept_start(one.model)
+    assert is_direct(one) is direct
+    assert all(torch.equal(v, before[k]) for k, v in one.model.state_dict().items())
+    assert all(each.grad is None for each in one.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("direct", "decay", "told"), [(True, 0.01, 0), (True, 2.0, 1), (False, 0.01, 1)]
+)
+def test_decay_beside_a_step_of_one_size_holds_only_what_is_forgotten(
+    direct: bool, decay: float, told: int
+) -> None:
+    look = Look(noise=0.0, reading=0.5, moved=1.0, size=1.0, trials=Trials(direct=direct))
+    drive = Drive(81, 81, rate=0.01, decay=decay, decayed=7.0, gradient=0.4, energy=90.0)
+    assert len(list(DecayHolds().judge(curves(look, drive)))) == told
 
 
 @pytest.mark.parametrize(

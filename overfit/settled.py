@@ -1,0 +1,66 @@
+"""What a tenth of the learning rate does to samples that the whole rate does not memorise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import torch
+
+from overfit.heads import Heads
+from overfit.interventions import RATES, at_rate
+from probes.loop import Loop
+from probes.seeding import kept_random_state, seed_everything
+from probes.subject import Batch, Subject
+from probes.undisturbed import undisturbed
+
+STEPS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """`steps` more steps from the weights at the end, at the whole rate and at a tenth of it.
+
+    kept, smaller: the mean loss over the last half of them. right_kept, right_smaller: the share
+    that the worst head has right afterwards; None where nothing is counted.
+    """
+
+    steps: int
+    kept: float
+    smaller: float
+    right_kept: float | None = None
+    right_smaller: float | None = None
+
+
+def settled(subject: Subject, batches: Sequence[Batch]) -> Settled | None:
+    """What more steps come to; None of a subject that steps by itself.
+
+    By the subject's own optimizer, which begins afresh and without a schedule; all is as it was
+    afterwards.
+    """
+    if subject.train_step is not None:
+        return None
+    model = subject.model
+    now = {name: value.clone() for name, value in model.state_dict().items()}
+    found = []
+    try:
+        for rate in (1.0, RATES[0]):
+            model.load_state_dict(now)
+            found.append(_trained(replace(at_rate(subject, rate), schedule=None), batches))
+    finally:
+        model.load_state_dict(now)
+        model.zero_grad(set_to_none=True)
+    (kept, right), (smaller, better) = found
+    return Settled(STEPS, kept, smaller, right, better)
+
+
+def _trained(subject: Subject, batches: Sequence[Batch]) -> tuple[float, float | None]:
+    loop, losses = Loop(subject), []
+    with undisturbed(subject.model, training=True), kept_random_state(), torch.enable_grad():
+        seed_everything(0)
+        for step in range(STEPS):
+            losses.append(float(loop.step(batches[step % len(batches)], None)))
+    look = Heads(subject, batches).evaluate()
+    shares = [look.hits[name] / count for name, count in look.counts.items() if count > 0]
+    return fmean(losses[STEPS // 2 :]), min(shares, default=None)

@@ -1,0 +1,55 @@
+"""What is tried at the end of a suite that did not memorise, each trial for one reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from overfit.decay import is_direct
+from overfit.settled import Settled, settled
+from probes.subject import Batch, Subject
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """None where it could not be tried, or is of no concern.
+
+    settled: what a tenth of the rate does. direct: whether decay is taken off the weights
+    themselves.
+    """
+
+    settled: Settled | None = None
+    direct: bool | None = None
+
+    @classmethod
+    def of(cls, subject: Subject, batches: Sequence[Batch]) -> Trials:
+        """All of them are made; the model is as it was afterwards."""
+        return cls(
+            settled=_tried(lambda: settled(subject, batches)),
+            direct=_tried(lambda: is_direct(subject)),
+        )
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Trials:
+        """The trials whose fields stand in the record."""
+        made = {**row}
+        for name, of in _MADE.items():
+            if made.get(name) is not None:
+                made[name] = of(**made[name])
+        return cls(**made)
+
+
+_MADE: Mapping[str, Callable[..., Any]] = {
+    "settled": Settled,
+}
+
+
+def _tried(trial: Callable[[], Found]) -> Found | None:
+    """What came of it; None where the user's code does not take to it."""
+    with suppress(Exception):
+        return trial()
+    return None
