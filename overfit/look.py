@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from overfit.affine import Affine, affine_in
 from overfit.alike import Alike, alike
+from overfit.bottleneck import Bottleneck
 from overfit.bottom import Bottom, bottom
 from overfit.ceilings import Read, ceilings
 from overfit.climbed import climbed
@@ -48,6 +49,7 @@ from probes.undisturbed import undisturbed
 DRAWS = 8  # losses of the same weights in training mode
 FELL = 0.5  # of a loss's start: what it fell by, to have been learned at all
 LITTLE = 0.1  # of the loss at the start
+MOST_OF = 0.5  # of the error that is left
 UNREAD_KEY = 1e-6  # of the loss: what exchanging a key may do that nobody reads
 
 Found = TypeVar("Found")
@@ -125,6 +127,12 @@ class Look:
         if self.affine is None or self.affine.rank >= (self.affine.read or math.inf):
             return self.affine
         return None if self.width is not None and self.width < self.affine.rank else self.affine
+
+    @property
+    def held_up(self) -> Bottleneck | None:
+        """The layer whose few numbers make most of the squared error that is left."""
+        narrow = self.trials.bottleneck
+        return narrow if narrow is not None and narrow.share >= MOST_OF else None
 
     def as_json(self) -> dict[str, Any]:
         """As a suite's settings hold it."""
@@ -245,7 +253,7 @@ class Looker:
             fading=_tried(lambda: fade(self.subject, self.fullest, self.began, began[1])),
             scales=_tried(lambda: other_scales(self.subject, self.batches, self.began)) or (),
             released=_tried(lambda: released(self.subject, self.batches, self.began)),
-            trials=Trials.of(self.subject, self.batches),
+            trials=Trials.of(self.subject, self.batches, self.began),
             **(_tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
         )
 

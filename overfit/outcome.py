@@ -109,6 +109,15 @@ def _with_frozen(finding: Finding, curves: Curves) -> Finding:
 def _with_affine(finding: Finding, curves: Curves) -> Finding:
     """With what an affine model has too little room for, where no more is known."""
     affine = None if curves.look is None else curves.look.bound
+    narrow = None if curves.look is None else curves.look.held_up
+    if affine is None and narrow is not None and finding.code in READ_AND_STUCK:
+        return replace(
+            finding,
+            site=finding.site or narrow.site,
+            source=finding.source or narrow.source,
+            message=f"{finding.message.removesuffix('.')}; {narrow.words}.",
+            fix=f"{narrow.fix} {finding.fix}",
+        )
     if affine is None or finding.code not in READ_AND_STUCK or curves.gone:
         return finding
     return replace(

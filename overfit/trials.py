@@ -7,6 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from torch import Tensor
+
+from overfit.bottleneck import Bottleneck, bottleneck
 from overfit.decay import is_direct
 from overfit.settled import Settled, settled
 from probes.subject import Batch, Subject
@@ -19,18 +22,20 @@ class Trials:
     """None where it could not be tried, or is of no concern.
 
     settled: what a tenth of the rate does. direct: whether decay is taken off the weights
-    themselves.
+    themselves. bottleneck: the layer whose few numbers keep the squared error up.
     """
 
     settled: Settled | None = None
     direct: bool | None = None
+    bottleneck: Bottleneck | None = None
 
     @classmethod
-    def of(cls, subject: Subject, batches: Sequence[Batch]) -> Trials:
-        """All of them are made; the model is as it was afterwards."""
+    def of(cls, subject: Subject, batches: Sequence[Batch], began: Mapping[str, Tensor]) -> Trials:
+        """All of them are made; the model, which had such weights, is as it was afterwards."""
         return cls(
             settled=_tried(lambda: settled(subject, batches)),
             direct=_tried(lambda: is_direct(subject)),
+            bottleneck=_tried(lambda: bottleneck(subject, batches)),
         )
 
     @classmethod
@@ -45,6 +50,7 @@ class Trials:
 
 _MADE: Mapping[str, Callable[..., Any]] = {
     "settled": Settled,
+    "bottleneck": Bottleneck,
 }
 
 

@@ -42,7 +42,8 @@ class LargerNotMemorised:
     """The smaller suite is memorised and the larger one is not: capacity, or a conflict.
 
     The same loop learns the smaller samples, which are among the larger, so nothing is cut. Either
-    the model has no room for more (it is affine in its input, or its narrowest layer is named), or
+    the model has no room for more (it is affine in its input, or affine behind a layer of few
+    numbers, whose best affine space makes half of what is left; else its narrowest is named), or
     samples contradict each other in what the model sees of them, although no two are equal, or
     training needs more time: so it is where each sample was seen fewer times than the smaller ones
     took. It is affine where mixtures of inputs, within the two and beyond, give the mixture of the
@@ -168,11 +169,14 @@ def _of_time(curves: Curves, fewer: Curves) -> _Points | None:
 
 
 def _of_room(look: Look | None) -> _Points:
-    """Too little room: an affine model, or the narrowest layer."""
+    """Too little room: an affine model, few numbers in front of affine layers, the narrowest."""
     affine = None if look is None else look.bound
     if affine is not None:
         words = f"capacity: {affine.words}"
         return _Points(words, affine.fix, affine.layers[0], affine.source)
+    held = None if look is None else look.held_up
+    if held is not None:
+        return _Points(f"capacity: {held.words}", held.fix, held.site, held.source)
     if look is None or look.narrow is None:
         return _Points("capacity", ROOM, guessed=True)
     words = f"capacity: its narrowest layer is `{look.narrow}` with {look.width} outputs"

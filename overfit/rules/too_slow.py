@@ -26,7 +26,8 @@ class TooSlow:
     a line, towards a limit, or as a power of the steps. Where a schedule, clipping or an eps left
     a tenth of the steps or less, that is said. A fall that shrinks towards a limit above
     the target is no matter of steps, unless it is `fast` and no fewer samples were memorised, or it
-    is known what holds the steps back.
+    is known what holds the steps back. Neither is it where a narrow layer in front of affine ones
+    makes most of the error that is left.
     It is a note where training is in order and the suite was short: the same loop memorised fewer
     samples, nothing held the steps back, every head has `nearly` of it right, and as many steps
     again would do. Where every head had `almost` of it right, or `with_heads` of the loss was left
@@ -68,6 +69,8 @@ class TooSlow:
         """How many more steps it would take, extrapolated; None where it does not lack steps."""
         course = trend(curves.losses, curves.passes)
         if course is None or course.falls < self.falling or not course.is_sure:
+            return None
+        if curves.look is not None and curves.look.held_up is not None:
             return None
         wrong = curves.look is not None and bool(curves.look.miscounted)
         if curves.gone and curves.heads and (wrong or not _gains(curves)):

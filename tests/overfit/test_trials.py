@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from overfit.bottleneck import bottleneck
 from overfit.curves import Accuracy, Curves
 from overfit.decay import is_direct
 from overfit.drive import Drive, eps_of
@@ -187,3 +188,51 @@ def test_a_loss_that_an_eps_keeps_falling_slowly_says_so() -> None:
     (one,) = TooSlow().judge(curves(look, drive, slow))
     assert "since an eps of 1 is added to what the optimizer divides by" in one.message
     assert one.fix.startswith("Leave `eps` at its default")
+
+
+def narrow(width: int, behind: nn.Module, skip: bool = False) -> nn.Module:
+    class Narrow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Sequential(nn.Linear(6, 32), nn.GELU())
+            self.modes = nn.Linear(32, width)
+            self.behind = behind
+            self.last = nn.Linear(width, 5)
+            self.beside = nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.last(self.behind(self.modes(self.first(x))))
+            return out + torch.tanh(self.beside(x)) if skip else out
+
+    return Narrow()
+
+
+@pytest.mark.parametrize(
+    ("model", "width"),
+    [
+        (narrow(2, nn.Identity()), 2),
+        (narrow(3, nn.Sequential(nn.Linear(3, 9), nn.Linear(9, 3))), 3),
+        (narrow(2, nn.ReLU()), None),
+        (narrow(2, nn.Identity(), skip=True), None),
+        (narrow(5, nn.Identity()), None),
+    ],
+    ids=["one", "three", "relu", "skip", "wide"],
+)
+def test_few_numbers_in_front_of_affine_maps_leave_the_best_affine_space(
+    model: nn.Module, width: int | None
+) -> None:
+    one = subject(lambda ps: torch.optim.Adam(ps, lr=1e-2), model, wide=5)
+    found = bottleneck(one, one.batches)
+    assert (None if found is None else (found.site, found.width)) == (
+        None if width is None else ("modes", width)
+    )
+    if found is not None:
+        end = trained(one, 3000)
+        now = bottleneck(end, end.batches)
+        assert now is not None
+        assert now.least == pytest.approx(found.least)
+        assert now.now == pytest.approx(found.least, rel=0.1)
+        look = Look(noise=0.0, reading=0.5, moved=1.0, size=1.0, trials=Trials(bottleneck=now))
+        lead = outcome(curves(look)).findings[0]
+        assert (lead.code, lead.site) == ("FIT002", "modes")
+        assert "no weights bring the mean squared error below" in lead.message
