@@ -11,6 +11,7 @@ from torch import Tensor
 
 from overfit.bottleneck import Bottleneck, bottleneck
 from overfit.decay import is_direct
+from overfit.lagging import Lagging, lagging
 from overfit.settled import Settled, settled
 from probes.subject import Batch, Subject
 
@@ -22,12 +23,14 @@ class Trials:
     """None where it could not be tried, or is of no concern.
 
     settled: what a tenth of the rate does. direct: whether decay is taken off the weights
-    themselves. bottleneck: the layer whose few numbers keep the squared error up.
+    themselves. bottleneck: the layer whose few numbers keep the squared error up. lagging: the copy
+    that is evaluated in place of the trained weights.
     """
 
     settled: Settled | None = None
     direct: bool | None = None
     bottleneck: Bottleneck | None = None
+    lagging: Lagging | None = None
 
     @classmethod
     def of(cls, subject: Subject, batches: Sequence[Batch], began: Mapping[str, Tensor]) -> Trials:
@@ -36,6 +39,7 @@ class Trials:
             settled=_tried(lambda: settled(subject, batches)),
             direct=_tried(lambda: is_direct(subject)),
             bottleneck=_tried(lambda: bottleneck(subject, batches)),
+            lagging=_tried(lambda: lagging(subject, batches, began)),
         )
 
     @classmethod
@@ -51,6 +55,7 @@ class Trials:
 _MADE: Mapping[str, Callable[..., Any]] = {
     "settled": Settled,
     "bottleneck": Bottleneck,
+    "lagging": Lagging,
 }
 
 

@@ -10,6 +10,7 @@ from overfit.curves import Curves
 from overfit.miscounted import Miscounted
 from overfit.rules.ceiling_reached import CeilingReached
 from overfit.rules.conflicting_labels import ConflictingLabels
+from overfit.rules.copy_lags import CopyLags
 from overfit.rules.decay_holds import DecayHolds
 from overfit.rules.diverged import Diverged
 from overfit.rules.flat import Flat
@@ -34,6 +35,7 @@ REASONS: tuple[Outcome[Curves], ...] = (
     IdleOptimizer(),
     Diverged(),
     MetricOnOtherScale(),
+    CopyLags(),
     ConflictingLabels(),
     CeilingReached(),
     ModesDisagree(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from overfit.bottleneck import bottleneck
 from overfit.curves import Accuracy, Curves
 from overfit.decay import is_direct
 from overfit.drive import Drive, eps_of
+from overfit.lagging import lagging
 from overfit.look import Look, kept_start
 from overfit.outcome import outcome
 from overfit.rules.decay_holds import DecayHolds
@@ -236,3 +238,36 @@ def test_few_numbers_in_front_of_affine_maps_leave_the_best_affine_space(
         lead = outcome(curves(look)).findings[0]
         assert (lead.code, lead.site) == ("FIT002", "modes")
         assert "no weights bring the mean squared error below" in lead.message
+
+
+class Averaged(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(6, 2)
+        self.mean = copy.deepcopy(self.net).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def test_a_copy_is_named_only_where_the_trained_weights_make_more_right_in_its_place() -> None:
+    one = subject(lambda ps: torch.optim.Adam([*ps][:2], lr=1e-2), Averaged())
+    began = kept_start(one.model)
+    for batch in one.batches:
+        batch["y"] = one.model(batch["x"]).detach() + 1.0
+    with torch.no_grad():
+        one.model.net.bias += 1.0
+
+    def of_mean(model: Any, batch: Batch) -> Ratio:
+        off = (model.mean(batch["x"]) - batch["y"]).abs().amax(-1)
+        return Ratio((off < 0.05).sum(), len(off))
+
+    ended = kept_start(one.model)
+    read = replace(one, metrics={"mean": of_mean})
+    found = lagging(read, one.batches, began)
+    assert found is not None
+    assert (found.site, found.of, found.way) == ("mean", "net", 0.0)
+    assert (found.before, found.after, found.count) == (0, 8, 8)
+    assert all(torch.equal(v, ended[k]) for k, v in one.model.state_dict().items())
+    other = replace(one, metrics={"net": lambda m, b: Ratio((m(b["x"]) > 9).all(-1).sum(), 4)})
+    assert lagging(other, one.batches, began) is None  # as a target network that is not evaluated
