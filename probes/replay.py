@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from probes.modules import STATISTICS
 from probes.numpy_state import numpy_state
 from probes.states.generators import Standing, give_back, of_modules, standing
+from probes.states.kept import Kept
 from probes.states.remembered import remembered
 from probes.stepping.roots import noted_roots
 
@@ -65,42 +66,6 @@ class RandomState:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """A tensor under its name in a module, with the memory it lay in, and a copy of that."""
-
-    owner: dict[str, Tensor | None]
-    name: str
-    tensor: Tensor | None
-    memory: Tensor | None
-    copy: Tensor | None
-
-    @classmethod
-    def of(cls, owner: dict[str, Tensor | None], name: str) -> _Kept:
-        tensor = owner[name]
-        if tensor is None:
-            return cls(owner, name, None, None, None)
-        memory = tensor.detach()
-        return cls(owner, name, tensor, memory, memory.clone())
-
-    def restore(self) -> None:
-        self.owner[self.name] = self.tensor
-        if self.tensor is None or self.copy is None:
-            return
-        if self.memory is not None and _lies_elsewhere(self.tensor, self.memory):
-            self.tensor.data = self.memory  # it may have been laid into another's memory
-        if self.tensor.shape != self.copy.shape:  # it was resized in place
-            self.tensor.data = self.copy.clone()
-        else:  # through `.data`: a graph that saved the tensor must not think that it changed
-            self.tensor.data.copy_(self.copy)
-
-
-def _lies_elsewhere(tensor: Tensor, memory: Tensor) -> bool:
-    plain = type(memory) is Tensor and memory.layout is tensor.layout is torch.strided
-    same = tensor.shape == memory.shape and tensor.dtype == memory.dtype
-    return plain and same and tensor.data_ptr() != memory.data_ptr()
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What a step starts from, beside its batch and, where the guard kept them, its parameters.
 
@@ -111,8 +76,8 @@ class Snapshot:
     """
 
     random: RandomState
-    buffers: tuple[_Kept, ...]
-    parameters: tuple[_Kept, ...]
+    buffers: tuple[Kept, ...]
+    parameters: tuple[Kept, ...]
     modes: tuple[tuple[nn.Module, bool], ...]
     trained: tuple[tuple[nn.Parameter, bool], ...]
     generators: tuple[Standing, ...] = ()
@@ -121,7 +86,7 @@ class Snapshot:
     def take(cls, model: nn.Module, parameters: bool = False) -> Snapshot:
         """The state of now; nothing is read back from the device, and no generator moves."""
         modules = modules_of(model)
-        buffers = [_Kept.of(m._buffers, name) for m in modules if m._buffers for name in m._buffers]
+        buffers = [Kept.of(m._buffers, name) for m in modules if m._buffers for name in m._buffers]
         return cls(
             random=RandomState.take(),
             buffers=tuple(buffers),
@@ -192,7 +157,7 @@ class Snapshots:
         """
         if self._left:
             self._left, self._generators = self._left - 1, of_modules(self._modules)
-        buffers = [_Kept.of(m._buffers, name) for m in self._owners for name in m._buffers]
+        buffers = [Kept.of(m._buffers, name) for m in self._owners for name in m._buffers]
         kept = tuple(_parameters(self._modules)) if parameters else ()
         modes = [module.training for module in self._modules]
         modes_by_module = tuple(zip(self._modules, modes, strict=True))
@@ -205,10 +170,10 @@ def _trained(modules: Sequence[nn.Module]) -> tuple[tuple[nn.Parameter, bool], .
     return tuple([(p, p.requires_grad) for each in held for p in each.values() if p is not None])
 
 
-def _parameters(modules: Sequence[nn.Module]) -> Iterator[_Kept]:
+def _parameters(modules: Sequence[nn.Module]) -> Iterator[Kept]:
     for module in modules:
         owner: dict[str, Tensor | None] = module._parameters  # type: ignore[assignment]
-        yield from (_Kept.of(owner, name) for name in owner if not _is_empty(owner[name]))
+        yield from (Kept.of(owner, name) for name in owner if not _is_empty(owner[name]))
 
 
 def _is_empty(parameter: Tensor | None) -> bool:

@@ -393,8 +393,7 @@ def _reaches(experiment: Experiment, keys: list[str]) -> str | None:
 def _hiding(experiment: Experiment, key: str) -> str:
     """What it hides, where it is a mask."""
     counts = [int((~each.keep).sum()) for each in experiment.masks if each.mask.key == key]
-    padded = max(counts, default=0)
-    return f" (a mask that hides {padded} positions)" if padded else ""
+    return f" (a mask that hides {max(counts)} positions)" if any(counts) else ""
 
 
 def _joined(names: list[str]) -> str:
