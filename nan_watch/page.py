@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,4 +52,6 @@ def render_or_warn(folder: Path) -> None:
     try:
         render(folder)
     except Exception as error:  # the record is whole, and the loop's own error must not be hidden
-        warnings.warn(f"`{folder}` has no report: {type(error).__name__}: {error}", stacklevel=3)
+        with suppress(UserWarning):  # where warnings are errors, as well
+            said = f"`{folder}` has no report: {type(error).__name__}: {error}"
+            warnings.warn(said, stacklevel=3)
