@@ -39,7 +39,7 @@ from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
 from overfit.terms import norms_of_terms, own_norms
-from overfit.trials import Trials
+from overfit.trials import Trials, made_again
 from probes.layout import Layout
 from probes.reading.lost import Lost
 from probes.stepping.fading import Fading
@@ -142,9 +142,7 @@ class Look:
     def from_json(cls, row: Mapping[str, Any]) -> Look:
         """The look that `as_json` wrote."""
         known = {name: row[name] for name in cls.__dataclass_fields__ if row.get(name) is not None}
-        for name, made in _PLAIN.items():
-            if name in known:
-                known[name] = made(**known[name])
+        known |= made_again(known, _PLAIN)
         if "trials" in known:
             known["trials"] = Trials.from_json(known["trials"])
         if "rests" in known:

@@ -45,11 +45,7 @@ class Trials:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Trials:
         """The trials whose fields stand in the record."""
-        made = {**row}
-        for name, of in _MADE.items():
-            if made.get(name) is not None:
-                made[name] = of(**made[name])
-        return cls(**made)
+        return cls(**{**row, **made_again(row, _MADE)})
 
 
 _MADE: Mapping[str, Callable[..., Any]] = {
@@ -57,6 +53,15 @@ _MADE: Mapping[str, Callable[..., Any]] = {
     "bottleneck": Bottleneck,
     "lagging": Lagging,
 }
+
+
+def made_again(row: Mapping[str, Any], kinds: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+    """What the record holds under these names; None of what has a number that was not finite."""
+    kept = {name: row[name] for name in kinds if row.get(name) is not None}
+    return {
+        name: None if "nonfinite" in fields else kinds[name](**fields)
+        for name, fields in kept.items()
+    }
 
 
 def _tried(trial: Callable[[], Found]) -> Found | None:

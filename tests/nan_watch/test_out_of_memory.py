@@ -48,7 +48,7 @@ def test_a_hunt_tells_the_operator_what_filled_memory_and_what_grew() -> None:
     (finding,) = found.judgement.findings
     assert (finding.code, finding.step, finding.site) == ("MEM001", 2, "attention")
     assert (finding.op, finding.phase) == ("aten._softmax", "forward")
-    assert (finding.source or "").endswith("sick.py:39")
+    assert (finding.source or "").endswith("sick.py:41")
     assert "206.30 MiB were asked for" in finding.message
     assert "`x` went from (8, 64, 4) to (8, 2600, 4)" in finding.message
     assert value(finding, "alive at the peak: attention (forward)") == 8 * 2600 * 2600 * 4
@@ -196,5 +196,5 @@ def test_a_command_finds_it_in_the_first_batch(command: str, whynan: Any, tmp_pa
     assert done.returncode == 1, done.stderr
     findings = json.loads((tmp_path / "run" / "findings.json").read_text())["findings"]
     (found,) = (each for each in findings if each["code"] == "MEM001")
-    assert (found["step"], found["source"]) == (0, "train.py:39")
+    assert (found["step"], found["source"]) == (0, "train.py:41")
     assert (tmp_path / "run" / "report.html").is_file()

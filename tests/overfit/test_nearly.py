@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,16 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from overfit.bottom import Bottom
 from overfit.curves import Accuracy, Curves, read_curves
 from overfit.look import Look
 from overfit.plan import Plan
 from overfit.rules.larger_not_memorised import LargerNotMemorised
 from overfit.rules.not_memorised import NotMemorised
 from overfit.rules.too_slow import TooSlow
+from overfit.settled import Settled
 from overfit.suite import run_suite
+from overfit.trials import Trials
 from probes import Subject
 from probes.finding import Verdict
 from probes.run import Run
+from probes.strict_json import encode
 
 
 def _subject(schedule: bool = False) -> Subject:
@@ -78,3 +83,9 @@ def test_what_still_falls_and_lacks_little_is_short_of_steps() -> None:
     falls = tuple(3.0 * 0.994**i for i in range(400))
     assert TooSlow().is_short(_nearly(18, falls))
     assert not TooSlow().is_short(_nearly(17, falls))
+
+
+def test_a_trial_that_came_to_no_number_is_none() -> None:
+    told = Trials(settled=Settled(60, math.nan, 0.5), direct=True)
+    look = encode(Look(trials=told, bottom=Bottom(math.inf, 1.0), noise=0.1).as_json())
+    assert Look.from_json(look) == Look(trials=Trials(direct=True), noise=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ ROOM = 400 * 2**20  # bytes of address space that a step may take
 def limited() -> Iterator[None]:
     """A step may take no more than its room; the limit is as it was afterwards."""
     before = resource.getrlimit(resource.RLIMIT_AS)
+    gc.collect()  # what nobody holds any more is no room
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, before[1]))
     try:
