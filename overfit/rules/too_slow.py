@@ -30,8 +30,8 @@ class TooSlow:
     makes most of the error that is left.
     It is a note where training is in order and the suite was short: the same loop memorised fewer
     samples, nothing held the steps back, every head has `nearly` of it right, and as many steps
-    again would do. Where every head had `almost` of it right, or `with_heads` of the loss was left
-    and nothing is counted, the suite has gone on for as many steps again by then.
+    again would do. Where every head had `almost` of it right and `with_heads` of the loss was left,
+    the suite has gone on for as many steps again by then.
 
     Sick: `Adam(model.parameters(), lr=1e-5)`.
     Healthy: the same with lr=1e-2.
@@ -107,8 +107,8 @@ class TooSlow:
         course = trend(curves.losses, curves.passes)
         if course is None or course.falls < self.falling or not course.is_sure:
             return False
-        if not curves.heads:
-            return curves.left <= self.with_heads
+        if not curves.left <= self.with_heads:
+            return False
         return all(head.last >= self.almost for head in curves.heads.values())
 
     def _fewer_known(self, curves: Curves) -> bool:
