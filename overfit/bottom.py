@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from probes.nested import tensors_in
 from probes.seeding import kept_random_state
 from probes.subject import Batch, Subject
 from probes.undisturbed import undisturbed
@@ -161,13 +162,13 @@ class _Freeing(TorchFunctionMode):
     ) -> Any:
         """The operator has run, where it holds no parameter; else its numbers are given."""
         out = func(*args, **(kwargs or {}))
-        held = [each for each in _tensors((args, kwargs or {})) if id(each) in self.known]
+        held = [each for each in tensors_in((args, kwargs or {})) if id(each) in self.known]
         if not held:
             return out
         name = getattr(func, "__name__", "")
         owner = getattr(getattr(func, "__self__", None), "__name__", "")  # `T` of a getter
         if {name, owner} & {*LOOKS}:
-            self.known.update((id(each), each) for each in _tensors(out))
+            self.known.update((id(each), each) for each in tensors_in(out))
             return out
         return self._replaced(out)
 
@@ -183,14 +184,3 @@ class _Freeing(TorchFunctionMode):
             raise ValueError("the operators are others than before")
         self.next += 1
         return kept.clone()
-
-
-def _tensors(held: Any) -> Iterator[Tensor]:
-    if isinstance(held, Tensor):
-        yield held
-    elif isinstance(held, (tuple, list)):
-        for each in held:
-            yield from _tensors(each)
-    elif isinstance(held, dict):
-        for each in held.values():
-            yield from _tensors(each)

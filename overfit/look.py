@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +38,7 @@ from overfit.rests import Rests
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
 from overfit.terms import norms_of_terms, own_norms
-from overfit.trials import Trials, made_again
+from overfit.trials import Trials, made_again, tried
 from probes.layout import Layout
 from probes.reading.lost import Lost
 from probes.stepping.fading import Fading
@@ -52,7 +51,6 @@ LITTLE = 0.1  # of the loss at the start
 MOST_OF = 0.5  # of the error that is left
 UNREAD_KEY = 1e-6  # of the loss: what exchanging a key may do that nobody reads
 
-Found = TypeVar("Found")
 _PLAIN: Mapping[str, Callable[..., Any]] = {
     "bottom": Bottom,
     "lost": Lost,
@@ -188,7 +186,7 @@ class Looker:
         known, unknown = slots(found, units, look.hits, look.counts)
         prefixes = self.prefixes
         prefixed = bool(prefixes) or any(each.shift for each in found)
-        same = _tried(lambda: alike(self.subject, self.batches, self.keys)) or Alike()
+        same = tried(lambda: alike(self.subject, self.batches, self.keys)) or Alike()
         read = Read(self.batches, self._keys_read(), prefixed, prefixes, same)
         highest = {
             name: look.hits[name] / look.counts[name]
@@ -215,16 +213,16 @@ class Looker:
     def look(self) -> Look:
         """Everything that explains why the samples were not memorised."""
         found = self.targets.found
-        trained = _tried(lambda: Heads(self.subject, self.batches).evaluate(training=True))
-        draws = _tried(self._draws) or []
+        trained = tried(lambda: Heads(self.subject, self.batches).evaluate(training=True))
+        draws = tried(self._draws) or []
         drawn = statistics.fmean(draws) if draws else None
-        evaluated = _tried(lambda: self._loss(self.batches))
-        reading = _tried(lambda: self._reading(before=evaluated))
-        began = _tried(self._began) or (None, None)
+        evaluated = tried(lambda: self._loss(self.batches))
+        reading = tried(lambda: self._reading(before=evaluated))
+        began = tried(self._began) or (None, None)
         counted = bool(trained and trained.counts) or any(each.loss for each in found)
         lost = None
         if reading is not None and reading <= UNREAD_KEY * 100:
-            lost = _tried(lambda: where_lost(self.subject, self.batches, self.keys))
+            lost = tried(lambda: where_lost(self.subject, self.batches, self.keys))
         return Look(
             began_reading=began[1],
             reading=reading,
@@ -236,23 +234,23 @@ class Looker:
             moved=self._moved(),
             size=self._size(),
             lost=lost,
-            cuts=_tried(lambda: cuts(self.subject, self.batches[0])) or (),
-            parts=_tried(self._parts) or {},
+            cuts=tried(lambda: cuts(self.subject, self.batches[0])) or (),
+            parts=tried(self._parts) or {},
             mode_site=self._mode_site(evaluated, drawn),
             wrong=wrong_samples(found),
-            near=_tried(lambda: near_conflicts(self.batches, self.keys, found)) or (),
-            parting=_tried(lambda: self._parting(began[0], drawn)),
-            miscounted=_tried(lambda: miscounted(self.subject, self.batches, found)) or (),
+            near=tried(lambda: near_conflicts(self.batches, self.keys, found)) or (),
+            parting=tried(lambda: self._parting(began[0], drawn)),
+            miscounted=tried(lambda: miscounted(self.subject, self.batches, found)) or (),
             **narrowest(self.model),
             frozen=frozen_of(self.model, self.layout.frozen),
-            climbed=_tried(lambda: self._climbed(began[0], drawn)),
-            affine=_tried(self._affine),
-            bottom=None if counted else _tried(lambda: bottom(self.subject, self.batches)),
-            fading=_tried(lambda: fade(self.subject, self.fullest, self.began, began[1])),
-            scales=_tried(lambda: other_scales(self.subject, self.batches, self.began)) or (),
-            released=_tried(lambda: released(self.subject, self.batches, self.began)),
+            climbed=tried(lambda: self._climbed(began[0], drawn)),
+            affine=tried(self._affine),
+            bottom=None if counted else tried(lambda: bottom(self.subject, self.batches)),
+            fading=tried(lambda: fade(self.subject, self.fullest, self.began, began[1])),
+            scales=tried(lambda: other_scales(self.subject, self.batches, self.began)) or (),
+            released=tried(lambda: released(self.subject, self.batches, self.began)),
             trials=Trials.of(self.subject, self.batches, self.began),
-            **(_tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
+            **(tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
         )
 
     def _affine(self) -> Affine | None:
@@ -280,7 +278,7 @@ class Looker:
     def _mode_site(self, evaluated: float | None, trained: float | None) -> ModeSite | None:
         if evaluated is None or trained is None:
             return None
-        return _tried(lambda: mode_site(self.subject, self.batches, evaluated, trained))
+        return tried(lambda: mode_site(self.subject, self.batches, evaluated, trained))
 
     def _reading(
         self, keys: Sequence[str] | None = None, before: float | None = None
@@ -308,7 +306,7 @@ class Looker:
         self.model.load_state_dict(dict(self.began))
         try:
             before = self._loss(self.batches)
-            return before, _tried(lambda: self._reading(before=before))
+            return before, tried(lambda: self._reading(before=before))
         finally:
             self.model.load_state_dict(ended)
 
@@ -329,7 +327,7 @@ class Looker:
 
     def _keys_read(self) -> tuple[str, ...]:
         """The input keys that the loss follows; all of them where it follows none."""
-        read, before = [], _tried(lambda: self._loss(self.batches))
+        read, before = [], tried(lambda: self._loss(self.batches))
         for key in self.keys:
             try:
                 moved = self._reading([key], before)
@@ -378,13 +376,6 @@ class Looker:
             found[name] = own_norms(self.model)
         self.model.zero_grad(set_to_none=True)
         return found
-
-
-def _tried(measure: Callable[[], Found]) -> Found | None:
-    """What was measured; None where the user's code does not take to it."""
-    with suppress(Exception):
-        return measure()
-    return None
 
 
 def kept_start(model: nn.Module) -> dict[str, Tensor]:

@@ -36,10 +36,10 @@ class Trials:
     def of(cls, subject: Subject, batches: Sequence[Batch], began: Mapping[str, Tensor]) -> Trials:
         """All of them are made; the model, which had such weights, is as it was afterwards."""
         return cls(
-            settled=_tried(lambda: settled(subject, batches)),
-            direct=_tried(lambda: is_direct(subject)),
-            bottleneck=_tried(lambda: bottleneck(subject, batches)),
-            lagging=_tried(lambda: lagging(subject, batches, began)),
+            settled=tried(lambda: settled(subject, batches)),
+            direct=tried(lambda: is_direct(subject)),
+            bottleneck=tried(lambda: bottleneck(subject, batches)),
+            lagging=tried(lambda: lagging(subject, batches, began)),
         )
 
     @classmethod
@@ -64,7 +64,7 @@ def made_again(row: Mapping[str, Any], kinds: Mapping[str, Callable[..., Any]]) 
     }
 
 
-def _tried(trial: Callable[[], Found]) -> Found | None:
+def tried(trial: Callable[[], Found]) -> Found | None:
     """What came of it; None where the user's code does not take to it."""
     with suppress(Exception):
         return trial()
