@@ -10,6 +10,7 @@ import functools
 import inspect
 import linecache
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
@@ -99,7 +100,7 @@ def _file(value: Any) -> str:
     if inspect.ismodule(value):
         return getattr(value, "__file__", None) or ""
     made = value if inspect.isclass(value) else type(value)
-    home = inspect.sys.modules.get(made.__module__)  # type: ignore[attr-defined]
+    home = sys.modules.get(made.__module__)
     return getattr(home, "__file__", None) or ""
 
 
