@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from probes.experiment import Experiment
-from probes.finding import Evidence, Finding, Verdict
+from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.scoring.across import Met, across
 from probes.scoring.columns import PAIRS, QUOTIENTS, Column, columns
+from probes.scoring.happens_to_fit import Fit, happens_to_fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Broadcast:
     One number a sample, `(N,)`, that meets samples of N
     features is told as well, wherever it stands: there the n-th feature of all samples gets the
     n-th sample's number, and with any other size of batch the code would raise. It is known by
-    its values, which follow the order of the samples, as those of the last axis do not.
+    its values, which follow the order of the samples, as those of the last axis do not. Where they
+    are drawn, it is known by trying it: with a sample less, the loss raises there.
 
     Sick: `F.mse_loss(model(x), y)` with `(N, 1)` and `(N,)`; `returns - critic(x).detach()`.
     Healthy: `F.mse_loss(model(x).squeeze(-1), y)`; `score[:, None] - score`.
@@ -46,6 +48,8 @@ class Broadcast:
         """At most one finding of each kind, at the first such place."""
         if (met := across(experiment, PAIRS + QUOTIENTS)) is not None:
             yield self._across(met, experiment.size)
+        elif (fit := happens_to_fit(experiment)) is not None:
+            yield resting_on(self._fits(fit, experiment.size), experiment.samples_guessed)
         met_by = columns(experiment)
         for column in ([each for each in met_by if each.told] or met_by)[:1]:
             yield self._column(column, experiment.size)
@@ -83,4 +87,26 @@ class Broadcast:
             phase="forward",
             source=met.source,
             evidence=(Evidence("features that meet another sample's number", n - 1, 0, f"of {n}"),),
+        )
+
+    def _fits(self, fit: Fit, n: int) -> Finding:
+        fewer, others = fit.fewer
+        behind = len(fit.numbers) - next(i for i, each in enumerate(fit.numbers) if each == n)
+        axis = len(fit.other) - behind
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"`{fit.op}` is given {fit.numbers}, one number a sample, and {fit.other}: "
+            f"place i on axis {axis} of every sample meets sample i's number. It only fits since "
+            f"there are {n} samples: with {n - 1}, {fewer} and {others} do not, and it raises.",
+            fix="Give it the axes that are missing, for example by "
+            f"`.view({', '.join(['-1', *['1'] * (len(fit.other) - 1)])})`.",
+            site="<loss>",
+            op=fit.op,
+            phase="forward",
+            source=fit.source,
+            evidence=(
+                Evidence(f"places that meet another sample's number on axis {axis}", n - 1, 0),
+            ),
         )
