@@ -19,7 +19,7 @@ from probes.line import line
 from probes.masking.by_place import ByPlace, by_place
 from probes.masking.owners import Owners, owners
 from probes.place import Place, place
-from probes.reading.time_first import TimeFirst, time_first
+from probes.reading.time_first import TimeFirst, carries_on, time_first
 from probes.scoring.in_turn import Unturned, is_alike, unturned, visible
 from probes.subject import Batch
 
@@ -110,12 +110,11 @@ class BatchDependence:
     ) -> Finding:
         """Where the first axis is read in order: what the second mixes, if that may be samples."""
         if other.mixed is None:
-            finding = self._dependent(experiment, i, found, experiment.samples_guessed)
-            fix = "Nothing, if the first axis is time and the second the samples'; else " + _lower(
-                finding.fix
-            )
-            return replace(finding, verdict=Verdict.NOTE, fix=fix)
-        finding = self._dependent(experiment, other.sample, other.mixed, ())
+            return _meant(self._dependent(experiment, i, found, experiment.samples_guessed))
+        return self._on_second(experiment, other, other.mixed)
+
+    def _on_second(self, experiment: Experiment, other: TimeFirst, mixed: Comparison) -> Finding:
+        finding = self._dependent(experiment, other.sample, mixed, ())
         return replace(
             finding,
             verdict=min(finding.verdict, Verdict.WARN, key=lambda verdict: verdict.rank),
@@ -185,9 +184,17 @@ class BatchDependence:
 
     def _turned(self, experiment: Experiment) -> Iterator[Finding]:
         found = unturned(experiment)
-        if found is not None:
-            finding = self._not_turned(found, by_place(experiment))
-            yield resting_on(finding, experiment.samples_guessed)
+        if found is None:
+            return
+        other = time_first(experiment)
+        if other is not None and not carries_on(experiment):
+            other = None
+        if other is not None and other.mixed is not None:
+            yield self._on_second(experiment, other, other.mixed)
+            return
+        finding = self._not_turned(found, by_place(experiment))
+        finding = resting_on(finding, experiment.samples_guessed)
+        yield finding if other is None else _meant(finding)
 
     def _not_turned(self, found: Unturned, joined: ByPlace | None) -> Finding:
         told = "." if joined is None else f": {_joined(joined)}"
@@ -217,6 +224,12 @@ def _joined(found: ByPlace) -> str:
         f"{rows}, one for each place in the batch and computed from no input, meet it there by "
         f"`{found.op}`."
     )
+
+
+def _meant(finding: Finding) -> Finding:
+    """As it is where the first axis is read in order, and nothing mixes on the second."""
+    fix = "Nothing, if the first axis is time and the second the samples'; else "
+    return replace(finding, verdict=Verdict.NOTE, fix=fix + _lower(finding.fix))
 
 
 def _lower(sentence: str) -> str:

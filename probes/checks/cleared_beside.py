@@ -1,4 +1,4 @@
-"""STA011: a state is cleared beside where an episode begins: a step too late, or too early."""
+"""STA011: a state is cleared beside where an episode begins: too late, too early, or elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.states.cleared import Cleared, begins, cleared
 
+TOLD = {
+    "after": "a step late: the first step of an episode still reads the one before, and is itself "
+    "forgotten right after it",
+    "before": "a step early: the last step of an episode has forgotten it, and the next episode "
+    "reads that step",
+    "inverted": "within the episodes and kept where one begins, as if the flag said its opposite",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ClearedBeside:
@@ -20,10 +28,12 @@ class ClearedBeside:
     flagged and other steps are not. Everything up to a place is changed, and the outputs behind it
     are looked at: where episodes begin, none may move. Told where, in all samples and at all places
     tried, the memory ends after the first step of each episode, or before the last of the one
-    before, and outputs at first steps move with the episode before. Flags that only are an input
-    cut nothing off; of flags that may be of either kind nothing is said.
+    before, and outputs at first steps move with the episode before. Or where it ends at every other
+    step, and at these not, while flagged steps look like the first ones of rows: the flag stands
+    for its opposite. Flags that only are an input cut nothing off; of flags that may be of either
+    kind nothing is said. Rows may stand on the second axis, where the first is read in order.
 
-    Sick: `out = cell(x[:, t], h); h = out * ~first[:, t, None]`.
+    Sick: `out = cell(x[:, t], h); h = out * ~first[:, t, None]`; `cell(x[:, t], h * first[:, t])`.
     Healthy: `h = cell(x[:, t], h * ~first[:, t, None])`; `cell(x[:, t], h * ~done[:, t - 1])`.
     """
 
@@ -35,7 +45,7 @@ class ClearedBeside:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Flags, and outputs that repeat."""
-        if experiment.size < 2 or not any(True for _ in begins(experiment)):
+        if experiment.size < 2 or not begins(experiment):
             return "no key of two values is known to mark where episodes begin or end"
         if experiment.is_random:
             return "outputs are drawn by chance"
@@ -49,29 +59,22 @@ class ClearedBeside:
                 yield self._finding(experiment, found)
 
     def _finding(self, experiment: Experiment, found: Cleared) -> Finding:
-        key, late = found.begins.key, found.side == "after"
-        flag, ends = f"`{key}` is {found.begins.value:g}", found.begins.ends
+        key, ends = found.begins.key, found.begins.ends
+        flag = f"`{key}` is {found.begins.value:g}"
         marks = (
             f"{flag} where an episode ends: the step behind is like the first of a row"
             if ends
             else f"{flag} where each row begins"
         )
         steps = [each for each in experiment.recurrent if each.is_step]
-        told = (
-            "a step late: the first step of an episode still reads the one before, and is itself "
-            "forgotten right after it"
-            if late
-            else "a step early: the last step of an episode has forgotten it, and the next episode "
-            "reads that step"
-        )
         return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.WARN,
-            message=f"the state is cleared {told}. {marks}, and at "
+            message=f"the state is cleared {TOLD[found.side]}. {marks}, and at "
             f"{found.kept} of the beginnings tried the output moves with what stands before, such "
             f"as sample {found.sample}'s at place {found.place}.",
-            fix=_fix(key, ends, late),
+            fix=_fix(found),
             site=steps[0].site if steps else "model",
             phase="forward",
             source=steps[0].calls[0].source if steps else None,
@@ -79,16 +82,30 @@ class ClearedBeside:
             where={"sample": found.sample, "time": found.place},
             evidence=(
                 Evidence("beginnings at which nothing is cleared", found.kept, 0),
-                Evidence("steps beside them at which all is cleared", found.ends, 0),
+                Evidence(
+                    "other steps at which all is cleared"
+                    if found.side == "inverted"
+                    else "steps beside them at which all is cleared",
+                    found.ends,
+                    0,
+                ),
             ),
         )
 
 
-def _fix(key: str, ends: bool, late: bool) -> str:
-    if ends:
-        return f"Clear the state by `{key}[:, t]` after step t is taken, and not " + (
+def _fix(found: Cleared) -> str:
+    key, late = found.begins.key, found.side == "after"
+    flag = f"`{key}[t]`" if found.begins.turned else f"`{key}[:, t]`"
+    if found.side == "inverted":
+        does = "ends" if found.begins.ends else "begins"
+        return (
+            f"Clear the state where {flag} says that an episode {does}, and keep it elsewhere: its "
+            "factor is the flag's opposite, such as `1 - flag`."
+        )
+    if found.begins.ends:
+        return f"Clear the state by {flag} after step t is taken, and not " + (
             "by the flag of the step before." if late else "before it."
         )
-    return f"Clear the state by `{key}[:, t]` before step t is taken, and not " + (
+    return f"Clear the state by {flag} before step t is taken, and not " + (
         "after it." if late else "by the flag of the step that follows."
     )

@@ -15,6 +15,7 @@ from probes.masking.trailing import trailing
 from probes.subject import Batch
 
 TRIED = 3  # samples of the second axis that keep their place in turn
+PLACES = 8  # of the first axis, before which the order is changed
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,22 @@ def time_first(experiment: Experiment) -> TimeFirst | None:
         return None
 
 
+def carries_on(experiment: Experiment) -> bool:
+    """Whether an output moves with the order of what stands before it on the first axis."""
+    size = experiment.size
+    try:
+        return any(
+            experiment.evaluated.against(
+                experiment.evaluate(take(experiment.batch, order, experiment.layout)),
+                _Between(experiment, 0, size, start),
+            ).outputs
+            for start in range(2, min(size, 2 + PLACES))
+            for order in [[*range(1, start), 0, *range(start, size)]]
+        )
+    except ExperimentError:
+        return False
+
+
 def _placed(experiment: Experiment) -> list[Tensor]:
     return [experiment.outputs[name] for name in experiment.sample_axis]
 
@@ -79,7 +96,7 @@ def _in_order(experiment: Experiment, axis: int, size: int) -> bool:
         ran = experiment.evaluate(_taken(experiment.batch, order) if cut is None else cut)
         if any(name not in ran.outputs for name in experiment.sample_axis):
             return False
-        look = _First(experiment, axis, kept)
+        look = _Between(experiment, axis, kept)
         if experiment.evaluated.against(ran, look).outputs:
             return False
     return True
@@ -104,17 +121,18 @@ def _refusal(experiment: Experiment, size: int) -> str | None:
     return None
 
 
-class _First:
-    """Looks at the first places of an axis, of outputs that have it."""
+class _Between:
+    """Looks at places of an axis from `start` to `stop`, of outputs that have it."""
 
-    def __init__(self, experiment: Experiment, axis: int, kept: int) -> None:
-        self._experiment, self._axis, self._kept = experiment, axis, kept
+    def __init__(self, experiment: Experiment, axis: int, stop: int, start: int = 0) -> None:
+        self._experiment, self._axis, self._start = experiment, axis, start
+        self._stop = stop
 
     def __call__(self, site: str, value: Tensor) -> Tensor | None:
         if site not in self._experiment.sample_axis:
             return None
         look = torch.zeros(value.shape, dtype=torch.bool, device=value.device)
-        look.narrow(self._axis, 0, self._kept).fill_(True)
+        look.narrow(self._axis, self._start, self._stop - self._start).fill_(True)
         return look
 
 
