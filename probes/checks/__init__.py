@@ -84,6 +84,7 @@ from probes.checks.thawed import Thawed
 from probes.checks.thrown_away import ThrownAway
 from probes.checks.tiled_groups import TiledGroups
 from probes.checks.transposed_targets import TransposedTargets
+from probes.checks.unasked_mask import UnaskedMask
 from probes.checks.uncleared import Uncleared
 from probes.checks.unit_axis import UnitAxis
 from probes.checks.unmoved import Unmoved
@@ -119,6 +120,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Modes(),
     HeavyDropout(),
     UnusedInput(),
+    UnaskedMask(),
     MisaskedTable(),
     UnreadColumns(),
     UnreadEnd(),
