@@ -11,6 +11,7 @@ from torch import nn
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.states.life import Life
+from probes.stepping.mixed_in_frozen import Mixed, mixed
 from probes.stepping.one_step import one_step
 
 
@@ -21,7 +22,11 @@ class Thawed:
     A parameter without `requires_grad` that the optimizer's step moves is a warning, and
     running statistics of a module that is frozen as a whole are a note, or a warning where the
     layout declares it frozen: `eval()` would keep them. They are a warning too where the module
-    was in evaluation mode, what learns was not, and the step itself calls `train()` on it.
+    was in evaluation mode, what learns was not, and the step itself calls `train()` on it. So they
+    are where all of what is frozen was left in training mode after it had seen data, nothing of it
+    moves or is held by the optimizer, and layers that learn read features of it that change with
+    the others of the batch by `mixes` of their spread. Where batch norms alone are in training
+    mode, or it is a copy of what learns, or a teacher, statistics may be meant to follow: a note.
     What the optimizer does not move may be moved by others, such as a teacher's average. A module
     or parameter that was given `requires_grad = False` to no effect, since torch reads no such
     attribute of it, is a warning.
@@ -29,6 +34,8 @@ class Thawed:
     Sick: `model.encoder.requires_grad = False`; `Layout(frozen=("encoder.",))` and no more.
     Healthy: the same with `model.encoder.requires_grad_(False)`.
     """
+
+    mixes: float = 0.1
 
     code: ClassVar[str] = "WIR005"
     rule: ClassVar[str] = "frozen-moves"
@@ -68,7 +75,32 @@ class Thawed:
         elif switched := [name for name in statistics if _was_in_eval(model, name)]:
             yield self._switched(switched)
         elif statistics:
-            yield self._said(Verdict.NOTE, statistics, "stands in a frozen module")
+            found = mixed(experiment, statistics[0])
+            if found is not None and found.share >= self.mixes:
+                yield self._mixed(found, statistics)
+            else:
+                yield self._said(Verdict.NOTE, statistics, "stands in a frozen module")
+
+    def _mixed(self, found: Mixed, names: list[str]) -> Finding:
+        part = found.part
+        names = [name for name in names if not name.endswith("num_batches_tracked")] or names
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{part}` is frozen and was left in training mode: what `{found.reader}` "
+            f"reads of a sample hangs on the {found.others} others of its batch, by "
+            f"{100 * found.share:.0f}% of what samples differ by, and a step changes "
+            f"`{names[0]}`{_more(names)}, which evaluation reads.",
+            fix=f"Let `train()` of the model leave it in evaluation mode: `self.{part}.eval()`. If "
+            "its statistics are to follow these data, put batch norms alone into training mode.",
+            site=part,
+            phase="forward",
+            evidence=(
+                Evidence("change of a sample's features with its batch", found.share, self.mixes),
+                Evidence("statistics that a step changes", len(names), 0),
+            ),
+        )
 
     def _switched(self, names: list[str]) -> Finding:
         place = names[0].rpartition(".")[0]
