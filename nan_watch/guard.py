@@ -144,9 +144,14 @@ class Guard:
         return 1.0 if scale is None else float(scale)
 
     @property
-    def stepping(self) -> Optimizer | None:
-        """The optimizer whose step is at work; None where the step is given anything."""
-        return self._at_work if self._bare else None
+    def stepping(self) -> Optimizer:
+        """The optimizer whose step is at work."""
+        return self._at_work
+
+    @property
+    def bare(self) -> bool:
+        """Whether that step is given nothing."""
+        return self._bare
 
     def _pre(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         if self._asleep():  # a replay

@@ -310,7 +310,7 @@ class NanWatch:
                 self._replays.captured.forget()
         if not self.scalers.skipping:
             self._updates.before(self._norms.named, self._norms.held)
-            self._replays.updates.before(self._guard.stepping, taken.seen)
+            self._replays.updates.before(self._guard.stepping, taken.seen, bare=self._guard.bare)
 
     def _read(self, groups: list[list[Tensor]]) -> tuple[bool, list[Doubles]]:
         """The groups' numbers, and whether a parameter is poisoned by now; one read for all."""

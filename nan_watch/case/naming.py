@@ -32,14 +32,13 @@ def sight(rule: Cause[Case], case: Case) -> Finding:
     )
 
 
-def named(finding: Finding, origin: Origin) -> Finding:
-    """The finding with what the replay of its step showed.
-
-    What was there before the step keeps its own words and gains who read it first.
-    """
+def shown(finding: Finding, origin: Origin | None) -> Finding:
+    """The finding with operator, line and place of what its replay showed, in its own words."""
+    if origin is None:
+        return finding
     of_update = origin.phase == "update" or origin.within is not None
     by_update = finding.phase == "update" and not of_update  # what reads it is only the victim
-    told = replace(
+    return replace(
         finding,
         op=None if by_update else origin.op,
         node=None if by_update else origin.node,
@@ -48,6 +47,14 @@ def named(finding: Finding, origin: Origin) -> Finding:
         samples=origin.samples,
         evidence=(*_evidence(origin), *finding.evidence),
     )
+
+
+def named(finding: Finding, origin: Origin) -> Finding:
+    """The finding with what the replay of its step showed.
+
+    What was there before the step keeps its own words and gains who read it first.
+    """
+    told = shown(finding, origin)
     if origin.given in ("parameter", "buffer"):
         return told
     return replace(

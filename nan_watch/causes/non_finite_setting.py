@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from torch.optim import Optimizer
-
 from nan_watch.case.material import Case
-from nan_watch.case.naming import sight
+from nan_watch.case.naming import shown, sight
+from nan_watch.case.optimizers import Setting, odd_setting
 from probes.finding import Evidence, Finding
 
 
@@ -38,25 +36,7 @@ class NonFiniteSetting:
         names = [each.name for each in case.symptom.state if each.name not in case.symptom.loaded]
         odd = odd_setting(case.optimizer) if names and case.optimizer is not None else None
         if odd is not None:
-            yield blamed(sight(self, case), odd)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A setting of one group of an optimizer's parameters."""
-
-    group: int
-    key: str
-    value: float
-
-
-def odd_setting(optimizer: Optimizer) -> Setting | None:
-    """The first setting that is not finite, where there is one."""
-    for number, group in enumerate(optimizer.param_groups):
-        for key, value in group.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                return Setting(number, key, value)
-    return None
+            yield blamed(shown(sight(self, case), case.origin), odd)
 
 
 def blamed(found: Finding, odd: Setting) -> Finding:

@@ -18,15 +18,17 @@ from nan_watch.causes.loss_scale_overflow import (
     overflows_half,
     unscaled,
 )
+from nan_watch.causes.non_finite_setting import NonFiniteSetting
+from nan_watch.causes.optimizer_underflow import OptimizerUnderflow
 from nan_watch.causes.poisoned_parameter import PoisonedParameter
 from nan_watch.inquest.between import Between, by_lines_between
 from nan_watch.inquest.captured import Captured
 from nan_watch.inquest.chart import chart, write_chart
 from nan_watch.inquest.copies import norms
 from nan_watch.inquest.hold import RAISED, Inquest, Repeatable
+from nan_watch.inquest.kept_update import KeptUpdates, by_update
 from nan_watch.inquest.models_part import Part, explain, lacks
 from nan_watch.inquest.own_lines import by_own_lines
-from nan_watch.inquest.own_update import OwnUpdates, by_own_update
 from nan_watch.inquest.spread import in_one_process
 from probes.bus import Bus
 from probes.finding import Evidence, Finding, Verdict
@@ -35,6 +37,7 @@ from probes.record import Recorder
 from probes.whole import gathered, is_split, made_whole
 from probes.wrapped import alone, is_compiled
 
+OF_UPDATES = (PoisonedParameter.code, OptimizerUnderflow.code, NonFiniteSetting.code)
 GATHERED = 3  # refused steps for which a sharded model is made whole
 
 
@@ -64,7 +67,7 @@ class Replays:
         self._keeper = Keeper(model, optimizer, capsules)
         self._gathered = 0
         self._split = False
-        self.updates = OwnUpdates(model)
+        self.updates = KeptUpdates(model)
         self.between = Between(model, self.captured.marks)
 
     @contextmanager
@@ -86,7 +89,7 @@ class Replays:
     def late(self, symptom: Symptom, finding: Finding, bus: Bus) -> Finding:
         """The finding of what the last update has left, as its replay tells it where it can."""
         with self.at_work(bus):
-            return by_own_update(self.updates.newest, self._inquest, symptom, finding) or finding
+            return by_update(self.updates.newest, self._inquest, symptom, finding) or finding
 
     def forget(self) -> None:
         """Nothing is held of the newest update any more."""
@@ -126,13 +129,13 @@ class Replays:
 
     def _left_over(self, symptom: Symptom, finding: Finding) -> Finding | None:
         """As the update tells it that left parameters which are not finite; None where none did."""
-        if finding.phase != "update" or finding.code != PoisonedParameter.code:
+        if finding.phase != "update" or finding.code not in OF_UPDATES:
             return None
-        if self._ends:
+        if self._ends and finding.code == PoisonedParameter.code:
             named = by_lines_between(self.between.newest, self._inquest, symptom, finding)
             if named is not None:
                 return named
-        return by_own_update(self.updates.newest, self._inquest, symptom, finding)
+        return by_update(self.updates.newest, self._inquest, symptom, finding)
 
     def _handed_over(self, symptom: Symptom, finding: Finding, step: Repeatable) -> Finding:
         """As the step tells it; or the model's calls, where it does something else when run again.

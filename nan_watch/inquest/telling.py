@@ -13,9 +13,8 @@ from nan_watch.case.material import Case
 from nan_watch.case.symptom import Symptom
 from nan_watch.causes import RULES as CAUSES
 from nan_watch.causes import name_cause
-from nan_watch.causes.poisoned_parameter import PoisonedParameter
 from nan_watch.inquest.aftermath import aftermath
-from nan_watch.inquest.replays import Replays
+from nan_watch.inquest.replays import OF_UPDATES, Replays
 from nan_watch.inquest.stories import Stories
 from nan_watch.inquest.trends import with_trends
 from nan_watch.sampled.edges import Edges
@@ -89,7 +88,7 @@ class Telling:
         """What the last step left is told. told: whether the step itself was poisoned already."""
         if not told:
             found = self.tell(symptom, batch)
-            if found.code == PoisonedParameter.code:
+            if found.code in OF_UPDATES:
                 named = self._replays.late(symptom, found, self._bus)
                 self.stories.rename(found, self._weighed(symptom, named))
         elif self._goes_on:

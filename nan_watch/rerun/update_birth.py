@@ -6,7 +6,8 @@ from dataclasses import replace
 from itertools import islice
 
 from nan_watch.capsule.start import Start
-from nan_watch.causes.non_finite_setting import Setting, blamed, odd_setting
+from nan_watch.case.optimizers import Setting, odd_setting
+from nan_watch.causes.non_finite_setting import blamed
 from nan_watch.causes.poisoned_parameter import PoisonedParameter
 from nan_watch.origin.events import Event
 from nan_watch.origin.kernels import kernels

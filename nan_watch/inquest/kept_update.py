@@ -1,11 +1,15 @@
-"""An update that is not torch's own, kept so that it can be run again where it gives a NaN."""
+"""An update of an optimizer, kept so that it can be run again where it gives a NaN."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
+import ast
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -14,10 +18,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import _disable_current_modes
 
+from nan_watch.case.optimizers import is_extreme, is_plain, vanishing
 from nan_watch.case.symptom import Symptom
+from nan_watch.causes.poisoned_parameter import PoisonedParameter
 from nan_watch.flags import Doubles
 from nan_watch.inquest.copies import Copied, as_sick, copied, one_process, starting
 from nan_watch.inquest.hold import Inquest, Repeatable
+from nan_watch.origin.sources import LOOP, Kind, kind_of
 from probes.finding import Evidence, Finding
 from probes.replay import RandomState, Snapshot, is_finite, replay
 
@@ -27,6 +34,7 @@ LARGE = 2**22  # numbers in the parameters of an update that is kept
 LARGEST = 2**27  # bytes of all that is copied of it
 FIRST = 2  # updates of the run that are kept
 TINY, HUGE = 1e-18, 1e18  # norms whose square is next to nothing, or to infinity
+HUGE_HALF = 2.0**12  # of a gradient of halves, which end at 65504
 CONTAINERS = (dict, list, tuple, defaultdict, OrderedDict, deque)
 WITHIN = "update"
 
@@ -41,6 +49,7 @@ class Update:
 
     parameters: with the places of their copies and of their gradients'. attributes: of the
     optimizer, its groups and state among them, with a Leaf for each tensor. copied: all of them.
+    call: calls `step`, from the line of the user's that took it.
     """
 
     optimizer: Optimizer
@@ -48,6 +57,7 @@ class Update:
     attributes: Mapping[str, Any]
     copied: Copied
     random: RandomState
+    call: CodeType
 
     @property
     def written(self) -> list[Tensor]:
@@ -60,17 +70,26 @@ class Update:
         copies = self.copied.each()
         return [(parameter, copies[at]) for parameter, at, _ in self.parameters]
 
-    def run(self) -> Tensor:
-        """The step has been taken again; returns the first parameter that it poisoned, or zero."""
-        with self._as_it_was():
+    @property
+    def is_torchs(self) -> bool:
+        """Whether it can be taken one operator, and one parameter, after the other."""
+        return is_plain(self.optimizer)
+
+    def run(self, *, plain: bool = False) -> Tensor:
+        """The step has been taken again; returns the first parameter that it poisoned, or zero.
+
+        plain: without the kernels that do several operators, or parameters, at once.
+        """
+        with self.as_it_was(plain=plain):
             step = type(self.optimizer).step
-            getattr(step, "__wrapped__", step)(self.optimizer)  # without the hooks upon it
+            step = getattr(step, "__wrapped__", step)  # without the hooks upon it
+            exec(self.call, {"step": partial(step, self.optimizer)})
         with _disable_current_modes():
             odd = next((each for each in self.written if not is_finite(each)), None)
             return torch.zeros(()) if odd is None else odd.detach()
 
     @contextmanager
-    def _as_it_was(self) -> Iterator[None]:
+    def as_it_was(self, *, plain: bool = False) -> Iterator[None]:
         """Inside, gradients and the optimizer's attributes are as they were."""
         own, grads = vars(self.optimizer), [p.grad for p, *_ in self.parameters]
         now = dict(own)
@@ -79,6 +98,8 @@ class Update:
             own.update({name: _filled(each, copies) for name, each in self.attributes.items()})
             for parameter, _, at in self.parameters:
                 parameter.grad = None if at is None else copies[at]
+            if plain:
+                _made_plain(self.optimizer)
         try:
             yield
         finally:
@@ -88,41 +109,61 @@ class Update:
                 parameter.grad = grad
 
 
-class OwnUpdates:
-    """Keeps an update of an optimizer whose step is not torch's own, where it may go wrong.
+class KeptUpdates:
+    """Keeps an update of an optimizer where it may go wrong; all the others cost nothing.
 
-    Such are the first two, whose state begins at zero, and each in which a parameter's gradient
-    is for the first time zero, next to it, or too large to be squared. All the others cost nothing.
+    Such are the first two, whose state begins at zero. Of an optimizer whose step is not torch's
+    own, each too in which a parameter's gradient is for the first time zero, next to it, or too
+    large to be squared. Of torch's own, each whose eps is no number in the parameters' precision,
+    whose settings or gradients are extreme, or that takes the root of a difference.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._models = {id(parameter) for parameter in model.parameters()}
-        self._taken = 0
+        halves = any(parameter.dtype is torch.float16 for parameter in model.parameters())
+        self._huge = HUGE_HALF if halves else HUGE
+        self._taken = Counter[int]()
+        self._vanishing: dict[tuple[Any, ...], bool] = {}  # looking at each parameter costs time
         self._odd: set[int] = set()  # places of parameters whose gradient has been so
         self.newest: Update | None = None
 
-    def before(self, optimizer: Optimizer | None, grads: Doubles) -> None:
+    def before(self, optimizer: Optimizer, grads: Doubles, *, bare: bool) -> None:
         """The step that it is about to take can be taken again, where it is kept.
 
-        grads: norms of the gradients, minus one where there is none.
+        grads: norms of the gradients, minus one where there is none. bare: whether the step is
+        given nothing.
         """
         self.newest = None
-        if optimizer is None or not is_own(optimizer):
-            return
-        if not self._is_risky(grads) or not one_process():
+        self._taken[id(optimizer)] += 1
+        first = self._taken[id(optimizer)] <= FIRST
+        if is_plain(optimizer):
+            risky = first or bool((grads > self._huge).any()) or self._is_risky(optimizer)
+        else:
+            risky = bare and (self._is_news(grads) or first) and one_process()
+        if not risky:
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         few = sum(map(Tensor.numel, parameters)) <= LARGE
         if few and {id(parameter) for parameter in parameters} <= self._models:
             self.newest = self._kept(optimizer, parameters)
 
-    def _is_risky(self, grads: Doubles) -> bool:
-        self._taken += 1
+    def _is_risky(self, optimizer: Optimizer) -> bool:
+        groups = optimizer.param_groups
+        if any(group.get("centered") for group in groups) or is_extreme(optimizer):
+            return True
+        kinds = [(group.get("eps"), group.get("fused"), len(group["params"])) for group in groups]
+        key = (id(optimizer), *kinds)
+        if key not in self._vanishing:
+            self._vanishing[key] = next(vanishing(optimizer), None) is not None
+        return self._vanishing[key]
+
+    def _is_news(self, grads: Doubles) -> bool:
+        """Whether a gradient is for the first time next to nothing, or too large."""
         zero = (grads >= 0) & (grads < TINY)
         odd = set(np.flatnonzero(zero | (grads > HUGE)).tolist())
         new = odd - self._odd
         self._odd |= odd
-        return bool(new) or self._taken <= FIRST
+        return bool(new)
 
     def _kept(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> Update | None:
         held, sources = {id(parameter) for parameter in parameters}, list[Tensor]()
@@ -141,15 +182,33 @@ class OwnUpdates:
         copies = copied(sources, LARGEST)
         if copies is None:
             return None
-        return Update(optimizer, of, its, copies, RandomState.take(host=False))
+        call = _call(sys._getframe(1))
+        return Update(optimizer, of, its, copies, RandomState.take(host=False), call)
 
 
-def is_own(optimizer: Optimizer) -> bool:
-    """Whether its step is not one of torch's."""
-    return not type(optimizer).step.__module__.startswith("torch.optim.")
+def _call(frame: FrameType | None) -> CodeType:
+    """Code that calls `step`, and stands where the user's own line does that called it."""
+    file, line = LOOP, 1
+    while frame is not None and frame.f_code.co_filename != LOOP:
+        if kind_of(frame.f_code.co_filename) is Kind.USER:
+            file, line = frame.f_code.co_filename, frame.f_lineno
+            break
+        frame = frame.f_back
+    return compile(ast.increment_lineno(ast.parse("step()"), line - 1), file, "exec")
 
 
-def by_own_update(
+def _made_plain(optimizer: Optimizer) -> None:
+    """It steps one parameter after the other, by one operator after the other."""
+    scale = vars(optimizer).pop("grad_scale", None)  # which a fused one divides by itself
+    vars(optimizer).pop("found_inf", None)
+    for group in optimizer.param_groups:
+        group.update({name: False for name in ("foreach", "fused") if name in group})
+        for parameter in group["params"]:
+            if scale is not None and parameter.grad is not None:
+                parameter.grad.div_(scale)
+
+
+def by_update(
     update: Update | None, inquest: Inquest, symptom: Symptom, finding: Finding
 ) -> Finding | None:
     """The finding as the update tells it; None where it was not this update's doing."""
@@ -159,20 +218,31 @@ def by_own_update(
     start = starting(inquest.model, update.before, snapshot)
     now, again = [each.detach().clone() for each in update.written], list[Tensor]()
 
-    def run() -> Tensor:
-        first = update.run()
-        again[:] = [each.detach().clone() for each in update.written]
-        return first
+    def as_before(*, plain: bool) -> bool:
+        def run() -> Tensor:
+            first = update.run(plain=plain)
+            again[:] = [each.detach().clone() for each in update.written]
+            return first
 
-    try:
-        replay(run, inquest.model, start)
-    except Exception:  # what it needs is gone
+        try:
+            replay(run, inquest.model, start)
+        except Exception:  # what it needs is gone
+            return False
+        return as_sick(again, now)
+
+    plain = update.is_torchs and as_before(plain=True)
+    if not as_before(plain=False):
         return None
-    if not as_sick(again, now):
-        return None
-    step = Repeatable(update.run, start, returns=symptom.state[0].name, packs=False, within=WITHIN)
-    told = inquest.hold(symptom.of_its_update(), finding, step)
-    if inquest.found is None or told.op is None or told.code == finding.code:
+    step = Repeatable(
+        partial(update.run, plain=plain),
+        start,
+        returns=symptom.state[0].name,
+        packs=False,
+        within=WITHIN,
+    )
+    with update.as_it_was():  # settings too
+        told = inquest.hold(symptom.of_its_update(), finding, step)
+    if inquest.found is None or told.op is None or told.code == PoisonedParameter.code:
         return None
     same = all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(again, now, strict=True))
     said = Evidence(
