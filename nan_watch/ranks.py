@@ -44,6 +44,7 @@ class Ranks:
         self._home: Path | None = None
         self.stages: list[Any] = []  # of a pipeline, that this rank holds
         self.staged = False  # whether any rank holds some
+        self.tells_stages = False  # whether it is known at which of its stages something began
         self.some_away = False  # whether at the newest step some had no batch left
         self.drift: Drift | None = None
 
@@ -188,7 +189,7 @@ class Ranks:
         if not self.several:
             return finding
         message = f"{finding.message.removesuffix('.')}, on rank {self.number}"
-        if len(self.stages) > 1:
+        if len(self.stages) > 1 and not self.tells_stages:
             message += ", whose stages may have got it from those of other ranks"
         said = Evidence("the first rank at which it is", self.number)
         return replace(finding, message=f"{message}.", evidence=(*finding.evidence, said))

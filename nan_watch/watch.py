@@ -132,7 +132,7 @@ class NanWatch:
         self._roots = Roots(lambda: self._norms.parameters, self._replays.captured, asleep)
         self._stages = Stages(self._ranks, self._bus, self._replays.captured)
         hooks = (self._bus, self._guard, self.scalers, self._steppers, self._roots)
-        self._hooks = (*hooks, self._joins, self._stages)
+        self._hooks = (self._stages, *hooks, self._joins)
         self._root = next(name for name, module in watched_modules(model) if module is model)
 
     def __enter__(self) -> Self:
@@ -296,7 +296,7 @@ class NanWatch:
         found = self._roots.take(roots, excused=excused, sure=bool(grads or self._replays.step))
         loss = loss if found is None else found  # one of several may be odd
         here = bool(grads or odd(loss) or late or (first and self._spoilt))
-        begins = here and self._stages.begins(odd(loss) or late or sightings.any_nan, sightings)
+        begins = here and self._stages.begins(odd(loss) or late, sightings, grads)
         rank = self._ranks.agree(step, here, begins, sums, taken.seen)
         try:
             if rank is not None:

@@ -80,6 +80,7 @@ class Bus:
     of what it lists where it cannot be called.
     wrappers: what is around the model, the outermost first, one of which may be compiled. Where it
     is, its outputs are seen by operators in the compiled graph: `traced` holds them.
+    `told_of` are modules with who wants to know of their calls: the model, with `calls`.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Bus:
         self.model = model
         called = called_instead(wrappers)
         self.called = model if called is None else called  # `or` would ask a module for its length
-        self.calls = calls
+        self.told_of = [] if calls is None else [(self.called, calls)]
         self.entered = entered
         self.whole = whole
         self.alone = alone
@@ -165,18 +166,18 @@ class Bus:
         root = self.called
         if not self.whole:
             hooks.callback(root.register_forward_pre_hook(_Hush(self)).remove)
-        if self.calls is not None:  # before anybody's hook changes the arguments
-            called = _Called(self, self.calls)
+        for module, calls in self.told_of:  # before anybody's hook changes the arguments
+            called = _Called(self, calls)
             hooks.callback(
-                root.register_forward_pre_hook(called, prepend=True, with_kwargs=True).remove
+                module.register_forward_pre_hook(called, prepend=True, with_kwargs=True).remove
             )
         for place, (name, module) in enumerate(self._shown()):
             hook = _OutputHook(self, module, name, place)
             hooks.callback(module.register_forward_hook(hook).remove)
         hooks.callback(root.register_forward_hook(_Wake(self), always_call=True).remove)
-        if self.calls is not None:
-            returned = _Returned(self, self.calls)
-            hooks.callback(root.register_forward_hook(returned, always_call=True).remove)
+        for module, calls in self.told_of:
+            returned = _Returned(self, calls)
+            hooks.callback(module.register_forward_hook(returned, always_call=True).remove)
 
     def _hook_parameters(self, hooks: ExitStack) -> None:
         for name, parameter in self.model.named_parameters():

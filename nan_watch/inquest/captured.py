@@ -35,6 +35,7 @@ class Call:
     args, kwargs: what it was given, by reference, its containers copied. given: every tensor in
     them by path, with its version. snapshot: what it started from. autocast: device types with
     the dtype in force. grads: the gradients that each tensor of the output got, by its place.
+    of: the part of the model that was called by itself; None where it is the model.
     """
 
     args: tuple[Any, ...]
@@ -43,6 +44,7 @@ class Call:
     given: list[tuple[str, Tensor, int]] = field(default_factory=list)
     autocast: tuple[tuple[str, torch.dtype], ...] = ()
     grads: dict[int, list[Tensor]] = field(default_factory=dict)
+    of: nn.Module | None = None
 
     @property
     def size(self) -> int:
@@ -68,7 +70,7 @@ class Call:
             for each in self._autocasting():
                 stack.enter_context(each)
             args, kwargs = map_leaves((self.args, dict(self.kwargs)), _cut_off)
-            return model(*args, **kwargs)
+            return (self.of or model)(*args, **kwargs)
 
     def _autocasting(self) -> Iterator[AbstractContextManager[Any]]:
         for device, dtype in self.autocast:
@@ -107,10 +109,16 @@ class Captured:
         self._left = LEARNING
         self._host = False
 
-    def before(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], listening: bool) -> None:
-        """The outermost call is noted, where it is part of a step."""
+    def before(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        listening: bool,
+        of: nn.Module | None = None,
+    ) -> None:
+        """The outermost call is noted, where it is part of a step; of: the part that is called."""
         wanted = self.on and listening and not self._open and not torch.compiler.is_compiling()
-        self._open.append(self._noted(args, kwargs) if wanted else None)
+        self._open.append(self._noted(args, kwargs, of) if wanted else None)
 
     def after(self, output: Any) -> None:
         """The call is kept, and the gradients that its output gets will be."""
@@ -156,7 +164,9 @@ class Captured:
         self.whole = []
         self.marks.forget()
 
-    def _noted(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+    def _noted(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], of: nn.Module | None
+    ) -> Call:
         given: list[tuple[str, Tensor, int]] = []
 
         def note(path: str, leaf: Any) -> Any:
@@ -168,13 +178,29 @@ class Captured:
         args, kwargs = map_leaves((args, dict(kwargs)), note)
         random = RandomState.take(host=self._host or self._left > 0)
         self.marks.start = self._snapshots.take(random)
-        return Call(args, kwargs, self.marks.start, given, _autocast())
+        return Call(args, kwargs, self.marks.start, given, _autocast(), of=of)
 
     def _learn(self, call: Call) -> None:
         """Python's and numpy's generators are looked at only where the model draws from them."""
         if self._left > 0:
             self._left -= 1
             self._host = self._host or not call.snapshot.random.same_host(RandomState.take())
+
+
+@dataclass(frozen=True, slots=True)
+class OfPart:
+    """Hands on the calls of a part of the model, which is called by itself."""
+
+    captured: Captured
+    part: nn.Module
+
+    def before(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], listening: bool) -> None:
+        """It is about to be called."""
+        self.captured.before(args, kwargs, listening, self.part)
+
+    def after(self, output: Any) -> None:
+        """It returned the output; None where it raised."""
+        self.captured.after(output)
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:

@@ -77,7 +77,8 @@ class Part:
     def repeatable(self) -> Repeatable:
         """The part as a step that can be run again."""
         rows = {"given": self.batch, "gradients": self.gradients}
-        return Repeatable(self.run, self.calls[0].snapshot, self.batch, returns=OUTPUT, rows=rows)
+        start, packs = self.calls[0].snapshot, all(call.of is None for call in self.calls)
+        return Repeatable(self.run, start, self.batch, returns=OUTPUT, rows=rows, packs=packs)
 
     @property
     def gradients(self) -> list[Tensor]:
@@ -176,7 +177,7 @@ def _first_sick(
 def _named(model: nn.Module, call: Call) -> Mapping[str, Any]:
     """The arguments by the names that the model's forward gives them, as far as it has some."""
     try:
-        bound = inspect.signature(model.forward).bind(*call.args, **call.kwargs)
+        bound = inspect.signature((call.of or model).forward).bind(*call.args, **call.kwargs)
     except (TypeError, ValueError):
         return {str(place): value for place, value in enumerate(call.args)} | dict(call.kwargs)
     return dict(_flat(bound))

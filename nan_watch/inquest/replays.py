@@ -231,6 +231,7 @@ class Replays:
         if step is not None and step.batch is not None:
             return keep(recorder, symptom, told, step.batch, step.snapshot, ())
         calls = () if lacks(self.captured) else self.captured.known
+        calls = () if any(call.of is not None for call in calls) else calls
         return keep(recorder, symptom, told, None, None, calls)
 
 

@@ -118,29 +118,62 @@ def test_stages_that_are_made_after_the_watch_are_thought_of(ranks: Ranks) -> No
         assert said.endswith("of a pipeline, make its `PipelineStage` before the watch begins.")
 
 
-def test_of_ranks_that_hold_several_stages_it_is_said_that_others_may_have_begun(
-    ranks: Ranks,
+def interleaved(rank: int, state: str, sick: int | None = None, where: str = "") -> dict[str, Any]:
+    """Three steps over four stages, two a rank, of which one is sick in the second step."""
+    from torch.distributed.pipelining import PipelineStage, ScheduleInterleaved1F1B
+
+    torch.manual_seed(rank)
+    model = nn.ModuleList([Stage(), Stage()])
+    stages = [
+        PipelineStage(each, rank + 2 * place, 4, torch.device("cpu"))
+        for place, each in enumerate(model)
+    ]
+    schedule = ScheduleInterleaved1F1B(stages, 4, loss_fn=F.cross_entropy)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    chance = torch.Generator().manual_seed(0)
+
+    def loop() -> None:
+        for step in range(3):
+            for place, each in enumerate(model):
+                each.sick = where if (step, rank + 2 * place) == (1, sick) else None
+            x = torch.randn(8, 6, generator=chance)
+            optimizer.zero_grad()
+            schedule.step(x) if rank == 0 else schedule.step(target=x.argmax(-1))
+            optimizer.step()
+
+    told: dict[str, Any] = {"findings": []}
+    if state == "bare":
+        loop()
+    else:
+        watch = NanWatch(model, optimizer, out=f"{state}{sick}{where}", timeout=30)
+        try:
+            with watch:
+                loop()
+        except PoisonedStep as refusal:
+            told["raised"] = refusal.finding.message
+        told["findings"] = [(f.code, f.source, f.step) for f in watch.findings]
+    told["parameters"] = [each.detach().flatten().tolist() for each in model.parameters()]
+    return told
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_of_several_stages_a_rank_the_one_at_which_it_began_is_named(
+    where: str, ranks: Ranks
 ) -> None:
     def work(rank: int) -> Any:
-        from torch.distributed.pipelining import PipelineStage, ScheduleInterleaved1F1B
+        return [interleaved(rank, "sick", sick, where) for sick in range(4)]
 
-        torch.manual_seed(rank)
-        model = nn.ModuleList([Stage(), Stage()])
-        stages = [
-            PipelineStage(each, rank + 2 * place, 4, torch.device("cpu"))
-            for place, each in enumerate(model)
-        ]
-        schedule = ScheduleInterleaved1F1B(stages, 4, loss_fn=F.cross_entropy)
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-        model[0].sick = "forward" if rank == 1 else None
-        x = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
-        try:
-            with NanWatch(model, optimizer, out="run", timeout=30):
-                schedule.step(x) if rank == 0 else schedule.step(target=x.argmax(-1))
-                optimizer.step()
-        except PoisonedStep as refusal:
-            return refusal.finding.message
-        return ""
+    code = "NAN004" if where == "forward" else "NAN002"
+    for told in ranks(2, work):
+        for sick, each in enumerate(told):
+            assert each["findings"] == [[code, line(where), 1]]
+            assert each["raised"].endswith(f"of step 1, on rank {sick % 2}.")
 
-    for said in ranks(2, work):
-        assert said.endswith("on rank 0, whose stages may have got it from those of other ranks.")
+
+def test_several_healthy_stages_a_rank_are_equal_to_the_bit_and_silent(ranks: Ranks) -> None:
+    def work(rank: int) -> Any:
+        return interleaved(rank, "bare"), interleaved(rank, "healthy")
+
+    for bare, watched in ranks(2, work):
+        assert watched["parameters"] == bare["parameters"]
+        assert watched["findings"] == []
