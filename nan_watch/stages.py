@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from nan_watch.flags import Sightings
-from nan_watch.inquest.captured import Call, Captured, OfPart
+from nan_watch.inquest.captured import Call, OfPart
+from nan_watch.inquest.replays import Replays
 from nan_watch.ranks import Ranks
 from nan_watch.state import Poisoned
 from probes.bus import Bus, Kind
@@ -24,10 +25,11 @@ TRIES = "_forward_metadata_inference"  # a pass of torch's own, over memory that
 class Stages:
     """Knows the stages that this rank holds; passes by which torch learns shapes are not shown."""
 
-    def __init__(self, ranks: Ranks, bus: Bus, captured: Captured) -> None:
+    def __init__(self, ranks: Ranks, bus: Bus, replays: Replays) -> None:
         self._ranks = ranks
         self._bus = bus
-        self._captured = captured
+        self._replays = replays
+        self._captured = replays.captured
         self._hooks = ExitStack()
 
     def __enter__(self) -> Self:
@@ -62,7 +64,8 @@ class Stages:
         The device is read: it is called where a step is poisoned.
         """
         if not self._ranks.staged:
-            return otherwise or seen.any_nan
+            mine = self._ranks.several and self._replays.at_fault(grads, self._bus)
+            return otherwise or seen.any_nan or mine
         if not self._ranks.tells_stages:
             last = any(stage.is_last for stage in self._ranks.stages)
             return _begins(self._captured.known, last, self._any_output_odd(seen, ""))

@@ -130,7 +130,7 @@ class NanWatch:
         self.scalers = Scalers(watched, lambda: self._norms.named, self._before_step, overflows)
         self._steppers = Steppers(model, watched, asleep)
         self._roots = Roots(lambda: self._norms.parameters, self._replays.captured, asleep)
-        self._stages = Stages(self._ranks, self._bus, self._replays.captured)
+        self._stages = Stages(self._ranks, self._bus, self._replays)
         hooks = (self._bus, self._guard, self.scalers, self._steppers, self._roots)
         self._hooks = (self._stages, *hooks, self._joins)
         self._root = next(name for name, module in watched_modules(model) if module is model)

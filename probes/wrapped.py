@@ -66,7 +66,7 @@ def _is_optimized(model: nn.Module) -> bool:
 @contextmanager
 def alone(model: nn.Module) -> Iterator[None]:
     """Inside, a pass through what is around the model speaks to no other process."""
-    wrappers = _around(model) if several() else []
+    wrappers = around(model) if several() else []
     before = [{name: getattr(each, name) for name in SYNC} for each in wrappers]
     for each in wrappers:
         for name in SYNC:
@@ -79,7 +79,7 @@ def alone(model: nn.Module) -> Iterator[None]:
                 setattr(each, name, value)
 
 
-def _around(model: nn.Module) -> list[Any]:
+def around(model: nn.Module) -> list[Any]:
     """Every DistributedDataParallel around the model, whoever holds it, or inside."""
     inside = {id(each) for each in model.modules()}
     return [each for each in reducers() if innermost(each) is model or id(each) in inside]

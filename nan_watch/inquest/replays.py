@@ -24,12 +24,14 @@ from nan_watch.causes.poisoned_parameter import PoisonedParameter
 from nan_watch.inquest.between import Between, by_lines_between
 from nan_watch.inquest.captured import Captured
 from nan_watch.inquest.chart import chart, write_chart
+from nan_watch.inquest.compressed import Unreduced, as_reduced, hook_of, unreduced
 from nan_watch.inquest.copies import norms
 from nan_watch.inquest.hold import RAISED, Inquest, Repeatable
 from nan_watch.inquest.kept_update import KeptUpdates, by_update
 from nan_watch.inquest.models_part import Part, explain, lacks
 from nan_watch.inquest.own_lines import by_own_lines
 from nan_watch.inquest.spread import in_one_process
+from nan_watch.state import Poisoned
 from probes.bus import Bus
 from probes.finding import Evidence, Finding, Verdict
 from probes.patch import Edited
@@ -69,6 +71,7 @@ class Replays:
         self._split = False
         self.updates = KeptUpdates(model)
         self.between = Between(model, self.captured.marks)
+        self._unreduced: Unreduced | None = None
 
     @contextmanager
     def of(self, step: Repeatable) -> Iterator[None]:
@@ -122,10 +125,29 @@ class Replays:
             else:
                 told = self._of_a_loop(symptom, finding)
             told = in_one_process(told, self.captured, symptom, split=self._split)
+            told = as_reduced(told, self._unreduced, symptom, self.captured.marks.end)
             told = self._compilers(self._charted(told, recorder))
             failed = finding.verdict is Verdict.FAIL
             packs = self._inquest.found is None or self._inquest.found[0].packs
             return self._kept(symptom, told, recorder) if failed and packs else told
+
+    def at_fault(self, odd: Sequence[Poisoned], bus: Bus) -> bool:
+        """Whether the gradients are this process's own doing, where a hook has reduced them.
+
+        Every process asks itself, at the same step.
+        """
+        self._unreduced = None
+        hook = hook_of(self.captured.model) if odd else None
+        if hook is None or self.captured.is_tied:
+            return False
+        step = self.step
+        if step is None and lacks(self.captured) is None:
+            step = Part.known(self.captured).repeatable()
+        if step is not None:
+            with self.at_work(bus):
+                own = self.captured.model, step, self._inquest.optimizer
+                self._unreduced = unreduced(hook, *own, odd)
+        return self._unreduced is not None and self._unreduced.at_fault
 
     def _left_over(self, symptom: Symptom, finding: Finding) -> Finding | None:
         """As the update tells it that left parameters which are not finite; None where none did."""
