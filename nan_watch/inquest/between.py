@@ -38,8 +38,8 @@ WITHIN = "code after the update"
 class Kept:
     """The moment after a step.
 
-    plan: what may write since. written: the parameters that may be. attributes: what modules of the
-    user's own held.
+    plan: what may write since. written: the parameters that may be. copied: they, and the
+    gradients of those of them that are `reached`. attributes: what modules of the user's own held.
     """
 
     plan: Plan
@@ -48,11 +48,18 @@ class Kept:
     written: Sequence[Tensor]
     copied: Copied
     attributes: Sequence[tuple[nn.Module, Mapping[str, Any]]]
+    reached: Sequence[Tensor] = ()
 
     @property
     def parameters(self) -> list[tuple[Tensor, Tensor]]:
         """Each that may be written with what it held."""
-        return list(zip(self.written, self.copied.each(), strict=True))
+        return list(zip(self.written, self.copied.each(), strict=False))
+
+    def give_grads(self) -> None:
+        """The parameters that had a gradient have a copy of it."""
+        copies = self.copied.each()[len(self.written) :]
+        for parameter, copy in zip(self.reached, copies, strict=True):
+            parameter.grad = copy.clone()
 
 
 class Between:
@@ -94,7 +101,9 @@ class Between:
 
     def _keep(self, plan: Plan, frames: Sequence[FrameType]) -> None:
         parameters = self._written(plan.targets)
-        before = copied(parameters) if len(parameters) <= FEW else None
+        reached = [each for each in parameters if each.grad is not None]
+        sources = [*parameters, *(each.grad for each in reached if each.grad is not None)]
+        before = copied(sources) if len(parameters) <= FEW else None
         if before is None:
             return
         self.newest = Kept(
@@ -104,6 +113,7 @@ class Between:
             parameters,
             before,
             [(each, attributes_of(each)) for each in self._own],
+            reached,
         )
 
     def _written(self, targets: frozenset[str]) -> list[Tensor]:
@@ -160,6 +170,7 @@ class Lines:
                     vars(owner).update(copies(attributes))
             for module, held in self.kept.attributes:  # which the replay itself gives back
                 vars(module).update(copies(held))
+            self.kept.give_grads()
             gives_back = last.pop_all()
         with gives_back:
             yield

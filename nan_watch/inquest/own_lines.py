@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,15 +20,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nan_watch.case.symptom import Symptom
 from nan_watch.inquest.captured import Captured
 from nan_watch.inquest.hold import Inquest, Repeatable
-from nan_watch.inquest.marks import users_frames
+from nan_watch.inquest.marks import Mark, users_frames
 from nan_watch.inquest.models_part import Part, lacks
-from nan_watch.inquest.passage import Passage, passages
+from nan_watch.inquest.passage import Passage, passage_until, passages
 from nan_watch.inquest.turns import Key, Turn
 from probes.finding import Evidence, Finding
 from probes.replay import Replayed, Snapshot, is_finite, replay
 from probes.stepping.roots import noted_roots
 
 TRIED = 4  # stretches of lines
+UNTIL = "code between the backward pass and the update"
 COPIED = (list, dict, set)  # what the lines may add to, and which are given to them as copies
 
 
@@ -37,12 +38,14 @@ class OwnLines:
     """Lines of a frame that is at work, or was.
 
     names: what they knew. snapshot: what they started from. root: the number they came to.
+    within: what they are, in words, where they go on behind the backward pass.
     """
 
     passage: Passage
     names: Mapping[str, Any]
     snapshot: Snapshot
     root: Tensor
+    within: str | None = None
 
     def run(self) -> Tensor:
         """They have run again, on names of their own; returns the number they go back from."""
@@ -62,10 +65,13 @@ def by_own_lines(
     if lines is None:
         return None
     batch = None if lacks(captured) else Part.known(captured).batch
-    step = Repeatable(lines.run, lines.snapshot, batch, packs=False)
+    step = Repeatable(lines.run, lines.snapshot, batch, packs=False, within=lines.within)
     told = inquest.hold(symptom, finding, step)
     if inquest.found is None:
         return None
+    if lines.within is not None:
+        site = finding.site if told.site == "<loss>" else told.site
+        told = replace(told, site=site, phase=finding.phase)
     said = Evidence("the loop's own lines, run again", str(lines.passage))
     none = Evidence(
         "no capsule", "it could not hold the loop's own lines; `watch.step(fn)` has one"
@@ -81,15 +87,15 @@ def _lines(captured: Captured) -> Iterator[OwnLines]:
     passes = list(reversed(captured.marks.passes()))
     for turn in sorted(passes, key=lambda each: is_finite(each.root)):
         yield from islice(_of_turn(turn, present if turn is passes[0] else {}), TRIED)
+    if passes and is_finite(passes[0].root):
+        yield from islice(_until_step(passes[0], present), TRIED)
 
 
 def _of_turn(turn: Turn, present: Mapping[Key, FrameType]) -> Iterator[OwnLines]:
     """From each of the pass's first calls to where it began to go back, the first first."""
     known = set(present) | ({turn.names.frame} if turn.names is not None else set())
     for mark in turn.begins:
-        began = {(at, code): line for at, code, line in mark.lines}
-        both = ((at, code) for at, code, _ in turn.end.lines)
-        frame = next((key for key in both if key in began and key in known), None)
+        frame, began = _shared(turn, mark, known)
         if frame is None or mark.snapshot is None:
             continue
         ends = next(line for at, code, line in turn.end.lines if (at, code) == frame)
@@ -97,6 +103,29 @@ def _of_turn(turn: Turn, present: Mapping[Key, FrameType]) -> Iterator[OwnLines]
             names = _known(frame, turn, present)
             kept = {k: v for k, v in names.items() if k not in found.sets or not _is_result(v)}
             yield OwnLines(found, kept, mark.snapshot, turn.root)
+
+
+def _until_step(turn: Turn, present: Mapping[Key, FrameType]) -> Iterator[OwnLines]:
+    """From each of the pass's first calls to the step that is about to be taken."""
+    for mark in turn.begins:
+        frame, began = _shared(turn, mark, set(present))
+        if frame is None or mark.snapshot is None:
+            continue
+        found = passage_until(frame[1], began[frame], present[frame].f_lineno)
+        if found is not None:
+            names = _known(frame, turn, present)
+            kept = {k: v for k, v in names.items() if k not in found.sets or not _is_result(v)}
+            yield OwnLines(found, kept, mark.snapshot, turn.root, UNTIL)
+
+
+def _shared(turn: Turn, mark: Mark, known: Collection[Key]) -> tuple[Key | None, Mapping[Key, int]]:
+    """The innermost frame that is known both where the pass began and where it began to go back.
+
+    With the line of each frame where it began.
+    """
+    began = {(at, code): line for at, code, line in mark.lines}
+    both = ((at, code) for at, code, _ in turn.end.lines)
+    return next((key for key in both if key in began and key in known), None), began
 
 
 def _known(frame: Key, turn: Turn, present: Mapping[Key, FrameType]) -> Mapping[str, Any]:

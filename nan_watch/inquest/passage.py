@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import linecache
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from types import CodeType
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SCOPES = (*FUNCTIONS, ast.ClassDef)
+LOOPS = (ast.For, ast.AsyncFor, ast.While)
 ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
 BLOCKS = ("body", "orelse", "finalbody")
 ONCE = "__whynan_once__"
@@ -47,6 +49,41 @@ def passages(code: CodeType, first: int, last: int) -> Iterator[Passage]:
         for each in dict.fromkeys((begin, sums)):
             with suppress(SyntaxError):  # it returns, yields or awaits
                 yield passage(block[each : end + 1], code.co_filename)
+
+
+def passage_until(code: CodeType, first: int, last: int) -> Passage | None:
+    """From the statement of the first line to that of the last, and to no statement behind it.
+
+    Where that stands deeper, as under a condition, what comes before it there is a part; None
+    where it is repeated, or they cannot run outside of their function.
+    """
+    found = _between(block_of(code), first, last)
+    if found is None:
+        return None
+    block, begin, end = found
+    ending = _cut(block[end], last)
+    if ending is None:
+        return None
+    with suppress(SyntaxError):
+        statements = [*block[_with_constants(block, begin) : end], ending]
+        return passage(statements, code.co_filename)
+    return None
+
+
+def _cut(statement: ast.stmt, last: int) -> ast.stmt | None:
+    """The statement, without what it holds behind that of the line."""
+    for name in BLOCKS:
+        inner = getattr(statement, name, None) or []
+        place = _place(inner, last)
+        if place is None:
+            continue
+        ending = _cut(inner[place], last)
+        if isinstance(statement, LOOPS) or ending is None:
+            return None
+        shorter = copy.copy(statement)
+        setattr(shorter, name, [*inner[:place], ending])
+        return shorter
+    return statement
 
 
 def passage(statements: Sequence[ast.stmt], file: str) -> Passage:
