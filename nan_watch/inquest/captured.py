@@ -6,6 +6,7 @@ what gradient its output got; what is computed from the output lies outside.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from nan_watch.inquest.from_line import Line
 from nan_watch.inquest.marks import Marks
 from probes.batch import map_leaves
 from probes.replay import RandomState, Snapshot, Snapshots
@@ -35,7 +37,8 @@ class Call:
     args, kwargs: what it was given, by reference, its containers copied. given: every tensor in
     them by path, with its version. snapshot: what it started from. autocast: device types with
     the dtype in force. grads: the gradients that each tensor of the output got, by its place.
-    of: the part of the model that was called by itself; None where it is the model.
+    of: the part of the model that was called by itself; None where it is the model. line: of the
+    user's, that made the call.
     """
 
     args: tuple[Any, ...]
@@ -45,6 +48,7 @@ class Call:
     autocast: tuple[tuple[str, torch.dtype], ...] = ()
     grads: dict[int, list[Tensor]] = field(default_factory=dict)
     of: nn.Module | None = None
+    line: Line = field(default_factory=Line)
 
     @property
     def size(self) -> int:
@@ -70,7 +74,8 @@ class Call:
             for each in self._autocasting():
                 stack.enter_context(each)
             args, kwargs = map_leaves((self.args, dict(self.kwargs)), _cut_off)
-            return (self.of or model)(*args, **kwargs)
+            called = model if self.of is None else self.of
+            return self.line.call(partial(called, *args, **kwargs))
 
     def _autocasting(self) -> Iterator[AbstractContextManager[Any]]:
         for device, dtype in self.autocast:
@@ -176,9 +181,10 @@ class Captured:
             return leaf
 
         args, kwargs = map_leaves((args, dict(kwargs)), note)
+        line = Line.of(sys._getframe(2))
         random = RandomState.take(host=self._host or self._left > 0)
         self.marks.start = self._snapshots.take(random)
-        return Call(args, kwargs, self.marks.start, given, _autocast(), of=of)
+        return Call(args, kwargs, self.marks.start, given, _autocast(), of=of, line=line)
 
     def _learn(self, call: Call) -> None:
         """Python's and numpy's generators are looked at only where the model draws from them."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -23,8 +21,8 @@ from nan_watch.case.symptom import Symptom
 from nan_watch.causes.poisoned_parameter import PoisonedParameter
 from nan_watch.flags import Doubles
 from nan_watch.inquest.copies import Copied, as_sick, copied, one_process, starting
+from nan_watch.inquest.from_line import Line
 from nan_watch.inquest.hold import Inquest, Repeatable
-from nan_watch.origin.sources import LOOP, Kind, kind_of
 from probes.finding import Evidence, Finding
 from probes.replay import RandomState, Snapshot, is_finite, replay
 
@@ -49,7 +47,7 @@ class Update:
 
     parameters: with the places of their copies and of their gradients'. attributes: of the
     optimizer, its groups and state among them, with a Leaf for each tensor. copied: all of them.
-    call: calls `step`, from the line of the user's that took it.
+    line: of the user's, that took the step.
     """
 
     optimizer: Optimizer
@@ -57,7 +55,7 @@ class Update:
     attributes: Mapping[str, Any]
     copied: Copied
     random: RandomState
-    call: CodeType
+    line: Line
 
     @property
     def written(self) -> list[Tensor]:
@@ -83,7 +81,7 @@ class Update:
         with self.as_it_was(plain=plain):
             step = type(self.optimizer).step
             step = getattr(step, "__wrapped__", step)  # without the hooks upon it
-            exec(self.call, {"step": partial(step, self.optimizer)})
+            self.line.call(partial(step, self.optimizer))
         with _disable_current_modes():
             odd = next((each for each in self.written if not is_finite(each)), None)
             return torch.zeros(()) if odd is None else odd.detach()
@@ -182,19 +180,8 @@ class KeptUpdates:
         copies = copied(sources, LARGEST)
         if copies is None:
             return None
-        call = _call(sys._getframe(1))
-        return Update(optimizer, of, its, copies, RandomState.take(host=False), call)
-
-
-def _call(frame: FrameType | None) -> CodeType:
-    """Code that calls `step`, and stands where the user's own line does that called it."""
-    file, line = LOOP, 1
-    while frame is not None and frame.f_code.co_filename != LOOP:
-        if kind_of(frame.f_code.co_filename) is Kind.USER:
-            file, line = frame.f_code.co_filename, frame.f_lineno
-            break
-        frame = frame.f_back
-    return compile(ast.increment_lineno(ast.parse("step()"), line - 1), file, "exec")
+        line = Line.of(sys._getframe(1))
+        return Update(optimizer, of, its, copies, RandomState.take(host=False), line)
 
 
 def _made_plain(optimizer: Optimizer) -> None:
