@@ -31,7 +31,7 @@ from nan_watch.inquest.kept_update import KeptUpdates, by_update
 from nan_watch.inquest.models_part import Part, explain, lacks
 from nan_watch.inquest.own_lines import by_own_lines
 from nan_watch.inquest.spread import in_one_process
-from nan_watch.state import Poisoned
+from nan_watch.state import Poisoned, poisoned
 from probes.bus import Bus
 from probes.finding import Evidence, Finding, Verdict
 from probes.patch import Edited
@@ -124,6 +124,7 @@ class Replays:
                 told = self._handed_over(symptom, finding, self.step)
             else:
                 told = self._of_a_loop(symptom, finding)
+            told = self._written(symptom, told) or told
             told = in_one_process(told, self.captured, symptom, split=self._split)
             told = as_reduced(told, self._unreduced, symptom, self.captured.marks.end)
             told = self._compilers(self._charted(told, recorder))
@@ -158,6 +159,21 @@ class Replays:
             if named is not None:
                 return named
         return by_update(self.updates.newest, self._inquest, symptom, finding)
+
+    def _written(self, symptom: Symptom, told: Finding) -> Finding | None:
+        """As the lines tell it that wrote a parameter which no step trains, where they did."""
+        if not self._ends or told.code != PoisonedParameter.code or told.phase is not None:
+            return None
+        named = dict(self.captured.model.named_parameters())
+        if told.site not in named or told.site in symptom.loaded:
+            return None
+        state = poisoned({told.site: named[told.site]}, infinity_has_a_meaning=False)
+        kept, found = self.between.newest, self._inquest.found
+        sick = replace(symptom, state=state)
+        written = by_lines_between(kept, self._inquest, sick, told) if state else None
+        if written is None:
+            self._inquest.found = found
+        return written
 
     def _handed_over(self, symptom: Symptom, finding: Finding, step: Repeatable) -> Finding:
         """As the step tells it; or the model's calls, where it does something else when run again.

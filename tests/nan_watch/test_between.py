@@ -268,3 +268,40 @@ def test_healthy_loops_are_left_alone(loop: Callable[[Watch], nn.Module]) -> Non
     assert not [each for each in watches[0].findings if each.code.startswith("NAN")]
     for one, two in zip(bare.parameters(), model.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+class Lagging(nn.Module):
+    """A teacher in halves, which no step trains."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.student, self.teacher = net(), net().half().requires_grad_(False)
+        self.factor, self.taken = factor, 0
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.student(rows) + self.teacher(rows.half()).float()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        self.taken += 1
+        for mean, own in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            mean.mul_(0.9).add_(own.half(), alpha=0.1)
+            mean.mul_(self.factor if self.taken > EVERY else 1.0)  # HERE lagging
+
+
+def followed(watch: Watch, factor: float) -> nn.Module:
+    model = Lagging(factor)
+    optimizer = sgd(model.student)
+    with watch(model, optimizer):
+        for rows, labels in batches():
+            descend(model, optimizer, rows, labels)
+            model.follow()
+    return model
+
+
+def test_a_moving_average_that_outgrows_halves_is_named_where_it_is_written() -> None:
+    with pytest.raises(PoisonedStep) as caught:
+        followed(NanWatch, 6e4)
+    finding = caught.value.finding
+    assert (finding.code, finding.phase, finding.op) == ("NAN014", "update", "aten.mul_")
+    assert (finding.source, finding.step) == (line("lagging"), EVERY + 1)
