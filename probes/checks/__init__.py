@@ -86,6 +86,7 @@ from probes.checks.tiled_groups import TiledGroups
 from probes.checks.transposed_targets import TransposedTargets
 from probes.checks.unasked_mask import UnaskedMask
 from probes.checks.uncleared import Uncleared
+from probes.checks.uncounted_heads import UncountedHeads
 from probes.checks.unit_axis import UnitAxis
 from probes.checks.unmoved import Unmoved
 from probes.checks.unreachable_label import UnreachableLabel
@@ -160,6 +161,7 @@ RULES: tuple[Check[Experiment], ...] = (
     LabelOffset(),
     ScoredPadding(),
     IndexAlignment(),
+    UncountedHeads(),
     JoinedGraphs(),
     LeftOver(),
     StillState(),
