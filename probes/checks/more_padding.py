@@ -15,6 +15,7 @@ from probes.bus import Kind
 from probes.compare import Comparison
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
+from probes.line import line
 from probes.masking.grown import BY, compared
 from probes.masking.in_training import normed_longer
 from probes.masking.longer import Longer, everywhere_longer, longer
@@ -121,6 +122,7 @@ class MorePadding:
             "positions.",
             site=where.site,
             phase="forward",
+            source=_line(experiment, each, found),
             where=dict(worst.where),
             evidence=(
                 Evidence(f"largest change of {what}", worst.largest, worst.limit),
@@ -150,6 +152,18 @@ def _only_in_training(finding: Finding, mask: str) -> Finding:
         message=finding.message.replace("more padding", "in training mode, more padding", 1)
         + " With running statistics it does not.",
         fix=f"Take the statistics over what `{mask}` lets see alone: `h[keep] = norm(h[keep])`.",
+    )
+
+
+def _line(experiment: Experiment, each: Longer, found: Comparison) -> str | None:
+    """The user's line at which more padding comes to what is visible."""
+    return line(
+        experiment.subject.model,
+        found,
+        Visible(experiment, each.each),
+        lambda mode: experiment.evaluate(experiment.batch, (mode,)),
+        lambda mode: experiment.evaluate(each.batch, (mode,)),
+        each.cut,
     )
 
 

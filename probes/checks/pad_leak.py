@@ -18,6 +18,7 @@ from probes.masking.in_training import normed_leaks
 from probes.masking.share import own_leaks, true_leaks
 from probes.masking.visible import Visible, changed
 from probes.place import place
+from probes.scoring.hidden_scores import comes_of_hidden_scores
 from probes.vary import vary
 
 
@@ -29,7 +30,8 @@ class PadLeak:
     shapes, in evaluation mode; every site is compared at its visible positions, and the first one
     that differs is named: attention without its mask, a pooling over the padded length, a
     normalisation over padding, a final state read after the padding, a loss that counts it. What
-    comes of attention rows that see nothing alone is left to MSK005. Where one value marks what is
+    comes of attention rows that see nothing alone is left to MSK005, and what the loss takes from
+    nothing but scores of hidden places to LBL003. Where one value marks what is
     hidden, and stands nowhere else, a model may take its mask from there: then comparisons come
     out as before, and only what is looked up or computed is other. Where nothing leaks so, the
     same is done in training mode, from the same random state, if the model keeps running
@@ -81,6 +83,8 @@ class PadLeak:
         in_training: bool = False,
     ) -> Iterator[Finding]:
         if not found.outputs or (each.guessed and _is_target(experiment, each.key, found)):
+            return
+        if not in_training and comes_of_hidden_scores(experiment, each, found):
             return
         worst = max(found.outputs, key=lambda one: one.relative)
         finding = self._finding(experiment, each, found, worst)

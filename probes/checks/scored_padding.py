@@ -7,20 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
-from probes.experiment import Experiment, with_leaf
+from probes.experiment import Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
-from probes.layout import Labels, Mask
-from probes.masking.hidden import Hidden, hidden
-from probes.masking.trailing import trailing
+from probes.layout import Labels
 from probes.reading.alive import alive
-from probes.scoring.answers import Scores, keys, lines_of, scores
+from probes.scoring.answers import keys
+from probes.scoring.hidden_scores import HiddenScores, hidden_scores, label_masks
 from probes.scoring.ignored_places import counted
-from probes.scoring.wanted import wanted
-from probes.vary import vary
-
-LEAST = 8  # classes of labels whose ends are taken for padding without a mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +43,8 @@ class ScoredPadding:
         if experiment.lacks_loss is not None:
             return experiment.lacks_loss
         if not any(
-            _masks(experiment, each) or _by_place(experiment, each) for each in keys(experiment)
+            label_masks(experiment, each) or _by_place(experiment, each)
+            for each in keys(experiment)
         ):
             return "no mask that hides anything has the axes of labels of classes"
         return None
@@ -59,18 +54,11 @@ class ScoredPadding:
         for labels in keys(experiment):
             if _by_place(experiment, labels):
                 yield from self._counted(experiment, labels)
-            masks = _masks(experiment, labels)
-            if not masks or experiment.tensors[labels.key].ndim < 2:
+            if experiment.tensors[labels.key].ndim < 2:
                 continue
-            found = scores(experiment, labels)
-            if found.shift is None and not _is_asked(experiment, labels):
-                continue  # whose labels they are is LBL002's
-            for mask in masks:
-                wrong = _scored(found, mask)
-                is_all = mask.mask.means != "id" or bool((found.scored | mask.keep).all())
-                if bool(wrong.any()) and is_all and _is_its_own(experiment, found, mask, labels):
-                    yield self._finding(experiment, labels, found, mask, wrong)
-                    break
+            each = hidden_scores(experiment, labels)
+            if each is not None:
+                yield self._finding(experiment, labels, each)
 
     def _counted(self, experiment: Experiment, labels: Labels) -> Iterator[Finding]:
         try:
@@ -104,10 +92,10 @@ class ScoredPadding:
         self,
         experiment: Experiment,
         labels: Labels,
-        found: Scores,
-        mask: Hidden,
-        wrong: Tensor,
+        scored: HiddenScores,
     ) -> Finding:
+        found, mask, wrong = scored.found, scored.mask, scored.wrong
+        lines = {each.line for each in alive(experiment).classed}
         at = [int(i) for i in wrong.nonzero()[0]]
         values = experiment.tensors[labels.key]
         place = tuple(at)
@@ -126,6 +114,7 @@ class ScoredPadding:
             f"the loss by `{mask.mask.key}`.",
             site="<loss>",
             phase="forward",
+            source=lines.pop() if len(lines) == 1 else None,
             samples=tuple(sorted({int(row[0]) for row in wrong.nonzero()})),
             where=dict(zip(names, place, strict=True)),
             evidence=(
@@ -134,81 +123,9 @@ class ScoredPadding:
             ),
         )
         declared = any(each.key == labels.key for each in experiment.declared.labels)
-        lines = [] if declared else [f"labels=({labels!r},)"]
-        return resting_on(finding, lines + ([mask.guessed] if mask.guessed else []))
+        guessed = [] if declared else [f"labels=({labels!r},)"]
+        return resting_on(finding, guessed + ([mask.guessed] if mask.guessed else []))
 
 
 def _by_place(experiment: Experiment, labels: Labels) -> bool:
     return experiment.tensors[labels.key].ndim > 1
-
-
-def _masks(experiment: Experiment, labels: Labels) -> list[Hidden]:
-    """Masks of the labels' axes, also those that hide more than padding; else runs at their ends.
-
-    The runs are of one label that stands nowhere else.
-    """
-    values = experiment.tensors[labels.key]
-    shape = tuple(values.shape)
-    found = [m for m in experiment.masks if tuple(m.keep.shape) == shape]
-    known = {each.mask.key for each in found}
-    found += [
-        m
-        for m in hidden(experiment.layout, experiment.layout, experiment.tensors)
-        if tuple(m.keep.shape) == shape
-        and m.mask.key not in known
-        and m.mask.key.rpartition(".")[2].endswith("attention_mask")
-        and bool(((m.keep[:, 1:] != m.keep[:, :-1]).sum(1) <= 1).all())
-    ]
-    runs = trailing(values) if not found else None
-    if runs is not None and int(values.max()) >= LEAST:
-        mask = Mask(labels.key, (labels.key,), means="id")
-        found = [Hidden(mask, labels.key, ~runs, None, f"labels=({labels!r},)")]
-    return [m for m in found if not bool(m.keep.all())]
-
-
-def _is_asked(experiment: Experiment, labels: Labels) -> bool:
-    """Whether outputs are asked for the labels at their own places, fed to a decoder as well."""
-    return any(each.key == labels.key and each.ahead == 0 for each in wanted(experiment))
-
-
-def _scored(found: Scores, mask: Hidden) -> Tensor:
-    """Hidden places that the loss looks at, but for those just before a visible one."""
-    start = torch.zeros_like(mask.keep)
-    start[..., :-1] = mask.keep[..., 1:]
-    return found.scored & ~mask.keep & ~start
-
-
-def _is_its_own(experiment: Experiment, found: Scores, mask: Hidden, labels: Labels) -> bool:
-    """Whether output places are those of the masked key: a token moves the output where it is."""
-    if mask.key == labels.key:
-        return True
-    tensor = experiment.tensors[mask.key]
-    only, at = torch.zeros_like(mask.keep), {}
-    for row in range(len(tensor)):
-        places = mask.keep[row].nonzero().tolist()
-        if places:
-            place = tuple(places[(row + 1) * len(places) // (len(tensor) + 1)])
-            only[(row, *place)], at[row] = True, place
-    other = vary(tensor, only)
-    if other is None:
-        return False
-    try:
-        after = alive(experiment, with_leaf(experiment.batch, mask.key, other))
-    except ExperimentError:
-        return False
-    shape = tuple(mask.keep.shape)
-    if len(after.shown) <= found.index:
-        return False
-    lines = (
-        lines_of(found.shown.tensor, shape, found.first),
-        lines_of(after.shown[found.index].tensor, shape, found.first),
-    )
-    if lines[0] is None or lines[1] is None or lines[0].shape != lines[1].shape:
-        return False
-    apart = (lines[1] - lines[0]).detach().abs().nan_to_num().sum(-1)
-    most = [
-        tuple(int(i) for i in torch.unravel_index(apart[row].argmax(), apart[row].shape))
-        for row in at
-    ]
-    hits = sum(one == at[row] for one, row in zip(most, at, strict=True))
-    return hits * 3 >= len(at) * 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,24 +50,63 @@ class Mixed(Mean):
         return logits
 
 
+class Divided(Mean):
+    """Padding is zeros, and counts in a mean."""
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        there = (torch.arange(ids.shape[1]) < lengths[:, None])[..., None]
+        hidden = self.embedding(ids) * there
+        over = hidden.mean(1)  # MSK004
+        logits: Tensor = self.head(torch.tanh(over))
+        return logits
+
+
+class Each(Mean):
+    """Every place by itself."""
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embedding(ids))
+        return logits
+
+
+def divided(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
+    there = torch.arange(b["ids"].shape[1]) < b["lengths"][:, None]
+    peaks = model(b["ids"], b["lengths"]).logsumexp(-1) * there
+    value: Tensor = peaks.mean()  # <loss>
+    return value
+
+
 def lines(code: str) -> set[str]:
     """`test_line.py:40` for what is marked with a code."""
     text = Path(__file__).read_text().splitlines()
     return {f"test_line.py:{i}" for i, one in enumerate(text, 1) if one.endswith(f"# {code}")}
 
 
-@pytest.mark.parametrize(("model", "code"), [(Mean, "MSK001"), (Mixed, "MSK002")])
+@pytest.mark.parametrize(
+    ("model", "code"), [(Mean, "MSK001"), (Mixed, "MSK002"), (Divided, "MSK004")]
+)
 def test_it_is_the_first_whose_result_differs_where_it_is_not_to(
     model: type[nn.Module], code: str
 ) -> None:
+    def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(model(b["ids"], b["lengths"]), b["labels"])
+
+    assert source(model(), loss, code) in lines(code)
+
+
+def test_it_may_be_a_line_of_the_loss_behind_the_model() -> None:
+    assert source(Each(), divided, "MSK004") in lines("<loss>")
+
+
+def source(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor], code: str) -> str:
     chance = torch.Generator().manual_seed(0)
     ids = torch.randint(3, 50, (6, 9), generator=chance) * (torch.arange(9) < LENGTHS[:, None])
     seed_everything(0)
     subject = Subject(
-        model(),
+        model,
         [{"ids": ids, "lengths": LENGTHS, "labels": torch.tensor([0, 1, 2, 0, 1, 2])}],
-        lambda model, b: F.cross_entropy(model(b["ids"], b["lengths"]), b["labels"]),
+        loss,
         lambda model: torch.optim.Adam(model.parameters()),
     )
     (found,) = judge(chosen([code], known=RULES), Experiment.of(subject)).findings
-    assert (found.source or "").rpartition("/")[2] in lines(code)
+    return (found.source or "").rpartition("/")[2]
