@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -14,6 +14,7 @@ from probes.compare import Comparison
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.masking.emptied import emptied, may_be_empty, opened
+from probes.masking.meeting import Meeting, meeting
 from probes.masking.share import own_leaks, true_leaks
 from probes.masking.visible import seen
 from probes.place import Place, place
@@ -27,8 +28,10 @@ class EmptyRow:
     No NaN need come of it: a mask of `finfo.min` gives the average of all that is hidden, torch's
     own kernels give zeros. The rows are looked for at every attention of the batch; their weights
     are replaced, and what moves is what reads them. Where nothing moves, or the values are zeroed
-    too, or the mask is declared `may_be_empty`, it is a note. Masks so declared are tried: every
-    second row is made to hide everything, and other content there must change nothing.
+    too, or the mask is declared `may_be_empty`, it is a note. Rows that are nothing but padding, as
+    of turns that are not there, may see nothing: then it is said where others read them. Masks so
+    declared are tried: every second row is made to hide everything, and other content there must
+    change nothing.
 
     Sick: `scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1) @ values`, where a
     memory may be empty.
@@ -88,7 +91,8 @@ class EmptyRow:
         gives, verdict = _gives(rows[0])
         worst = max(found.outputs, key=lambda one: one.relative)
         what = "the loss" if worst.site == LOSS else f"`{worst.site}`"
-        return Finding(
+        met = meeting(experiment, rows)
+        finding = Finding(
             code=self.code,
             rule=self.rule,
             verdict=verdict,
@@ -108,6 +112,7 @@ class EmptyRow:
                 Evidence(f"largest change of {what}", worst.largest, worst.limit),
             ),
         )
+        return finding if met is None else _where_met(finding, met)
 
     def _note(self, rows: list[Attended], why: str) -> Finding:
         return Finding(
@@ -149,6 +154,19 @@ class EmptyRow:
                 where=dict((found.start or worst).where),
                 evidence=(change,),
             )
+
+
+def _where_met(finding: Finding, met: Meeting) -> Finding:
+    """The same of rows that are nothing but padding: harmless, but for where others read them."""
+    return replace(
+        finding,
+        message=f"rows that are nothing but padding of `{met.key}` are read with the others "
+        f"{met.words}: " + finding.message,
+        fix=f"Mask those rows there, by `({met.key} != padding).any(-1)`, in attention, mean or "
+        "state; what they give themselves then counts for nothing.",
+        site=met.site,
+        source=met.source or finding.source,
+    )
 
 
 def _meant(experiment: Experiment) -> set[str]:

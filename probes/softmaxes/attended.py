@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,9 +156,26 @@ def _is_masked(scores: Tensor) -> bool:
     return wide and bool((scores <= HIDDEN).any())
 
 
-@contextmanager
-def open_kernels() -> Iterator[None]:
+class _Open(AbstractContextManager[None]):
+    """Can be entered again once it was left."""
+
+    def __init__(self) -> None:
+        self._inside = ExitStack()
+
+    def __enter__(self) -> None:
+        self._inside.enter_context(_opened())
+
+    def __exit__(self, *raised: object) -> None:
+        self._inside.close()
+
+
+def open_kernels() -> AbstractContextManager[None]:
     """Torch's attention runs operator by operator inside; its choice is as before after."""
+    return _Open()
+
+
+@contextmanager
+def _opened() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
