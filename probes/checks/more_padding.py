@@ -24,6 +24,7 @@ from probes.masking.share import takes_only_its_share, true_leaks
 from probes.masking.visible import Visible
 from probes.place import place
 from probes.scoring.terms import grown, terms
+from probes.softmaxes.over_queries import comes_of_queries
 
 POINTWISE = (nn.Embedding, nn.Dropout, nn.LayerNorm, nn.RMSNorm)
 
@@ -170,10 +171,13 @@ def _line(experiment: Experiment, each: Longer, found: Comparison) -> str | None
 def _is_known(experiment: Experiment, each: Longer, found: Comparison) -> bool:
     """Whether MSK001 says already that the same mask leaks there, MSK007 that zeros share.
 
-    Or WIR015 that a term drowns, which is divided by that padding.
+    Or WIR015 that a term drowns, which is divided by that padding; or WIR014 that weights sum to
+    one over queries, and with them the padding.
     """
     model = experiment.subject.model
     if _drowns(experiment, each, found):
+        return True
+    if comes_of_queries(experiment, each.batch, Visible(experiment, each.each), each.aligned):
         return True
     if takes_only_its_share(experiment, each.batch, Visible(experiment, each.each), each.aligned):
         return True

@@ -10,9 +10,8 @@ import torch
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
-from probes.operators.items import item_lengths
-from probes.operators.normed import Crossed
 from probes.softmaxes.formed import Use, normalised, places
+from probes.softmaxes.over_queries import over_queries
 
 SOFTMAX = ("softmax", "log_softmax")
 PICKS = ("gather", "take_along_dim")
@@ -55,9 +54,9 @@ class SoftmaxAxis:
     def _contracted(self, experiment: Experiment) -> Iterator[Finding]:
         """One finding a module whose weights are normalised over the queries."""
         said = set[str]()
-        for each in experiment.operated.crossed:
+        for each in over_queries(experiment):
             of = each.of
-            if of.square or of.site in said or not _is_over_queries(experiment, each):
+            if of.site in said:
                 continue
             said.add(of.site)
             yield Finding(
@@ -93,20 +92,6 @@ class SoftmaxAxis:
             source=use.source,
             evidence=(Evidence("axis", use.dim), Evidence("entries along it", shape[use.dim or 0])),
         )
-
-
-def _is_over_queries(experiment: Experiment, crossed: Crossed) -> bool:
-    """Whether the axis that sums to one is of queries that the batch brings, and not of clusters.
-
-    A product of the weights as they are with values on their right is known by that alone. Else
-    the axis must be one of the batch's items, and the scores products, or the summed axes of items.
-    """
-    if crossed.sure:
-        return True
-    items = item_lengths(experiment)
-    if not crossed.spread or crossed.of.shape[crossed.of.axis] not in items:
-        return False
-    return crossed.of.scored or all(length in items for length in crossed.summed)
 
 
 def _what(experiment: Experiment, use: Use) -> str | None:
