@@ -13,7 +13,7 @@ import torch
 from probes.experiment import Experiment, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.layout import Labels
-from probes.scoring.answers import Answer, Place, keys, scores
+from probes.scoring.answers import Answer, Place, at_the_loss, keys, scores
 from probes.scoring.by_columns import Cells, by_columns
 from probes.scoring.crosswise import Crossed, crossed
 from probes.scoring.cut_labels import Cut, cut_labels
@@ -56,6 +56,9 @@ class LabelPlace:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding a key of labels, and one for two heads."""
+        yield from (at_the_loss(experiment, each) for each in self._judge(experiment))
+
+    def _judge(self, experiment: Experiment) -> Iterator[Finding]:
         with suppress(ExperimentError):
             if (heads := crossed(experiment)) is not None:
                 yield self._crossed(experiment, heads)

@@ -14,7 +14,7 @@ from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_
 from probes.layout import Labels
 from probes.reading.causal import Causal, causal, seen_causal
 from probes.reading.lag import Lag, lags
-from probes.scoring.answers import scores
+from probes.scoring.answers import at_the_loss, scores
 from probes.scoring.skipped import Skipped, skipped
 
 
@@ -60,6 +60,9 @@ class LabelShift:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding."""
+        yield from (at_the_loss(experiment, each) for each in self._judge(experiment))
+
+    def _judge(self, experiment: Experiment) -> Iterator[Finding]:
         if lags(experiment):
             yield from (self._late(experiment, each) for each in lags(experiment) if each.lag != 1)
             return

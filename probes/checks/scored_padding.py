@@ -11,8 +11,7 @@ import torch
 from probes.experiment import Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.layout import Labels
-from probes.reading.alive import alive
-from probes.scoring.answers import keys
+from probes.scoring.answers import at_the_loss, keys
 from probes.scoring.hidden_scores import HiddenScores, hidden_scores, label_masks
 from probes.scoring.ignored_places import counted
 
@@ -58,7 +57,7 @@ class ScoredPadding:
                 continue
             each = hidden_scores(experiment, labels)
             if each is not None:
-                yield self._finding(experiment, labels, each)
+                yield at_the_loss(experiment, self._finding(experiment, labels, each))
 
     def _counted(self, experiment: Experiment, labels: Labels) -> Iterator[Finding]:
         try:
@@ -95,7 +94,6 @@ class ScoredPadding:
         scored: HiddenScores,
     ) -> Finding:
         found, mask, wrong = scored.found, scored.mask, scored.wrong
-        lines = {each.line for each in alive(experiment).classed}
         at = [int(i) for i in wrong.nonzero()[0]]
         values = experiment.tensors[labels.key]
         place = tuple(at)
@@ -114,7 +112,6 @@ class ScoredPadding:
             f"the loss by `{mask.mask.key}`.",
             site="<loss>",
             phase="forward",
-            source=lines.pop() if len(lines) == 1 else None,
             samples=tuple(sorted({int(row[0]) for row in wrong.nonzero()})),
             where=dict(zip(names, place, strict=True)),
             evidence=(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from probes.experiment import Experiment, with_leaf
-from probes.finding import ExperimentError
+from probes.finding import ExperimentError, Finding
 from probes.layout import Labels
 from probes.reading.alive import Alive, Shown, alive
 from probes.scoring.targets import varied
@@ -79,6 +79,13 @@ def keys(experiment: Experiment) -> Iterator[Labels]:
 def _is_classes(values: Tensor, size: int) -> bool:
     rows = values.ndim > 0 and len(values) == size
     return rows and not values.is_floating_point() and values.dtype is not torch.bool
+
+
+def at_the_loss(experiment: Experiment, finding: Finding) -> Finding:
+    """The finding with the user's line that hands scores of classes to a loss, if there is one."""
+    lines = {each.line for each in alive(experiment).classed}
+    one = lines.pop() if len(lines) == 1 and finding.source is None else finding.source
+    return replace(finding, source=one)
 
 
 def scores(experiment: Experiment, labels: Labels, tries: int = 4) -> Scores:

@@ -55,6 +55,7 @@ def test_a_label_map_that_is_mirrored_against_its_image_is_told(images: Batch) -
     found = said("LBL002", segmenter(), images, loss(True), "image")
     assert len(found) == 1
     assert "reversed along axis 2" in found[0].message
+    assert "test_check_order.py" in (found[0].source or "")
     assert said("LBL002", segmenter(), images, loss(False), "image") == []
 
 
