@@ -21,10 +21,11 @@ class UpdateRatio:
     its median is over `large`, or the first step's was over `replaced`, what the weights knew or
     began with is gone: told where the loss did not fall by `fall` of its start. Weights that
     start at zero have no ratio in the first step, and the first look at each is left out of the
-    median. Where no weight was ever moved by `small`, float32 rounds most of the update away
-    (6e-8), and nothing can be learned: told where some weight has a gradient to follow (its norm
-    over `alive`) that was not clipped away by a factor under `harsh`, which is GRD005. Biases
-    are left out.
+    median. Grown from zero by n steps of one size, their ratio is 1 / n, whatever the rate: where
+    the newest is not over `fresh` times that, it says nothing. Where no weight was ever moved by
+    `small`, float32 rounds most of the update away (6e-8), and nothing can be learned: told where
+    some weight has a gradient to follow (its norm over `alive`) that was not clipped away by a
+    factor under `harsh`, which is GRD005. Biases are left out.
 
     Sick: `SGD(model.parameters(), lr=1e-9)`, or `Adam(model.parameters(), lr=1.0)`.
     Healthy: `Adam(model.parameters(), lr=1e-3)`, with or without a warm-up from zero.
@@ -37,6 +38,7 @@ class UpdateRatio:
     alive: float = 1e-3
     harsh: float = 1e-3
     looks: int = 3
+    fresh: float = 3.0
     steps: int = 10
 
     code: ClassVar[str] = "GRD006"
@@ -77,7 +79,9 @@ class UpdateRatio:
             site, ratios = course.updates.sites[column], course.updates.values[:, column]
             finite = np.isfinite(ratios)  # a poisoned one says nothing of size
             if finite.sum() > self.looks:
-                medians[site] = float(np.median(ratios[finite][1:]))
+                told, count = ratios[finite], course.updates.steps[finite] + 1
+                if told[-1] * count[-1] > self.fresh:
+                    medians[site] = float(np.median(told[1:]))
             if finite[0] and course.updates.steps[0] == 0:
                 first[site] = float(ratios[0])
         for ratios_of, limit, when in (

@@ -137,6 +137,16 @@ def test_updates_that_stay_large_are_excused_by_a_loss_that_falls(
     assert (finding is not None) == warned
 
 
+def test_weights_that_grow_from_zero_are_not_large_by_their_rate(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "run")
+    for step in range(20):  # as the second matrix of a low-rank adapter
+        recorder.values(step, "param_grad", "norm", {"a.weight": 1.0})
+        recorder.values(step, "update", "ratio", {"a.weight": 1.5 / (step + 1) if step else 0.5})
+        recorder.values(step, "loss", "value", {"<loss>": 1.0})
+    recorder.close()
+    assert found(judge(RULES, Run(tmp_path / "run")), "GRD006") is None
+
+
 def test_a_loss_that_does_not_depend_on_the_model_fails(record: Any, tmp_path: Path) -> None:
     model = nn.Linear(8, 1)
     x = classes(16)[0]
