@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from nan_watch.adapters.around import Around
 from nan_watch.adapters.fitting import Fit, course_of
 from nan_watch.adapters.hooks import Hooks, clipping, loss_of, trained
+from probes.errors import RequestError
 from probes.subject import Batch
 
 
@@ -25,7 +26,12 @@ class Loss:
         return self
 
     def __call__(self, model: Any, batch: Batch) -> Tensor:
-        """The loss of the batch."""
+        """The loss of the batch. Raises RequestError where the module steps by hand."""
+        if not model.automatic_optimization:
+            raise RequestError(
+                f"`{type(model).__name__}.training_step` steps its optimizers by hand: there is no "
+                "loss of it alone."
+            )
         with self.fit.attached(model):
             loss: Tensor = loss_of(trained(self.fit, model, batch))
         return loss

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from probes.errors import RequestError
 from probes.loop import Loop
 from probes.subject import Subject
 
@@ -275,6 +276,8 @@ def test_steps_by_hand_count_their_batches_and_step_their_schedules() -> None:
             return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
 
     subject, loop = made(ByHand(), loader(4))
+    with pytest.raises(RequestError, match="steps its optimizers by hand"):
+        subject.loss(subject.model, next(iter(subject.batches)))
     for batch in subject.batches:
         loop.step(batch)
     module: Any = subject.model
