@@ -84,9 +84,14 @@ class Hooks:
         course.batches += 1
         if course.batches % epoch == 0:
             course.batches -= 1  # it still is the epoch that ends
-            self.keep_books("on_train_epoch_end")
-            course.batches += 1
-            self.keep_books("on_train_epoch_start")
+            self.end_epoch()
+
+    def end_epoch(self) -> None:
+        """The epoch at work is over, and the next one begins."""
+        course, epoch = course_of(self.module), self.fit.long_epoch
+        self.keep_books("on_train_epoch_end")
+        course.batches = (course.batches // epoch + 1) * epoch
+        self.keep_books("on_train_epoch_start")
 
     def around(self, optimizers: Sequence[Optimizer]) -> None:
         """These optimizers call the hooks that stand around their steps, and are counted."""

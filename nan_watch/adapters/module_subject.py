@@ -140,4 +140,5 @@ class Optimizers:
         made = together(optimizers)
         made._whynan_made = module, told  # type: ignore[attr-defined]  # for its schedule
         made._whynan_hooks = hooks  # type: ignore[attr-defined]
+        made._whynan_end_epoch = hooks.end_epoch  # type: ignore[attr-defined]
         return made

@@ -98,7 +98,8 @@ def _pace(told: Told, fit: Fit, own: bool) -> Pace:
     else:
         lasts = whole if spent is None or 2 * spent >= whole else None
     longer = 1 if not lasts else max(1, math.ceil(FEWEST / (lasts * natural)))
-    return Pace(schedule, natural * longer, by_epoch, longer, whole)
+    epochs = fit.epochs if fit.is_known else None
+    return Pace(schedule, natural * longer, by_epoch, longer, whole, epochs)
 
 
 def _spent(schedule: Any, steps: int) -> tuple[int | None, bool]:

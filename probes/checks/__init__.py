@@ -41,6 +41,7 @@ from probes.checks.label_offset import LabelOffset
 from probes.checks.label_place import LabelPlace
 from probes.checks.label_shift import LabelShift
 from probes.checks.late_covariate import LateCovariate
+from probes.checks.left_in_evaluation import LeftInEvaluation
 from probes.checks.left_over import LeftOver
 from probes.checks.log_of_softmax import LogOfSoftmax
 from probes.checks.loss_formula import LossFormula
@@ -55,6 +56,7 @@ from probes.checks.not_put_back import NotPutBack
 from probes.checks.one_class import OneClass
 from probes.checks.one_row import OneRow
 from probes.checks.one_way import OneWay
+from probes.checks.other_clock import OtherClock
 from probes.checks.out_of_reach import OutOfReach
 from probes.checks.outside_partition import OutsidePartition
 from probes.checks.over_samples import OverSamples
@@ -129,6 +131,8 @@ RULES: tuple[Check[Experiment], ...] = (
     OneRow(),
     InputScale(),
     IdleRate(),
+    OtherClock(),
+    LeftInEvaluation(),
     Broadcast(),
     LossInput(),
     TargetDomain(),

@@ -60,7 +60,7 @@ class Stepped:
 
 
 @dataclass(slots=True)
-class _Modes:
+class Modes:
     """Notes every module's mode as the model is called."""
 
     model: nn.Module
@@ -68,6 +68,7 @@ class _Modes:
     sees: Mapping[Kind, See] = field(default_factory=lambda: {Kind.OUTPUT: _blind})
 
     def before(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], listening: bool) -> None:
+        """The modes are noted, where the call is one of training."""
         if torch.is_grad_enabled():
             self.modes = {name: module.training for name, module in self.model.named_modules()}
 
@@ -85,7 +86,7 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
     Raises ExperimentError where the step raises, or where no call of it steps the optimizer.
     """
     model = subject.model
-    modes = _Modes(model)
+    modes = Modes(model)
     found: list[Stepped] = []
 
     def step() -> Tensor:

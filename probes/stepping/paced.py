@@ -19,7 +19,7 @@ class Pace:
     every: after how many optimizer steps of a diagnosis. by_epoch: whether the framework steps it
     once in so many epochs, and not once in so many steps. stretch: how many times longer it is
     made to last than in the training itself. whole: how often the training itself steps it; None
-    where nothing says how long that is.
+    where nothing says how long that is. epochs: how many that has; None likewise.
     """
 
     schedule: Any
@@ -27,6 +27,7 @@ class Pace:
     by_epoch: bool = False
     stretch: float = 1.0
     whole: int | None = None
+    epochs: int | None = None
 
 
 class Paced(LRScheduler):

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from probes.checking import check
+from probes.checks.left_in_evaluation import LeftInEvaluation
+from probes.checks.other_clock import OtherClock
 from probes.errors import RequestError
 from probes.loop import Loop
 from probes.subject import Subject
@@ -233,6 +236,39 @@ def test_the_users_own_callbacks_run_and_the_frameworks_do_not() -> None:
     subject, loop = made(given, Line(), loader(1))
     loop.step(next(iter(subject.batches)))
     assert subject.model.calls == ["step 0 0", "callback 1"]
+
+
+def test_a_callback_that_leaves_the_model_in_evaluation_mode_is_told() -> None:
+    class Draws(pl.Callback):
+        def __init__(self, back: bool) -> None:
+            self.back = back
+
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            pl_module.eval()
+            if self.back:
+                pl_module.train()
+
+    class Dropped(Line):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1))  # type: ignore[assignment]
+
+    for back in (True, False):
+        given = trainer(max_epochs=5, callbacks=[Draws(back)])
+        subject, _ = made(given, Dropped(), loader())
+        found = check(subject, [LeftInEvaluation()]).findings
+        assert [(f.code, f.site) for f in found] == [("WIR051", "model")][: not back]
+
+
+def test_a_schedule_of_steps_that_is_stepped_by_epoch_is_told() -> None:
+    def one(optimizer: Any, module: Any) -> Any:
+        steps = module.trainer.estimated_stepping_batches
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
+
+    for interval in ("step", "epoch"):
+        subject, _ = made(trainer(max_epochs=10), scheduled(one, interval=interval), loader(20))
+        found = check(subject, [OtherClock()]).findings
+        assert [f.code for f in found] == ["WIR050"][: interval == "epoch"]
 
 
 def test_gradients_are_clipped_by_value_where_the_trainer_says_so() -> None:
