@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 from nan_watch.adapters.around import Around
 from nan_watch.adapters.installed import pl
 from nan_watch.adapters.stand_in import StandIn
+from nan_watch.adapters.stretched import FEWEST
 
-FEWEST = 1000  # steps over which a shorter training is stretched, in epochs and schedules
 SILENT = ("log", "log_dict", "print")
 
 

@@ -10,13 +10,12 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from nan_watch.adapters.fitting import FEWEST, Fit
+from nan_watch.adapters.fitting import Fit
 from nan_watch.adapters.installed import overrides
+from nan_watch.adapters.stretched import FEWEST, spent_after
 from probes.errors import RequestError
 from probes.stepping.paced import Pace, Paced
-from probes.stepping.schedules import undone, went_on
 
-SPENT = 0.01  # of the largest rate; a schedule that is below has nothing left to give
 LONGEST = 5000  # steps of a schedule that are looked at where nobody says how many there are
 
 Told = Mapping[str, Any]
@@ -92,7 +91,9 @@ def _pace(told: Told, fit: Fit, own: bool) -> Pace:
             "was expected."
         )
     whole = math.ceil((fit.epochs if by_epoch else fit.whole) / often) if fit.is_known else None
-    spent, ends = (None, False) if own else _spent(schedule, LONGEST if whole is None else whole)
+    spent, ends = (
+        (None, False) if own else spent_after(schedule, LONGEST if whole is None else whole)
+    )
     if whole is None:
         lasts = spent if by_epoch or ends else None
     else:
@@ -100,17 +101,3 @@ def _pace(told: Told, fit: Fit, own: bool) -> Pace:
     longer = 1 if not lasts else max(1, math.ceil(FEWEST / (lasts * natural)))
     epochs = fit.epochs if fit.is_known else None
     return Pace(schedule, natural * longer, by_epoch, longer, whole, epochs)
-
-
-def _spent(schedule: Any, steps: int) -> tuple[int | None, bool]:
-    """After how many of its steps next to nothing is left of the rate, or it ends by raising."""
-    groups, top = schedule.optimizer.param_groups, 0.0
-    with undone(schedule):
-        for step in range(steps + 1):
-            rate = max(float(group.get("lr", 1.0)) for group in groups)
-            top = max(top, rate)
-            if top > 0 and rate <= SPENT * top:
-                return step, False
-            if not went_on(schedule):
-                return step + 1, True
-    return None, False

@@ -21,7 +21,9 @@ from nan_watch.adapters.copied import names_of, optimizer_for, schedule_for
 from nan_watch.adapters.known import known, stranger
 from nan_watch.adapters.passes import passes
 from nan_watch.adapters.standing import Standing
+from nan_watch.adapters.stretched import FEWEST, longer_by
 from probes.errors import RequestError
+from probes.stepping.paced import Pace, Paced
 from probes.subject import Batch, Subject, length_of
 from probes.wrapped import innermost
 
@@ -32,7 +34,6 @@ MAY_RAISE = (
     "_maybe_log_save_evaluate",
 )  # parts of a step, beside `training_step`, of the versions that have them
 NEEDED = ("model_wrapped", "model", "optimizer", "accelerator", "training_step")
-FEWEST = 1000  # steps of a schedule
 
 
 class WatchCallback(TrainerCallback):
@@ -224,7 +225,9 @@ class _Schedules:
         trainer = self.trainer
         if trainer.lr_scheduler is not None:
             like: LRScheduler = trainer.lr_scheduler
-            return schedule_for(optimizer, like, like.optimizer)
+            own, steps = schedule_for(optimizer, like, like.optimizer), _steps(trainer)
+            pace = Pace(own, every=longer_by(own, steps), whole=steps)
+            return own if pace.every == 1 else Paced(optimizer, [pace], lambda each: each.step())
         try:
             steps = max(_steps(trainer), FEWEST)
             made: LRScheduler = trainer.create_scheduler(steps, optimizer)

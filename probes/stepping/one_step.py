@@ -18,6 +18,7 @@ from probes.finding import ExperimentError
 from probes.loop import Loop
 from probes.raised import said, source_of
 from probes.replay import Snapshot, held_back, replay
+from probes.stepping.hooked import before_steps
 from probes.stepping.passes import Passes
 from probes.stepping.pulled import Pulled, Pulls
 from probes.stepping.scheduled import noted_schedules
@@ -199,15 +200,12 @@ def until_stepped(
             rates.update(_rates(loop.optimizer, names))
 
     names = {id(p): name for name, p in model.named_parameters()}
-    hook = loop.optimizer.register_step_pre_hook(look)
-    try:
+    with before_steps(loop.optimizer, look):
         for calls in range(1, CALLS + 1):
             take_step(loop, batch)
             first = first or (calls if seen else 0)
             if seen and (calls > first + 1 or not _is_bare(seen[0])):
                 return seen[0], rates, first
-    finally:
-        hook.remove()
     raise ExperimentError(
         f"`Subject.train_step` was called {CALLS} times and never stepped the optimizer"
     )

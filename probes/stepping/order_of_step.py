@@ -12,6 +12,7 @@ from torch import Tensor
 
 from probes.bus import Bus, Kind, See
 from probes.replay import Snapshot, replay
+from probes.stepping.hooked import before_steps
 from probes.stepping.one_step import keep_strangers, made, take_step
 from probes.subject import Batch, Subject
 
@@ -69,12 +70,9 @@ def order_of_step(subject: Subject, batch: Batch) -> Order:
             bare = not any(_is_some(grad) for grad in held)
             heard.events.append("bare step" if bare else "step")
 
-        hook = loop.optimizer.register_step_pre_hook(stepped)
-        try:
+        with before_steps(loop.optimizer, stepped):
             for _ in range(TIMES):
                 take_step(loop, batch)
-        finally:
-            hook.remove()
         return torch.zeros(())
 
     with Bus(subject.model, [heard]), ExitStack() as outside:

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
 from probes.replay import Snapshot, replay
+from probes.stepping.hooked import before_steps
 from probes.stepping.one_step import keep_strangers, made, take_step
 from probes.subject import Batch, Subject
 
@@ -58,12 +59,9 @@ def walk(subject: Subject, batch: Batch) -> Walked:
                         size = float(p.grad.to_dense().abs().max()) if p.grad.numel() else 0.0
                         largest[names[id(p)]] = max(size, largest.get(names[id(p)], 0.0))
 
-        hook = loop.optimizer.register_step_pre_hook(look)
-        try:
+        with before_steps(loop.optimizer, look):
             for _ in range(STEPS):
                 take_step(loop, batch)
-        finally:
-            hook.remove()
         alike.extend(_alike(model, before))
         moved.update(_moved(model, before))
         copies.extend(_copies(model, before, largest))

@@ -111,6 +111,41 @@ def test_a_trainer_is_a_subject() -> None:
 @trainer
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
+def test_a_schedule_that_is_given_to_the_trainer_lasts_as_long_as_a_diagnosis() -> None:
+    from nan_watch.adapters.transformers import subject_of
+
+    source: dict[str, object] = {"__name__": "example"}
+    exec(compile((EXAMPLES / "trainer_classifier.py").read_text(), "example.py", "exec"), source)
+    made = source["make"](source["Trainer"], [])  # type: ignore[operator]
+    made.optimizer = torch.optim.SGD(made.model.parameters(), 0.1)
+    made.lr_scheduler = torch.optim.lr_scheduler.LinearLR(made.optimizer, 1.0, 0.0, 6)
+    subject = subject_of(made)
+    assert subject is not None
+    loop = Loop(subject)
+    assert loop.schedule is not None
+    for _ in range(400):
+        loop.schedule.step()
+    assert loop.optimizer.param_groups[0]["lr"] > 0.03
+
+
+@trainer
+def test_a_step_of_accelerates_optimizer_is_looked_at() -> None:
+    from accelerate import Accelerator
+
+    from probes.stepping.hooked import before_steps
+
+    model, seen = nn.Linear(2, 2), list[object]()
+    optimizer = Accelerator(cpu=True).prepare_optimizer(torch.optim.SGD(model.parameters(), 0.1))
+    model(torch.ones(1, 2)).sum().backward()
+    with before_steps(optimizer, lambda *_: seen.append(model.weight.grad)):
+        optimizer.step()
+    optimizer.step()
+    assert len(seen) == 1
+
+
+@trainer
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
 def test_a_callback_that_is_added_twice_is_refused() -> None:
     from nan_watch.adapters.transformers import WatchCallback
 

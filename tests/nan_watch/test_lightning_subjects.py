@@ -23,8 +23,8 @@ if find_spec("lightning") is None:
 
 import lightning.pytorch as pl
 
-from nan_watch.adapters.fitting import FEWEST
 from nan_watch.adapters.lightning import subject_of
+from nan_watch.adapters.stretched import FEWEST
 
 pytestmark = pytest.mark.filterwarnings("default")
 
