@@ -9,7 +9,7 @@ from probes.finding import Finding, Verdict
 GRADIENTS = ("WIR002", "WIR003", "WIR011", "WIR016", "WIR017", "WIR018", "WIR019", "STA003")
 """What does not learn, or learns something else."""
 
-SIZES = ("WIR008", "WIR015", "WIR020", "WIR021", "WIR035", "STA004")
+SIZES = ("WIR008", "WIR015", "WIR020", "WIR021", "WIR035", "WIR050", "STA004")
 """How large a step is."""
 
 READ = (
@@ -26,7 +26,7 @@ SCORED = (
 )
 """What its output is scored against, and how."""
 
-MODES = ("WIR001", "WIR005", "WIR006", "MSK002", "STA001", "STA013")
+MODES = ("WIR001", "WIR005", "WIR006", "WIR051", "MSK002", "STA001", "STA013")
 """What differs from call to call, or from mode to mode."""
 
 CAUSES: Mapping[str, tuple[str, ...]] = {
@@ -43,7 +43,7 @@ CAUSES: Mapping[str, tuple[str, ...]] = {
     "FIT013": (*GRADIENTS, *SIZES, *READ, "LBL006", "LBL008"),
     "FIT014": MODES,
     "FIT015": (*SCORED, "WIR034"),
-    "FIT018": ("WIR008",),
+    "FIT018": ("WIR008", "WIR050"),
 }
 """Verdict to the checks whose warning may be its cause.
 
