@@ -11,7 +11,7 @@ from overfit.rules.lacking import lacks_look
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Verdict, out_of
 
-SCORED = ("IDX002", "IDX005", "IDX010", "LBL001", "LBL002", "LBL010")
+SCORED = ("IDX002", "IDX005", "IDX010", "LBL001", "LBL002", "LBL010", "LBL011")
 """The checks that say that an output is scored against another's label."""
 
 NOTED = Verdict.NOTE.rank

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from probes.checks.accumulation import Accumulation
 from probes.checks.alike import Alike
+from probes.checks.backwards import BackwardTargets
 from probes.checks.bare_step import BareStep
 from probes.checks.batch_dependence import BatchDependence
 from probes.checks.broadcast import Broadcast
@@ -163,6 +164,7 @@ RULES: tuple[Check[Experiment], ...] = (
     LateCovariate(),
     LabelPlace(),
     LabelOffset(),
+    BackwardTargets(),
     ScoredPadding(),
     IndexAlignment(),
     UncountedHeads(),
