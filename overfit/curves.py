@@ -10,6 +10,7 @@ from statistics import fmean, median
 import numpy as np
 
 from nan_watch.course import read_course
+from overfit.apart import Apart
 from overfit.bottom import Bottom
 from overfit.ceilings import PREFIX, SOFT, Ceiling
 from overfit.drive import Drive
@@ -67,8 +68,10 @@ class Curves:
     the checks found. samples: how each is called. others: suites of the same size with another
     seed; smaller: those of the same seed with fewer samples. tries: the interventions, each by
     what was changed. parts: part of the loss to its values at the evaluations. drive: what the
-    optimizer did, where the suite ended by itself. clipped: what clipping left of the gradient in
-    the median step; None where nothing was clipped. untried: why no intervention could be tried.
+    optimizer did, where the suite ended by itself. apart: how far the samples are told apart by
+    their labels, where the loss alone does not tell that they are memorised. clipped: what
+    clipping left of the gradient in the median step; None where nothing was clipped. untried: why
+    no intervention could be tried.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Curves:
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     drive: Drive | None = None
     clipped: float | None = None
+    apart: Apart | None = None
     untried: str | None = None
 
     WINDOW = 5
@@ -146,9 +150,13 @@ class Curves:
 
     @property
     def unread(self) -> float:
-        """The loss before anything was read of the input: the start's, or a floor's if lower."""
+        """The loss before anything was read of the input: the start's, or a floor's if lower.
+
+        So is what the labels of other samples give.
+        """
         known = [each.loss for each in self.floors if each.exact and each.loss is not None]
         known += [self.formed.alike] if self.formed is not None else []
+        known += [self.apart.others] if self.apart is not None else []
         return min([self.start, *known]) if self.start == self.start else math.nan
 
     @property
@@ -156,6 +164,11 @@ class Curves:
         """The share of the loss that is left, of what there was to learn; NaN of nothing."""
         room = self.unread - self.least
         return (self.end - self.least) / room if room > 0 else math.nan
+
+    @property
+    def endless(self) -> bool:
+        """Whether the loss went below zero, as that of a density does, which has no least."""
+        return bool(self.losses) and self.end < 0
 
     @property
     def learning(self) -> dict[str, tuple[float, ...]]:
@@ -170,6 +183,8 @@ class Curves:
         Of where it began, where the labels leave nothing to be learned from the input, as those
         of one class do.
         """
+        if self.endless and self.apart is not None:
+            return self.apart.told
         if self.start > 0 and self.unread <= self.least < self.start:
             return self.end - self.least <= self.GONE * (self.start - self.least)
         return self.start > 0 and self.left <= self.GONE
@@ -222,6 +237,7 @@ def read_curves(run: Run) -> Curves:
         look=Look.from_json(asked["look"]) if asked.get("look") else None,
         samples=tuple(asked.get("samples", ())),
         drive=Drive.from_json(asked["drive"]) if asked.get("drive") else None,
+        apart=Apart(**asked["apart"]) if asked.get("apart") else None,
         clipped=_clipped(run),
         parts={
             name: _series(run, "loss", "evaluated", name)[1]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nan_watch import NanWatch, PoisonedStep
+from overfit.apart import Apart, apart, label_keys
 from overfit.blind import Blind
 from overfit.curves import Accuracy, Curves, counted
 from overfit.death import note_death
@@ -177,6 +178,8 @@ class Suite:
         watch.recorder.column("loss", "<loss>")  # before the parts, which are seen before it
         self.looks: list[tuple[int, Evaluation]] = []
         self.in_a_row = 0
+        self.labels: tuple[str, ...] | None = None
+        self.apart: Apart | None = None
 
     def run(self) -> None:
         """The steps are done, and the record says how they ended."""
@@ -185,6 +188,8 @@ class Suite:
             self.ended = self._steps()
             recorder.note(ended=self.ended, derived=self.heads.derived)
             recorder.note(drive=self._drive().as_json())
+            if self.apart is not None:
+                recorder.note(apart=asdict(self.apart))
         except PoisonedStep as refusal:
             found = refusal.finding
             recorder.note(derived=self.heads.derived)
@@ -198,7 +203,7 @@ class Suite:
             fed = self.batches[number] if self.blind is None else self.blind.shuffled(number, step)
             self.unread.append(self._step(fed))
             self.tell(step + 1, "")
-        self._remembered(len(self.rates))
+        self._remembered(len(self.rates), last=True)
         return "steps"
 
     def _numbers(self) -> Iterator[int]:
@@ -225,7 +230,7 @@ class Suite:
         )
         return loss.reshape(())
 
-    def _remembered(self, step: int) -> bool:
+    def _remembered(self, step: int, last: bool = False) -> bool:
         """Evaluates; true once the samples were memorised so many evaluations in a row."""
         self._read_losses()
         look = self.heads.evaluate()
@@ -233,10 +238,22 @@ class Suite:
         self._record(at, look)
         self.looks.append((at, look))
         curves = self.curves()
+        self.apart = self._apart() if Memorised().asks(curves, last) else None
+        curves = replace(curves, apart=self.apart)
         self.tell(step, told(curves))
         held = bool(self.losses) and Memorised().holds(curves)
         self.in_a_row = self.in_a_row + 1 if held else 0
         return self.in_a_row >= self.plan.in_a_row
+
+    def _apart(self) -> Apart | None:
+        """What `Curves.apart` holds; None where it cannot be found out."""
+        subject = self.loop.subject
+        try:
+            if self.labels is None:
+                self.labels = label_keys(subject, self.batches[0])
+            return apart(subject, self.batches, self.labels)
+        except Exception:  # the user's code may not bear other labels
+            return None
 
     def _read_losses(self) -> None:
         if self.unread:

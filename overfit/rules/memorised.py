@@ -19,11 +19,15 @@ class Memorised:
     as much as can be told from the gold prefix where samples begin alike. Heads that were read
     from the calls of torch's losses may lack `heads_left` where the loss is as low as below, and
     anything where no more than `loss_gone` of it is left: they count what a mask leaves out, too.
+    Where the loss went below zero, as that of a density does, it has no least, and a share of it
+    says nothing: then each sample's own label must be likelier than others', and heads may lack
+    `heads_chosen` in the end, where of several likely answers they count one.
     Where none counts, the median loss of the last pass is at most `loss_left` of what there was
-    to learn: of where it began, or of what the mean target or one output for all gives if that is
-    lower, above the least that the labels and the loss's own form allow (contrastive losses of unit
-    vectors stop above zero); or, where a part of the loss reads no label, as a KL against a
-    prior, every other part is at most that of its start. That says less: give `Subject.metrics`.
+    to learn: of where it began, or of what the mean target, one output for all or the labels of
+    other samples give if that is lower, above the least that the labels and the loss's own form
+    allow (contrastive losses of unit vectors stop above zero); or, where a part of the loss reads
+    no label, as a KL against a prior, every other part is at most that of its start. That says
+    less: give `Subject.metrics`.
 
     Sick: not a sickness, but a note; a model that cannot do this will not learn from more data.
 
@@ -35,6 +39,7 @@ class Memorised:
     loss_left: float = 0.05
     heads_left: float = 0.05
     loss_gone: float = 1e-3
+    heads_chosen: float = 0.1
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT001"
@@ -44,7 +49,8 @@ class Memorised:
         """A course of the loss, and something that says what remembered would be."""
         if (why := lacks_course(curves)) is not None:
             return why
-        if not curves.heads and not curves.start > 0:
+        told = curves.apart is not None and curves.apart.told
+        if not curves.heads and not curves.start > 0 and not told:
             return (
                 f"the loss began at {curves.start:.3g}, so a share of it says nothing, and "
                 "nothing is counted: give `Subject.metrics`"
@@ -56,11 +62,33 @@ class Memorised:
         if curves.ended in ("refused", "died"):
             return False
         if curves.heads and not curves.derived:
-            return curves.complete
+            return curves.complete or (curves.ended == "steps" and self._likeliest(curves))
         known = all(head.last >= 1 - self.heads_left for head in curves.heads.values())
         low = (curves.start > 0 and curves.left <= self.loss_left) or self._parts_low(curves)
         gone = curves.start > 0 and curves.left <= self.loss_gone
+        if curves.endless and curves.apart is not None:
+            return curves.complete or self._likeliest(curves)
         return curves.complete or (known and low) or gone
+
+    def asks(self, curves: Curves, last: bool) -> bool:
+        """Whether it hangs on how far the samples are told apart. last: no more steps come."""
+        if curves.complete or not curves.losses:
+            return False
+        if curves.heads and not curves.derived:
+            return last and self._nearly(curves) and curves.endless
+        return curves.endless or (
+            not curves.heads
+            and not any(each.exact and each.loss is not None for each in curves.floors)
+            and self.holds(curves)
+        )
+
+    def _likeliest(self, curves: Curves) -> bool:
+        """Whether, to a loss without a least, each sample's own label is the likeliest."""
+        apart = curves.apart
+        return self._nearly(curves) and curves.endless and apart is not None and apart.told
+
+    def _nearly(self, curves: Curves) -> bool:
+        return all(head.last >= 1 - self.heads_chosen for head in curves.heads.values())
 
     def _parts_low(self, curves: Curves) -> bool:
         """Whether all parts but those that read no label are low, and the loss holds no more."""
@@ -82,7 +110,9 @@ class Memorised:
         if not self.holds(curves):
             return
         last = curves.steps[-1] + 1
-        how = curves.told or f"the loss fell to {curves.end / curves.start:.1%} of its start"
+        how = curves.told or _fell(curves)
+        if curves.heads and not curves.complete and curves.apart is not None:
+            how += f", and {_fell(curves)}: what is counted as wrong is another likely answer"
         if curves.heads and not curves.perfect and curves.complete:
             how += ", all that their prefixes allow"
         if curves.formed is not None and curves.formed.least > curves.end / 2:
@@ -100,3 +130,14 @@ class Memorised:
                 Evidence("loss at the end", curves.end, anchor=curves.name),
             ),
         )
+
+
+def _fell(curves: Curves) -> str:
+    """How low the loss is."""
+    apart = curves.apart
+    if curves.endless and apart is not None:
+        return (
+            f"the loss, without a least, fell from {curves.start:.4g} to {curves.end:.4g}, and is "
+            f"lower with its own label than with any other for {apart.right} of {apart.count}"
+        )
+    return f"the loss fell to {curves.end / curves.start:.1%} of its start"

@@ -106,7 +106,7 @@ class NotMemorised:
             message=(
                 f"{curves.suite} not memorised after {len(curves.losses)} steps (seed "
                 f"{curves.seed}): {how}; the loss, {curves.start:.4g} at the start, is "
-                f"{curves.end:.4g} now{tends}{_of_leap(curves)}"
+                f"{curves.end:.4g} now{tends}{_of_leap(curves)}{_of_labels(curves)}"
                 f"{'' if wrong is None else _words(wrong)}."
             ),
             fix=_fix(curves, wrong),
@@ -157,6 +157,17 @@ def _of_leap(curves: Curves) -> str:
     return f"; at step {leap.step} it leapt from {leap.low:.4g} to {leap.high:.4g}"
 
 
+def _of_labels(curves: Curves) -> str:
+    """That a loss without a least is no lower with a sample's own label than with another."""
+    apart = curves.apart
+    if apart is None or apart.told or not curves.endless:
+        return ""
+    return (
+        f"; it has no least, and for {apart.count - apart.right} of the {apart.count} samples that "
+        "were looked at it is lower with another's label than with their own"
+    )
+
+
 def _fix(curves: Curves, wrong: Miscounted | None) -> str:
     if wrong is not None and wrong.count > wrong.scored:
         return "Look which labels are ignored, or masked out of the loss, that are to be learned."
@@ -165,6 +176,11 @@ def _fix(curves: Curves, wrong: Miscounted | None) -> str:
             "Look at what is counted, since the loss is all but gone: whether it reads the same "
             "labels and outputs as the loss, which of the two is right, and how near is near "
             "enough."
+        )
+    if _of_labels(curves):
+        return (
+            "A density can call a sample uncertain in place of learning it: look whether its mean "
+            "reads the input and gets a gradient, and try a variance that is fixed at first."
         )
     if StepTooLarge().leap(curves) is not None:
         return (

@@ -110,7 +110,8 @@ class StepTooLarge:
             before = min((head.last for head in curves.heads.values()), default=0.0)
             if tried.right_smaller <= max(tried.right_kept, before):
                 return None
-        return tried if smaller <= self.settled * min(kept, end) else None
+        kept = min(kept, end)  # below zero nothing is a share of it
+        return tried if kept > 0 and smaller <= self.settled * kept else None
 
     def flung(self, curves: Curves) -> bool:
         """Whether the first steps threw the loss up, and the weights far from where they began."""
