@@ -18,6 +18,7 @@ from probes.masking.strided import Strided, strided
 from probes.masking.visible import differ
 from probes.modules import every_module
 from probes.place import place
+from probes.scoring.ignored_places import ignores
 from probes.softmaxes.attended import thrown_away
 
 
@@ -48,7 +49,9 @@ class IdleMask:
         """At most one finding a mask, and one for the attention that throws masks away."""
         done = set()
         for each, found in true_leaks(experiment):
-            if each.mask.key not in done and _is_unread(experiment, each):
+            if each.mask.key in done or ignores(experiment, each):
+                continue
+            if _is_unread(experiment, each):
                 done.add(each.mask.key)
                 finding = self._unread(experiment, each, found)
                 yield resting_on(finding, [each.guessed] if each.guessed else [])

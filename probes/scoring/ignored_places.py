@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from probes.experiment import Experiment, with_leaf
+from probes.finding import ExperimentError
 from probes.layout import Labels
+from probes.masking.hidden import Hidden
 from probes.reading.alive import alive
-from probes.scoring.answers import SMALL, lines_of, scores
+from probes.scoring.answers import SMALL, keys, lines_of, scores
 from probes.vary import vary
 
 MOVED = 1e-3  # of the gradient at ignored places: less does not count as changed
@@ -59,6 +61,19 @@ def counted(experiment: Experiment, labels: Labels) -> Counted | None:
     largest = float(found.grad[places].abs().max())
     change = float((lines - found.grad)[places].abs().max()) / largest
     return Counted(ignore, places, change) if change > MOVED else None
+
+
+def ignores(experiment: Experiment, each: Hidden) -> bool:
+    """Whether what a mask hides are labels that the loss leaves out as they are."""
+    labels = next((one for one in keys(experiment) if one.key == each.key), None)
+    if labels is None or each.key not in experiment.targets:
+        return False
+    try:
+        scored = scores(experiment, labels).scored
+    except ExperimentError:
+        return False
+    keep = each.over(tuple(scored.shape))
+    return keep is not None and not bool((scored & ~keep).any())
 
 
 def _ignored(labels: Labels, values: Tensor, classes: int) -> int | None:
