@@ -36,6 +36,7 @@ from probes.checks.ignored_class import IgnoredClass
 from probes.checks.ignored_start import IgnoredStart
 from probes.checks.index_alignment import IndexAlignment
 from probes.checks.input_scale import InputScale
+from probes.checks.joined_backwards import JoinedBackwards
 from probes.checks.joined_graphs import JoinedGraphs
 from probes.checks.label_among_inputs import LabelAmongInputs
 from probes.checks.label_offset import LabelOffset
@@ -174,6 +175,7 @@ RULES: tuple[Check[Experiment], ...] = (
     CutState(),
     ClearedBeside(),
     HalfCleared(),
+    JoinedBackwards(),
     Pairing(),
     PartedInTraining(),
     TiledGroups(),

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from probes.batch import sample_axes
-from probes.experiment import Experiment, attempted, copied, with_leaf
+from probes.experiment import Experiment, attempted, copied
 from probes.finding import ExperimentError
 from probes.raised import source_here
 from probes.reading.alive import Alive, alive
+from probes.reading.walks import Changes, by_place, changed, moved, places, sequences, ways
 from probes.replay import Snapshot, replay
 from probes.subject import Batch
-from probes.vary import vary
 
-LEAST = 6  # places of a sequence
-TRIED = 5  # places that are changed, one after the other
-SMALL = 1e-5  # of the largest number: less does not count as moved
 MOST = 400  # results that are kept of a pass
 FAR = 8.0  # times the spread: the sign of a difference moves as well
-Changes = Mapping[int, Tensor]  # place that was changed -> (try, sample, place, number) by how much
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ def backwards(experiment: Experiment) -> Iterator[Backwards]:
     other changed, either end of what moves, or its sharpest step, walks the other way, while with
     what the output reads changed it walks along.
     """
-    for key in _sequences(experiment, floats=True):
+    for key in sequences(experiment, floats=True):
         try:
             index = _scored(experiment, key)
             if index is None:
@@ -68,120 +62,52 @@ def backwards(experiment: Experiment) -> Iterator[Backwards]:
             continue
 
 
-def ways(changes: Changes) -> set[int]:
-    """1 where what moves walks along with the place that is changed, -1 where the other way."""
-    found = set()
-    for rows in zip(*(each.unbind(1) for each in changes.values()), strict=True):
-        for ends in zip(*(_ends(each) for each in rows), strict=True):
-            known = [(s, end) for s, end in zip(changes, ends, strict=True) if end is not None]
-            steps = {(two - one) / (t - s) for (s, one), (t, two) in pairwise(known)}
-            if len(known) >= 3 and len(steps) == 1 and abs(step := steps.pop()) == 1:
-                found.add(int(step))
-    return found
-
-
-def _ends(moved: Tensor) -> tuple[int | None, int | None, int | None]:
-    """The first place that moved, the last, and the one where most changes from place to place."""
-    felt = moved.abs().sum((0, 2)).nonzero().flatten()
-    if not len(felt):
-        return None, None, None
-    return int(felt[0]), int(felt[-1]), int(moved[0].diff(dim=0).abs().sum(1).argmax())
-
-
 def _span(changes: Changes) -> tuple[int, tuple[int, int]]:
     """The first place whose change moves anything, and from where to where."""
-    for place, moved in changes.items():
-        by_row = moved.abs().sum((0, 3))
-        felt = by_row[int(by_row.amax(1).argmax())].nonzero().flatten()
-        if len(felt):
-            return place, (int(felt[0]), int(felt[-1]))
+    for place, felt in changes.items():
+        by_row = felt.abs().sum((0, 3))
+        ends = by_row[int(by_row.amax(1).argmax())].nonzero().flatten()
+        if len(ends):
+            return place, (int(ends[0]), int(ends[-1]))
     raise ExperimentError("nothing moved")
-
-
-def _sequences(experiment: Experiment, floats: bool) -> Iterator[str]:
-    """Keys of (sample, place) or (sample, place, feature), or with the first two exchanged."""
-    masks = {each.key for each in experiment.layout.masks}
-    axes = sample_axes(experiment.batch, experiment.layout)
-    for key, tensor in experiment.tensors.items():
-        fits = key not in masks and tensor.ndim in (2, 3) and axes.get(key) in (0, 1)
-        long = fits and tensor.shape[1 - axes[key]] >= LEAST and tensor.dtype is not torch.bool
-        if long and (tensor.is_floating_point() or not floats):
-            yield key
-
-
-def _by_place(value: Tensor, size: int) -> Tensor | None:
-    """A value as (sample, place, number); None where it has not these axes."""
-    axis = next((i for i, n in enumerate(value.shape[:2]) if n == size), None)
-    if axis is None or value.ndim not in (2, 3) or value.shape[1 - axis] < LEAST:
-        return None
-    rows = value.detach().double().movedim(axis, 0).nan_to_num().cpu()
-    return rows if rows.ndim == 3 else rows[..., None]
-
-
-def _places(experiment: Experiment, key: str) -> list[int]:
-    axis = 1 - sample_axes(experiment.batch, experiment.layout)[key]
-    last = experiment.tensors[key].shape[axis] - 2
-    return sorted({int(each) for each in torch.linspace(1, last, TRIED).tolist()})
-
-
-def _changed(experiment: Experiment, key: str, place: int, row: int, far: float = 0) -> Batch:
-    """The batch with the key changed at that place of one sample. Raises ExperimentError."""
-    tensor = experiment.tensors[key]
-    axis = sample_axes(experiment.batch, experiment.layout)[key]
-    where = torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
-    where.movedim(axis, 0)[row, place] = True
-    other = vary(tensor, where)
-    if far and tensor.is_floating_point():
-        other = torch.where(where, tensor + far * (tensor.std() + 1e-3), tensor)
-    if other is None:
-        raise ExperimentError(f"`{key}` holds but one value")
-    return with_leaf(experiment.batch, key, other)
 
 
 def _scored(experiment: Experiment, key: str) -> int | None:
     """The last tensor shown that does not move with the key, and whose gradient does."""
-    before, places = alive(experiment), _places(experiment, key)
+    before, tried = alive(experiment), places(experiment, key)
     own = {id(each) for each in before.given}
     fits = [
         i
         for i, each in enumerate(before.shown)
-        if _by_place(each.tensor, experiment.size) is not None
+        if by_place(each.tensor, experiment.size) is not None
     ]
     fits = sorted(fits, key=lambda i: id(before.shown[i]) in own)[::-1]
     old = before.of_loss([before.shown[i].tensor for i in fits])
     known = [(i, each) for i, each in zip(fits, old, strict=True) if each is not None]
     if not known:
         return None
-    place, row = places[len(places) // 2], _row(known[0][1], experiment)
+    place, row = tried[len(tried) // 2], _row(known[0][1], experiment)
     for far in _far(of_loss=True):
-        after = alive(experiment, _changed(experiment, key, place, row, far), picks=False)
+        after = alive(experiment, changed(experiment, key, place, row, far), picks=False)
         still = [(i, each) for i, each in known if _is_same(before, after, i)]
         new = after.of_loss([after.shown[i].tensor for i, _ in still])
         for (i, one), two in zip(still, new, strict=True):
-            if two is not None and bool(_moved(one, two, experiment.size).any()):
+            if two is not None and bool(moved(one, two, experiment.size).any()):
                 return i
     return None
 
 
 def _row(grad: Tensor, experiment: Experiment) -> int:
     """The sample with most places that are scored."""
-    by_place = _by_place(grad, experiment.size)
-    assert by_place is not None
-    return int((by_place != 0).any(2).sum(1).argmax())
+    rows = by_place(grad, experiment.size)
+    assert rows is not None
+    return int((rows != 0).any(2).sum(1).argmax())
 
 
 def _is_same(before: Alive, after: Alive, index: int) -> bool:
     if len(after.shown) != len(before.shown):
         return False
     return torch.equal(before.shown[index].tensor, after.shown[index].tensor)
-
-
-def _moved(one: Tensor, two: Tensor, size: int) -> Tensor:
-    """(sample, place, number) by how much they differ, zero where that is rounding."""
-    change = _by_place(two - one, size)
-    assert change is not None
-    least = SMALL * float(one.detach().abs().nan_to_num().max())
-    return change * (change.abs() > least)
 
 
 def _changes(experiment: Experiment, key: str, index: int, of_loss: bool) -> dict[int, Tensor]:
@@ -199,12 +125,12 @@ def _changes(experiment: Experiment, key: str, index: int, of_loss: bool) -> dic
 
     old = seen(before)
     row = _row(old, experiment)
-    for place in _places(experiment, key):
-        batches = [_changed(experiment, key, place, row, far) for far in _far(of_loss)]
+    for place in places(experiment, key):
+        batches = [changed(experiment, key, place, row, far) for far in _far(of_loss)]
         new = [seen(alive(experiment, batch, picks=False)) for batch in batches]
         if any(each.shape != old.shape for each in new):
             raise ExperimentError("outputs have another shape on a changed batch")
-        found[place] = torch.stack([_moved(old, each, experiment.size) for each in new])
+        found[place] = torch.stack([moved(old, each, experiment.size) for each in new])
     return found
 
 
@@ -219,7 +145,7 @@ def _read(experiment: Experiment, key: str, index: int) -> str | None:
     None where anything by place is read in another order.
     """
     found = None
-    for other in _sequences(experiment, floats=False):
+    for other in sequences(experiment, floats=False):
         if other == key or other in experiment.targets:
             continue
         with suppress(ExperimentError):
@@ -242,27 +168,25 @@ class _Results(TorchFunctionMode):
         """The function has run as it would have."""
         out = func(*args, **(kwargs or {}))
         floats = isinstance(out, Tensor) and out.is_floating_point()
-        if floats and len(self.found) < MOST and _by_place(out, self.size) is not None:
+        if floats and len(self.found) < MOST and by_place(out, self.size) is not None:
             kept = (getattr(func, "__name__", ""), source_here(), out.detach().clone())
             self.found.append(kept)
         return out
 
 
-def _where(
-    experiment: Experiment, key: str, places: Sequence[int]
-) -> tuple[str | None, str | None]:
+def _where(experiment: Experiment, key: str, tried: Sequence[int]) -> tuple[str | None, str | None]:
     """The first function of the loss that gives what walks the other way, and its line."""
     try:
         before = _results(experiment, experiment.batch)
-        after = {s: _results(experiment, _changed(experiment, key, s, 0)) for s in places}
+        after = {s: _results(experiment, changed(experiment, key, s, 0)) for s in tried}
     except ExperimentError:
         return None, None
     if any(len(each) != len(before) for each in after.values()):
         return None, None
     for i, (op, line, value) in enumerate(before):
         if all(each[i][2].shape == value.shape for each in after.values()):
-            moved = {s: _moved(value, e[i][2], experiment.size)[None] for s, e in after.items()}
-            if ways(moved) == {-1}:
+            felt = {s: moved(value, e[i][2], experiment.size)[None] for s, e in after.items()}
+            if ways(felt) == {-1}:
                 return op, line
     return None, None
 
