@@ -16,6 +16,7 @@ from probes.reading.causal import Causal, causal, seen_causal
 from probes.reading.lag import Lag, lags
 from probes.scoring.answers import at_the_loss, scores
 from probes.scoring.skipped import Skipped, skipped
+from probes.scoring.wrapped import Wrapped, wrapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,11 @@ class LabelShift:
     of a prefix stand before those of the ids, it is held against which ids an output has read.
     Where no key is called labels, the class that the gradient asks for most tells the id that is
     wanted: one place after the last that the output reads, for one of the heads at least. So it
-    is of labels that a decoder is fed one place later, and that the loss shifts once more.
+    is of labels that a decoder is fed one place later, and that the loss shifts once more. Labels
+    that were rolled ask the last place for the first id of its row, which does not follow.
 
-    Sick: labels that were shifted by the data, given to a model that shifts them again.
+    Sick: labels that were shifted by the data, given to a model that shifts them again;
+    `labels = ids.roll(-1, 1)`.
     Healthy: the ids themselves as labels, for a model that shifts them.
     """
 
@@ -44,7 +47,9 @@ class LabelShift:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """One key of labels by place, and something to hold the shift against; or ids alone."""
-        if lags(experiment) or (not experiment.declared.labels and skipped(experiment)):
+        if lags(experiment) or wrapped(experiment):
+            return None
+        if not experiment.declared.labels and skipped(experiment):
             return None
         return self._unknown(experiment)
 
@@ -59,10 +64,11 @@ class LabelShift:
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
-        """At most one finding."""
+        """At most one finding, and one a key of ids whose first one is asked for at the end."""
         yield from (at_the_loss(experiment, each) for each in self._judge(experiment))
 
     def _judge(self, experiment: Experiment) -> Iterator[Finding]:
+        yield from (self._wrapped(each) for each in wrapped(experiment))
         if lags(experiment):
             yield from (self._late(experiment, each) for each in lags(experiment) if each.lag != 1)
             return
@@ -131,6 +137,22 @@ class LabelShift:
             ),
         )
         return resting_on(finding, [each.line])
+
+    def _wrapped(self, each: Wrapped) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{each.output}` is asked at its last place, {each.last}, for the id at place "
+            f"0 of the same row of `{each.key}`, in all rows, and for the next id elsewhere: the "
+            "labels were rolled, and their first came round to the end.",
+            fix="Leave the last place out (`logits[:, :-1]` against `ids[:, 1:]`), or set its "
+            "label to the ignored one.",
+            site="<loss>",
+            phase="forward",
+            where={"token": each.last},
+            evidence=(Evidence("place that is asked for the first id", each.last),),
+        )
 
     def _copied(self, experiment: Experiment, labels: Labels) -> list[str]:
         """The keys whose entries, so many places on, the labels are."""
