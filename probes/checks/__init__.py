@@ -18,6 +18,7 @@ from probes.checks.ctc_targets import CtcTargets
 from probes.checks.cut_state import CutState
 from probes.checks.decoding_parity import DecodingParity
 from probes.checks.doubled import DoubledTensor
+from probes.checks.drawn_once import DrawnOnce
 from probes.checks.drowned_part import DrownedPart
 from probes.checks.empty_row import EmptyRow
 from probes.checks.flat import Flat
@@ -199,6 +200,7 @@ RULES: tuple[Check[Experiment], ...] = (
     UnreadState(),
     OverSamples(),
     StaleCache(),
+    DrawnOnce(),
     IgnoredStart(),
     PaddingPick(),
     PaddingRow(),
