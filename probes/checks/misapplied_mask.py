@@ -18,10 +18,12 @@ from probes.masking.displaced import displaced
 from probes.masking.hidden import Hidden
 from probes.masking.image_mask import Crossed, crossed, image_masks
 from probes.masking.marked_ids import marked_at_either_end, padding_of
+from probes.masking.of_another import OfAnother, of_another
 from probes.masking.pattern import INVERTED, pattern
 from probes.masking.share import true_leaks
 from probes.masking.trailing import at_either_end
 from probes.masking.visible import Visible, changed, differ, leaks, seen_as_marked
+from probes.modules import every_module
 from probes.place import place
 from probes.softmaxes.attended import attended
 from probes.vary import vary
@@ -44,7 +46,7 @@ class MisappliedMask:
     other ids there change an output. Where an attention has a few more keys than there are tokens,
     such as one for a summary, the mask is to be extended on the same side: an id is changed to see
     where it stands. A mask that hides everything is a warning where showing it all changes an
-    output.
+    output; a key that is read just as far as the lengths of another key say, one as well.
 
     Sick: `attention(x, x, x, key_padding_mask=mask)`, where True means that a token is there.
     Healthy: `attention(x, x, x, key_padding_mask=~mask)`.
@@ -65,6 +67,7 @@ class MisappliedMask:
         """At most one finding a mask."""
         yield from self._everything(experiment)
         yield from (self._crossed(each) for each in crossed(experiment))
+        yield from (self._of_another(experiment, each) for each in of_another(experiment))
         done = set[str]()
         for each, made in self._all(experiment, done):
             if made is not None and each.mask.key not in done:
@@ -88,6 +91,23 @@ class MisappliedMask:
         for each, found in true_leaks(experiment):
             if each.mask.key not in done:
                 yield each, self._turned(experiment, each, found)
+
+    def _of_another(self, experiment: Experiment, found: OfAnother) -> Finding:
+        key, own = found.each.key, found.each.mask.key
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{key}` is read as far as `{found.other}` says, and not as far as its own "
+            f"lengths `{own}`: sample {found.row} up to place {found.read}, and what stands beyond "
+            "moves nothing.",
+            fix=f"Give what reads `{key}` its own lengths, `{own}`.",
+            site=next(every_module(experiment.subject.model))[0],
+            phase="forward",
+            samples=(found.row,),
+            where={"sample": found.row, "token": found.read},
+            evidence=(Evidence("visible places that nobody reads", found.cut, 0),),
+        )
 
     def _crossed(self, each: Crossed) -> Finding:
         sample, row, column = (int(i) for i in each.cells.nonzero()[0])
