@@ -103,6 +103,12 @@ def told(rule: Cause[Case], case: Case, what: str, fix: str, *evidence: Evidence
     )
 
 
+def statement(finding: Finding, origin: Origin) -> str:
+    """What the operator did, of a message: `aten.log` at train.py:3 takes the log of 0."""
+    said, found, _ = finding.message.partition(f": {origin.held}")
+    return said if found else finding.message.removesuffix(".")
+
+
 WHENCE = {
     False: "from inputs without",
     True: "from an input that holds an infinity that was meant, as a mask's is",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nan_watch.origin.closeup import Call, Made
+from nan_watch.origin.find import Under
 from nan_watch.origin.kernels import kernels
 from nan_watch.origin.sources import here, module_names
 from probes.batch import leaves
@@ -19,9 +19,6 @@ from probes.nested import tensors_in
 from probes.patch import Edit, Edited, made_finite
 from probes.replay import Snapshot, replay
 from probes.subject import Batch
-
-Under = Callable[[], Sequence[AbstractContextManager[Any]]]
-"""Makes the context managers that a step is run in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +48,7 @@ class Trial:
     optimizers: Sequence[Optimizer]
     unfused: bool = False
     batch: Batch = None
+    along: Under = tuple
 
     def is_finite(self, under: Under) -> bool:
         """Whether loss and gradients come out finite; not so where the patched step raises."""
@@ -59,7 +57,7 @@ class Trial:
     def tried(self, under: Under) -> bool | None:
         """Whether loss and gradients come out finite; None where the patched step raises."""
         try:
-            managers = [kernels(unfused=self.unfused), *under()]
+            managers = [kernels(unfused=self.unfused), *self.along(), *under()]
             again = replay(
                 self.run, self.model, self.snapshot, under=managers, optimizers=self.optimizers
             )

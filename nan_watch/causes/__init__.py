@@ -107,6 +107,11 @@ def _tried(rule: Any, case: Case, finding: Finding) -> Finding:
     return replace(finding, confirmed=confirmed, evidence=(*said, *finding.evidence))
 
 
+def patches_of(code: str, case: Case) -> list[Patch]:
+    """The fixes that the cause of the code would try on the case."""
+    return [patch for rule in RULES if rule.code == code for patch in _patches(rule, case)]
+
+
 def _patches(rule: Any, case: Case) -> Iterator[Patch]:
     yield from rule.patches(case) if hasattr(rule, "patches") else ()
 

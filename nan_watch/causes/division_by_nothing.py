@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nan_watch.case.arguments import holds, maker
+from nan_watch.case.arguments import holds
 from nan_watch.case.material import Case
 from nan_watch.case.naming import told
 from nan_watch.case.trial import Patch
+from nan_watch.case.zeros import gave, kept_over, zero_of
 from nan_watch.origin.closeup import Call
 from probes.finding import Finding
 from probes.patch import Arguments, argument
@@ -84,9 +85,7 @@ def _what(case: Case, call: Call) -> str | None:
             return "divides by the number 0" if divisor == 0 else None
         if not holds(case.at_bad(place), 0.0):
             return None
-        made = maker(call, place)
-        by = f", which `{made.op}` at {made.source} gave" if made and made.source else ""
-        return f"divides by 0{by}"
+        return f"divides by 0{gave(zero_of(call, place))}"
     if op in LOSSES and call.arg(3) == 1:
         return "takes the mean of no label: each is ignored, or weighs 0" if _none(call) else None
     return "takes the mean of no element" if _of_none(case, call) else None
@@ -94,7 +93,11 @@ def _what(case: Case, call: Call) -> str | None:
 
 def _fix(case: Case, call: Call) -> str:
     """By the scale of what it divides by: a count is 1 or more where there is anything."""
-    divisor = call.arg(DIVISIONS[case.op]) if case.op in DIVISIONS else None
+    place = DIVISIONS.get(case.op or "")
+    divisor = None if place is None else call.arg(place)
+    kept = None if place is None else kept_over(call, place)
+    if kept is not None:
+        return kept
     if isinstance(divisor, Tensor) and divisor.is_floating_point():
         others = divisor.detach()[(divisor != 0) & divisor.isfinite()].double().abs()
         if others.numel() and bool((others != others.round()).any()):

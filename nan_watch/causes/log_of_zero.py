@@ -12,6 +12,7 @@ from nan_watch.case.arguments import at, just_over, maker
 from nan_watch.case.material import Case
 from nan_watch.case.naming import told
 from nan_watch.case.trial import Patch
+from nan_watch.case.zeros import kept_over, zero_of
 from nan_watch.origin.closeup import Made
 from probes.finding import Finding
 from probes.patch import LogOfSoftmax, argument
@@ -58,12 +59,10 @@ class LogOfZero:
             return
         made, softmax = maker(case.call, place), log_of_softmax(case)
         if softmax is None:
-            yield told(
-                self,
-                case,
-                "takes the log of 0" + (f", which {_said(made)} gave" if made is not None else ""),
-                _kept_off(case.op),
-            )
+            zero = zero_of(case.call, place) if edge == 0 else made
+            fix = (kept_over(case.call, place) if edge == 0 else None) or _kept_off(case.op)
+            by = f", which {_said(zero)} gave" if zero is not None else ""
+            yield told(self, case, f"takes the log of 0{by}", fix)
         elif softmax is made:
             what = f"takes the log of 0, to which {_said(made)} underflowed"
             yield told(self, case, what, _instead(made, case.op))

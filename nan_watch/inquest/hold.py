@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -15,7 +16,8 @@ from nan_watch.case.symptom import Symptom
 from nan_watch.case.trial import Trial
 from nan_watch.causes import name_cause
 from nan_watch.inquest.relief import reliefs
-from nan_watch.origin.find import Origin, find_origin, until_it_raises
+from nan_watch.inquest.second import with_second
+from nan_watch.origin.find import Origin, Under, find_origin, until_it_raises
 from probes.finding import Evidence, Finding
 from probes.layout import Layout
 from probes.replay import Snapshot
@@ -87,7 +89,8 @@ class Inquest:
     def _told(self, finding: Finding, case: Case, step: Repeatable) -> Finding:
         if case.origin is None:
             return finding
-        told = name_cause(case)
+        born = partial(self._origin, case.symptom, step)
+        told = with_second(name_cause(case), case, born)
         proofs = 0 if told.confirmed is None else 1  # which stays first
         rows = step.batch if step.rows is None else step.rows
         first, rest = told.evidence[:proofs], told.evidence[proofs:]
@@ -97,6 +100,12 @@ class Inquest:
 
     def _case(self, symptom: Symptom, step: Repeatable, whole: bool = True) -> Case:
         """whole: whether a patch can be tried: not where what it cures may raise as before."""
+        origin = self._origin(symptom, step)
+        unfused = origin is not None and origin.kernels == "unfused"
+        trial = Trial(self.model, step.run, step.snapshot, [self.optimizer], unfused, step.batch)
+        return Case(symptom, origin, trial if whole else None, self.optimizer)
+
+    def _origin(self, symptom: Symptom, step: Repeatable, under: Under = tuple) -> Origin | None:
         origin = find_origin(
             self.model,
             step.run,
@@ -105,8 +114,6 @@ class Inquest:
             batch=step.batch,
             optimizers=[self.optimizer],
             raises=symptom.raised is not None,
+            under=under,
         )
-        unfused = origin is not None and origin.kernels == "unfused"
-        trial = Trial(self.model, step.run, step.snapshot, [self.optimizer], unfused, step.batch)
-        told = origin and step.in_its_words(origin)
-        return Case(symptom, told, trial if whole else None, self.optimizer)
+        return origin and step.in_its_words(origin)

@@ -31,7 +31,8 @@ class Made:
     """An operator that made a tensor.
 
     innermost: the innermost line of anybody's. dtype: of what it wrote. largest: its largest
-    magnitude, NaN where there is one, None of integers.
+    magnitude, NaN where there is one, None of integers. zeros: whether it wrote an exact zero.
+    above: whether none of what it wrote is under zero.
     sequence: of the autograd node at work. hides: whether it is of the backward pass of an operator
     that chooses, and lets no gradient through to the element that the closeup is of.
     parents: those that made what it read, in the order of its arguments; what was there before
@@ -47,6 +48,8 @@ class Made:
     innermost: str | None = None
     sequence: int | None = None
     hides: bool = False
+    zeros: bool = False
+    above: bool = False
     parents: tuple[Made, ...] = field(default=(), repr=False)
 
     def line(self) -> Iterator[Made]:
@@ -245,6 +248,7 @@ class Lens(OperatorMode):
             place.innermost,
             sequence,
             hidden,
+            *_zeros(results[0]),
             tuple(each for each in read if each is not None),
         )
         for each in results:
@@ -290,6 +294,13 @@ def _storage(value: Any) -> torch.UntypedStorage | None:
 def _largest(tensor: Tensor) -> float | None:
     values = values_of(tensor)
     return None if values is None else float(torch.linalg.vector_norm(values, math.inf))
+
+
+def _zeros(tensor: Tensor) -> tuple[bool, bool]:
+    values = values_of(tensor)
+    if values is None:
+        return False, False
+    return bool((values == 0).any()), bool((values >= 0).all())
 
 
 def _copied(args: Sequence[Any]) -> tuple[Any, ...]:

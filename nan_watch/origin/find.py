@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ FUSED = (
 NEAR = 24  # operators before an exception that may have led to it
 SHOWN = 12
 NAMED = 4
+
+Under = Callable[[], Sequence[AbstractContextManager[Any]]]
+"""Makes the context managers that a step is run in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +146,21 @@ def find_origin(
     batch: Batch = None,
     optimizers: Sequence[Optimizer] = (),
     raises: bool = False,
+    under: Under = tuple,
 ) -> Origin | None:
     """The origin of the step's symptom, or None where the replayed step is finite.
 
     step: the loss and its backward pass; it returns the loss. snapshot: what it started from.
     batch: what the step reads, so that its keys, samples and tokens have names.
     optimizers: held back where the step calls them itself. raises: whether the symptom is that
-    the step raises; then what it met last is walked back from.
+    the step raises; then what it met last is walked back from. under: makes what it is run in.
 
     The step runs two times with its own kernels; a third time without fused ones where the birth
     lies inside one; and once more to look at the birth from near. Nothing outside is changed.
     """
     step = until_it_raises(step) if raises else step
-    bare = replay(step, model, snapshot, optimizers=optimizers)
-    run = _Run(model, step, snapshot, batch, optimizers, raises)
+    bare = replay(step, model, snapshot, under=under(), optimizers=optimizers)
+    run = _Run(model, step, snapshot, batch, optimizers, raises, under)
     replayed, traced = run.traced(unfused=False)
     if traced is None:
         return None
@@ -179,15 +183,17 @@ class _Run:
     batch: Batch
     optimizers: Sequence[Optimizer]
     raises: bool
+    under: Under
 
     def traced(self, unfused: bool) -> tuple[Replayed, _Traced | None]:
         """The step has run under a ledger, which was walked back from its symptoms."""
         ledgers: list[Ledger] = []
+        watching = _watching(ledgers, self.model, self.batch, unfused)
         replayed = replay(
             self.step,
             self.model,
             self.snapshot,
-            under=[kernels(unfused=unfused), _watching(ledgers, self.model, self.batch, unfused)],
+            under=[kernels(unfused=unfused), watching, *self.under()],
             optimizers=self.optimizers,
         )
         found = _trace(ledgers[0], replayed)
@@ -205,7 +211,7 @@ class _Run:
             self.step,
             self.model,
             self.snapshot,
-            under=[kernels(unfused=unfused), _looking(lenses, *seen)],
+            under=[kernels(unfused=unfused), _looking(lenses, *seen), *self.under()],
             optimizers=self.optimizers,
         )
         return lenses[0].closeup
