@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from nan_watch.course import Course, lacks_gradients, level, long_enough, once
+from nan_watch.course import Course, Doubles, lacks_gradients, level, long_enough, once
+from nan_watch.rules.vast_source import Source, source_of
 from probes.finding import Evidence, Finding, Verdict
 from probes.run import Run
 
@@ -22,7 +23,10 @@ class Clipping:
     was, it could as well be absent. Both can be meant, so they are notes. It is a warning where
     the median factor is under `harsh` and no step moved a weight by `crawl` of its norm (about
     1e-3 is usual): under SGD a thousandth of the gradient is a thousandth of the step, while Adam
-    divides by the size again and does not care.
+    divides by the size again and does not care. So it is where the size is known to come from a
+    number near zero, under `nothing`, that the code divides by, takes the log or the root of, and
+    an output's gradient is nearly one over it: what is left is then the direction of a few samples.
+    Where norms are over `vast`, or nine of ten lie over a range of `wide`, no limit is advised.
 
     Sick: `clip_grad_norm_(parameters, 1e-3)` on gradients of norm 5.
     Healthy: a limit of about the 90th percentile of the norms.
@@ -32,6 +36,9 @@ class Clipping:
     never: int = 100
     harsh: float = 1e-3
     crawl: float = 1e-4
+    nothing: float = 1e-6
+    vast: float = 1e6
+    wide: float = 1e3
 
     code: ClassVar[str] = "GRD005"
     rule: ClassVar[str] = "clipping-always-or-never"
@@ -55,21 +62,20 @@ class Clipping:
 
     def _of(self, course: Course) -> Finding | None:
         there = np.isfinite(course.factor) & np.isfinite(course.total)
-        factors = course.factor[there]
-        largest = f"the largest total norm was {course.total[there].max(initial=0):.3g}"
+        factors, norms = course.factor[there], course.total[there]
+        largest = f"the largest total norm was {norms.max(initial=0):.3g}"
+        source: Source | None = None
         if len(factors) >= self.steps and (factors < 1).all():
             middle = level(factors)
+            source = source_of(course, self.nothing) if middle < self.harsh else None
             slow = middle < self.harsh and course.moved < self.crawl
-            verdict = Verdict.WARN if slow else Verdict.NOTE
-            norm, usual = level(course.total[there]), np.quantile(course.total[there], 0.9)
+            verdict = Verdict.WARN if slow or source else Verdict.NOTE
             message = (
                 f"clipping leaves {middle:.3g} of the gradient norm in each of {len(factors)} "
-                f"steps (medians: {middle * norm:.3g} of {norm:.3g}); {largest}."
+                f"steps (medians: {level(factors * norms):.3g} of {level(norms):.3g}); {largest}"
+                f"{'' if source is None else f', while {source}'}."
             )
-            fix = (
-                f"Raise the limit to about {usual:.2g}, under which nine of ten norms lie, or make "
-                "the loss a mean instead of a sum."
-            )
+            fix = self._fix(norms, source)
         elif len(factors) >= self.never and (factors == 1).all():
             verdict, middle = Verdict.NOTE, 1.0
             message = f"clipping never bit in {len(factors)} steps; {largest}."
@@ -84,6 +90,7 @@ class Clipping:
                 message=message,
                 fix=fix,
                 site="<optimizer>",
+                source=None if source is None else source.line,
                 phase="update",
                 evidence=(
                     Evidence("median clip factor", middle, self.harsh),
@@ -91,4 +98,22 @@ class Clipping:
                     Evidence("largest update over its weights", course.moved, self.crawl),
                 ),
             )
+        )
+
+    def _fix(self, norms: Doubles, source: Source | None) -> str:
+        if source is not None:
+            return (
+                f"Keep it off 0 at {source.line} by what makes sense there (`F.softplus(x) + eps`, "
+                "`.clamp(min=eps)`; an eps of its usual size), before anything is changed about "
+                "the limit."
+            )
+        low, usual = np.quantile(norms, (0.1, 0.9))
+        if usual > self.vast or usual > self.wide * low:
+            return (
+                "Look for what makes the gradients so large before the limit is changed: a "
+                "division by nearly 0, targets that are not scaled, or a sum for a mean."
+            )
+        return (
+            f"Raise the limit to about {usual:.2g}, under which nine of ten norms lie, or make "
+            "the loss a mean instead of a sum."
         )
