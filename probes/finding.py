@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 
+from probes.guess_words import in_words
+
 Phase = Literal["data", "forward", "backward", "update"]
 
 
@@ -276,11 +278,12 @@ def limits(rules: Iterable[Rule[Any]]) -> dict[str, dict[str, Any]]:
 
 def resting_on(finding: Finding, lines: Iterable[str]) -> Finding:
     """The finding as it is where nothing was guessed; else at most a warning that says so."""
-    told = ", ".join(dict.fromkeys(lines))
-    if not told:
+    lines = list(dict.fromkeys(lines))
+    if not lines:
         return finding
     return replace(
         finding,
         verdict=min(finding.verdict, Verdict.WARN, key=lambda verdict: verdict.rank),
-        fix=f"{finding.fix} It rests on a guess, which `Layout({told})` would declare.",
+        fix=f"{finding.fix} It rests on a guess, {in_words(lines)}, which "
+        f"`layout=Layout({', '.join(lines)})` in the `Subject` would declare.",
     )

@@ -13,13 +13,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from probes.compare import Comparison, Look, gap, scale
 from probes.execution import ROUNDING
 from probes.finding import ExperimentError
+from probes.modules import every_module
+from probes.nested import tensors_in
 from probes.place import CODE, place
 from probes.raised import source_here
 from probes.running import names_of, running
 
+TORCH = "torch.nn."
 BUDGET = 2**28  # bytes of results that are kept
 Run = Callable[[AbstractContextManager[Any]], object]
 Cut = Callable[[Tensor, tuple[int, ...]], Tensor | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """The first operator whose result differs, `aten.mean`, and the user's line that calls it.
+
+    op: None of a module of torch's, which hands on what its kernels gave. before, after: operators
+    of the same code around it, in their order.
+    """
+
+    op: str | None
+    source: str | None
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 def line(
@@ -32,9 +49,25 @@ def line(
 ) -> str | None:
     """`file.py:line` of the user's own code; None where that is unclear.
 
+    As `parting` has it.
+    """
+    parted = parting(model, found, look, unchanged, changed, cut)
+    return None if parted is None else parted.source
+
+
+def parting(
+    model: nn.Module,
+    found: Comparison,
+    look: Look,
+    unchanged: Run,
+    changed: Run,
+    cut: Cut | None = None,
+) -> Parting | None:
+    """Where the two part; None where that is unclear.
+
     look: true where values of a shape are to agree. unchanged, changed: the two executions, each
-    under what it is given. cut: brings what the changed one gives into a shape of the other, where
-    shapes differ; None where it cannot be.
+    under what it is given. cut: makes a result of the second one as large as the first one's; where
+    it cannot, the result is passed over.
     """
     site = place(found, model).site
     traces: list[_Results] = []
@@ -44,7 +77,15 @@ def line(
             run(traces[-1])
     except ExperimentError:
         return None
-    return _first(traces[0], traces[1], look, site, cut)
+    return _first(traces[0], traces[1], look, site, cut) or _call(model, site, traces[0])
+
+
+def _call(model: nn.Module, site: str, trace: _Results) -> Parting | None:
+    """The line that calls a module of torch's own, in which no operator of itself differs."""
+    module = dict(every_module(model)).get(site)
+    if not trace.found or not type(module).__module__.startswith(TORCH):
+        return None
+    return Parting(None, trace.found[0].source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,31 +113,36 @@ class _Results(TorchDispatchMode):
     ) -> Any:
         """The operator has run as it would have."""
         out = func(*args, **(kwargs or {}))
-        own = out[0] if isinstance(out, tuple) and out else out
-        if type(own) is Tensor and own.is_floating_point() and running(self._names) == self._site:
-            self._left -= own.numel() * own.element_size()
+        first = next(tensors_in(out), None)  # as of a norm, which gives its statistics besides
+        if type(first) is Tensor and self._is_of_interest(first):
+            self._left -= first.numel() * first.element_size()
             if self._left > 0:
-                kept = own.detach().clone()
+                kept = first.detach().clone()
                 self.found.append(_Result(func._schema.name, kept, source_here()))
         return out
 
+    def _is_of_interest(self, result: Tensor) -> bool:
+        return result.is_floating_point() and running(self._names) == self._site
 
-def _first(before: _Results, after: _Results, look: Look, site: str, cut: Cut | None) -> str | None:
-    """The line of the first operator that gives something else where it is to be the same."""
-    for one, two in zip(before.found, after.found, strict=False):
-        now, shape = two.value, tuple(one.value.shape)
-        if cut is not None and one.name == two.name and now.shape != shape:
-            fits = cut(now, shape)
-            if fits is None:
+
+def _first(
+    before: _Results, after: _Results, look: Look, site: str, cut: Cut | None
+) -> Parting | None:
+    """The first operator that gives something else where it is to be the same."""
+    names = tuple(each.name.replace("::", ".") for each in before.found)
+    for at, (one, two) in enumerate(zip(before.found, after.found, strict=False)):
+        value: Tensor | None = two.value
+        if value is not None and value.shape != one.value.shape and cut is not None:
+            value = cut(value, tuple(one.value.shape))
+            if value is None and one.name == two.name:
                 continue
-            now = fits
-        if one.name != two.name or now.shape != shape:
+        if one.name != two.name or value is None or one.value.shape != value.shape:
             return None
         where = look(site, one.value)
         if where is None:
             continue
         where = where.expand(one.value.shape)
         limit = ROUNDING.get(one.value.dtype, 0.0) * scale(one.value, where)
-        if gap(one.value, now, where)[0] > limit:
-            return one.source
+        if gap(one.value, value, where)[0] > limit:
+            return Parting(names[at], one.source, names[:at], names[at + 1 :])
     return None

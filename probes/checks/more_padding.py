@@ -15,17 +15,23 @@ from probes.bus import Kind
 from probes.compare import Comparison
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
-from probes.line import line
+from probes.line import Parting, parting
 from probes.masking.grown import BY, compared
 from probes.masking.in_training import normed_longer
 from probes.masking.longer import Longer, everywhere_longer, longer
 from probes.masking.marked_ids import marked_ids
+from probes.masking.remedy import remedy
 from probes.masking.share import takes_only_its_share, true_leaks
 from probes.masking.visible import Visible
 from probes.place import place
 from probes.scoring.terms import grown, terms
 from probes.softmaxes.over_queries import comes_of_queries
 
+SOMEWHERE = (
+    "Look there for a mean, normalisation or softmax over the padded length, a position counted "
+    "from the padded end, a state read after the padding, an attention without a mask, a loss that "
+    "is divided by all positions."
+)
 POINTWISE = (nn.Embedding, nn.Dropout, nn.LayerNorm, nn.RMSNorm)
 
 
@@ -107,6 +113,7 @@ class MorePadding:
 
     def _finding(self, experiment: Experiment, each: Longer, found: Comparison) -> Finding:
         where = place(found, experiment.subject.model)
+        parted, look = _parting(experiment, each, found), Visible(experiment, each.each)
         worst = max(found.outputs, key=lambda one: one.relative)
         what = "the loss" if worst.site == LOSS else f"`{worst.site}` at visible positions"
         mask = each.each
@@ -114,16 +121,13 @@ class MorePadding:
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
-            message=f"more padding under `{mask.mask.key}` changes {what} by "
-            f"{100 * worst.relative:.2g}% {where.words}: with {each.by} more positions of "
-            f"{', '.join(f'`{key}`' for key in each.keys)} that are hidden.",
-            fix="Look there for a mean, normalisation or softmax over the padded length, a "
-            "position counted from the padded end, a state read after the padding, an attention "
-            "without a mask such as `memory_key_padding_mask`, a loss that is divided by all "
-            "positions.",
+            message=f"{each.by} more positions of padding in "
+            f"{' and '.join(f'`{key}`' for key in each.keys)} change {what} by "
+            f"{100 * worst.relative:.2g}%; the change begins {where.words}.",
+            fix=remedy(experiment, found, look, parted, mask.mask.key) or SOMEWHERE,
             site=where.site,
             phase="forward",
-            source=_line(experiment, each, found),
+            source=None if parted is None else parted.source,
             where=dict(worst.where),
             evidence=(
                 Evidence(f"largest change of {what}", worst.largest, worst.limit),
@@ -145,26 +149,26 @@ class MorePadding:
         return resting_on(finding, [mask.guessed] if mask.guessed else [])
 
 
-def _only_in_training(finding: Finding, mask: str) -> Finding:
-    """The same, said of the statistics of training mode: a warning, since training may bear it."""
-    return replace(
-        finding,
-        verdict=min(finding.verdict, Verdict.WARN, key=lambda verdict: verdict.rank),
-        message=finding.message.replace("more padding", "in training mode, more padding", 1)
-        + " With running statistics it does not.",
-        fix=f"Take the statistics over what `{mask}` lets see alone: `h[keep] = norm(h[keep])`.",
-    )
-
-
-def _line(experiment: Experiment, each: Longer, found: Comparison) -> str | None:
-    """The user's line at which more padding comes to what is visible."""
-    return line(
+def _parting(experiment: Experiment, each: Longer, found: Comparison) -> Parting | None:
+    """The operator, and the user's line, where more padding comes to what is visible."""
+    return parting(
         experiment.subject.model,
         found,
         Visible(experiment, each.each),
         lambda mode: experiment.evaluate(experiment.batch, (mode,)),
         lambda mode: experiment.evaluate(each.batch, (mode,)),
         each.cut,
+    )
+
+
+def _only_in_training(finding: Finding, mask: str) -> Finding:
+    """The same, said of the statistics of training mode: a warning, since training may bear it."""
+    return replace(
+        finding,
+        verdict=min(finding.verdict, Verdict.WARN, key=lambda verdict: verdict.rank),
+        message=f"in training mode, {finding.message} With running statistics it does not.",
+        source=None,
+        fix=f"Take the statistics over what `{mask}` lets see alone: `h[keep] = norm(h[keep])`.",
     )
 
 

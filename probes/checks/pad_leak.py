@@ -11,10 +11,11 @@ import torch
 from probes.compare import Comparison, Difference
 from probes.experiment import LOSS, Experiment, with_leaf
 from probes.finding import Evidence, Finding, Verdict, resting_on
-from probes.line import line
+from probes.line import Parting, parting
 from probes.masking.as_marked import as_marked, is_marked
 from probes.masking.hidden import Hidden
 from probes.masking.in_training import normed_leaks
+from probes.masking.remedy import remedy
 from probes.masking.share import own_leaks, true_leaks
 from probes.masking.visible import Visible, changed
 from probes.place import place
@@ -91,7 +92,7 @@ class PadLeak:
         if in_training:
             finding = _only_in_training(finding, each.mask.key)
         else:
-            finding = replace(finding, source=_line(experiment, each, found))
+            finding = _told_where(experiment, each, found, finding)
         if each.guessed and (
             _is_start(experiment, each, found) or _is_end(experiment, each, found)
         ):
@@ -124,13 +125,23 @@ class PadLeak:
         )
 
 
-def _line(experiment: Experiment, each: Hidden, found: Comparison) -> str | None:
-    """The user's line at which what is hidden comes to what is visible."""
+def _told_where(
+    experiment: Experiment, each: Hidden, found: Comparison, finding: Finding
+) -> Finding:
+    """With the line, and how the mask is applied there."""
+    parted = _parting(experiment, each, found)
+    told = remedy(experiment, found, Visible(experiment, each), parted, each.mask.key)
+    source = None if parted is None else parted.source
+    return replace(finding, source=source, fix=told or finding.fix)
+
+
+def _parting(experiment: Experiment, each: Hidden, found: Comparison) -> Parting | None:
+    """The operator, and the user's line, at which what is hidden comes to what is visible."""
     batch = changed(experiment, [each])
     if batch is None:
         return None
     marked = is_marked(experiment, each)
-    return line(
+    return parting(
         experiment.subject.model,
         found,
         Visible(experiment, each),
