@@ -27,6 +27,7 @@ from reports.sections import LARGEST, MEASURED, fitting, later, sections
 from reports.sections import ROOM as OF_A_SECTION
 
 CARDS, ROWS, WORDS = 150, 400, 4000  # findings, rows of a table, characters of one text
+SPANS = 12  # of numbers in a row
 SMALL = (1.0, 0.25, 0.05)  # shares of the rooms that are tried in turn
 
 
@@ -218,15 +219,19 @@ def sentence(words: str) -> Markup:
 
 
 def spans(places: Sequence[int]) -> str:
-    """The numbers in words, three or more in a row as a span, such as `0 to 15, 20`."""
+    """The numbers in words, three or more in a row as a span, such as `0 to 15, 20`.
+
+    Of more than twelve such spans the rest is counted.
+    """
     rows: list[list[int]] = []
     for place in places:
         if rows and place == rows[-1][-1] + 1:
             rows[-1].append(place)
         else:
             rows.append([place])
-    told = (f"{row[0]} to {row[-1]}" if len(row) > 2 else ", ".join(map(str, row)) for row in rows)
-    return ", ".join(told)
+    shown, rest = rows[:SPANS], sum(map(len, rows[SPANS:]))
+    told = (f"{row[0]} to {row[-1]}" if len(row) > 2 else ", ".join(map(str, row)) for row in shown)
+    return ", ".join(told) + (f" and {rest} more" if rest else "")
 
 
 def _beside(name: str) -> Markup:

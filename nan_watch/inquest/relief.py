@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nan_watch.case.material import Case
-from nan_watch.origin.held import FIRST
+from nan_watch.origin.held import ALONG
 from probes.batch import sample_count
 from probes.finding import Evidence
 from probes.layout import Layout
@@ -23,7 +23,7 @@ def reliefs(case: Case, rows: Batch, layout: Layout | None, part: str) -> Iterat
     """
     trial, samples = case.trial, None if case.origin is None else case.origin.samples
     count = None if trial is None else sample_count(rows, layout)
-    if trial is None or not samples or count is None or not len(samples) < min(count, FIRST):
+    if trial is None or not samples or count is None or not len(samples) < min(count, ALONG):
         return  # none is left, or not all of the guilty are known
     kept = [each for each in range(count) if each not in samples]
     finite = trial.tried(lambda: [only_samples(rows, kept, layout)])

@@ -48,8 +48,8 @@ class Origin:
         or `uninitialised` memory; `name` is its name or path.
     held, count, total: what the birth wrote that is not finite, out of `total` elements.
     shapes, largest_finite_input: of what it read.
-    where: coordinates of the first bad element by axis name. samples: those that hold bad ones,
-        the first sixteen; None where no axis is known to be the samples'.
+    where: coordinates of the first bad element by axis name. samples: those that hold bad ones;
+        None where no axis is known to be the samples'.
     token_id, token: the id that reads a poisoned row, and what the layout calls it.
     symptoms: `<loss>`, or the parameters whose gradient, or who themselves, are not finite.
     path: from the birth to the symptom. hidden: what it came from in the forward pass, where

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 FIRST = 16
-"""Coordinates that are kept of a tensor's bad elements, and indices along each axis."""
+"""Coordinates that are kept of a tensor's bad elements."""
+
+ALONG = 4096
+"""Indices that are kept along each axis: as many samples as a batch is likely to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Held:
 class Where:
     """The bad elements of one kind: the first ones' coordinates, and the indices along each axis.
 
-    Both are cut at the first sixteen.
+    The coordinates are cut at the first sixteen, the indices at the first 4096.
     """
 
     shape: tuple[int, ...]
@@ -90,7 +93,7 @@ def where(tensor: Tensor, nan: bool) -> Where:
     values = values_of(tensor)
     assert values is not None
     found = (values.isnan() if nan else values.isinf()).nonzero()
-    along = tuple(tuple(axis.unique()[:FIRST].tolist()) for axis in found.unbind(1))
+    along = tuple(tuple(axis.unique()[:ALONG].tolist()) for axis in found.unbind(1))
     first = tuple(tuple(row) for row in found[:FIRST].tolist())
     return Where(tuple(values.shape), first, along)
 

@@ -50,6 +50,7 @@ def test_where_is_cut_at_sixteen() -> None:
     assert found.first[0] == (0, 0)
     assert found.along == (tuple(range(5)), tuple(range(9)))
     assert where(torch.tensor([1.0, INF, NAN]), nan=False).first == ((1,),)
+    assert where(torch.full((32, 1), NAN), nan=True).along[0] == tuple(range(32))
 
 
 def test_masks_are_known() -> None:

@@ -162,7 +162,10 @@ def test_a_finding_that_rests_on_a_guess_warns_and_prints_the_line() -> None:
     guessed = next(f for f in check(subject).findings if f.code == "MSK001")
     assert guessed.verdict is Verdict.WARN
     line = guessed.fix.partition("Layout(")[2].rpartition(")` in the `Subject`")[0]
-    assert "a guess, that `attention_mask` is 1, or true, where a position is no padding" in guessed.fix
+    assert (
+        "a guess, that `attention_mask` is 1, or true, where a position is no padding"
+        in guessed.fix
+    )
     layout = eval(f"Layout({line})", {"Layout": Layout, "Mask": Mask})
     declared = check(replace(subject, layout=layout)).findings[0]
     assert (declared.code, declared.verdict) == ("MSK001", Verdict.FAIL)

@@ -122,6 +122,7 @@ def test_a_note_says_what_to_do_and_leads_to_what_its_check_measured(
 def test_many_samples_are_told_as_spans() -> None:
     assert spans([0, 1, 2, 3, 7, 8, 11]) == "0 to 3, 7, 8, 11"
     assert spans([]) == ""
+    assert spans(range(0, 32, 2)) == "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22 and 4 more"
 
 
 def test_a_broken_rule_has_a_banner(tmp_path: Path, check: Check) -> None:
