@@ -78,7 +78,8 @@ Debug = Annotated[
     bool, typer.Option("--pdb", help="Stop in the debugger where the bad value is born.")
 ]
 Looks = Annotated[
-    Tier, typer.Option(help="Look at every module's output, or at loss and gradients alone.")
+    Tier,
+    typer.Option(help="Look at loss and gradients alone, or at every module's output as well."),
 ]
 
 
@@ -160,7 +161,8 @@ def hunt(
         print("`--pdb` had no place to stop at: the replay of the step gives no bad value")
     if found.resumed is not None and not found.resumed.whole:
         print(f"started from `{found.resumed.name}`, which holds no optimizer state of ours")
-    print(f"hunt {ended} after {found.steps} steps{loss}")
+    count = "1 step" if found.steps == 1 else f"{found.steps} steps"
+    print(f"hunt {ended} after {count}{loss}")
     finish(recorder.folder, judgement, render(recorder.folder))
 
 

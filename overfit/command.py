@@ -44,7 +44,9 @@ Why = Annotated[bool, typer.Option("--why", help="Try interventions on what was 
 Jobs = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Suites side by side; as many as there are cores.", show_default=False
+        min=1,
+        help="How many suites run at the same time; by default as many as there are cores.",
+        show_default=False,
     ),
 ]
 AtOnce = Annotated[
@@ -52,7 +54,7 @@ AtOnce = Annotated[
     typer.Option(
         "--jobs",
         min=1,
-        help="Experiments side by side; as many as there are cores.",
+        help="How many experiments run at the same time; by default as many as there are cores.",
         show_default=False,
     ),
 ]
@@ -61,10 +63,11 @@ Where = Annotated[
 ]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", help="Run these experiments alone.", metavar="NAME..."),
+    typer.Option("--only", help="Run these experiments alone.", metavar="NAME"),
 ]
 Names = Annotated[  # what follows the first name after `--only`
-    list[str] | None, typer.Argument(metavar="", hidden=True, show_default=False)
+    list[str] | None,
+    typer.Argument(metavar="NAME", help="As after `--only`.", show_default=False),
 ]
 Resume = Annotated[
     bool,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from probes.advice import meant
 from probes.errors import RequestError
 from probes.experiment import Experiment
 from probes.finding import Check, Judgement, judge_one, limits
@@ -37,11 +38,11 @@ def chosen(
     """
     checks = list(known) or known_checks()
     wanted, left = set(map(str.upper, only)), set(map(str.upper, skip))
-    names = {name for check in checks for name in (check.code, check.rule.upper())}
-    for name in sorted((wanted | left) - names):
+    names = [name for check in checks for name in (check.code, check.rule)]
+    for name in sorted((wanted | left).difference(map(str.upper, names))):
         raise RequestError(
-            f"`{name}` is no check's code: the codes are "
-            f"{', '.join(check.code for check in checks)}; `whynan check --list` tells them."
+            f"`{name}` is no check's code or name.{meant(name, names)} "
+            "`whynan check --list` tells them all."
         )
     return [
         check

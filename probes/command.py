@@ -11,9 +11,17 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from probes.advice import meant, spans_of
 from probes.errors import RequestError
 from probes.finding import Judgement
-from probes.subject import Subject
+from probes.subject import Subject, split_address
+
+
+def _seed(value: int) -> int:
+    if not -(2**63) <= value < 2**64:  # as torch takes them
+        raise typer.BadParameter("a seed lies from -2**63 to 2**64 - 1.")
+    return value
+
 
 Address = Annotated[
     str, typer.Argument(metavar="SUBJECT", help="FILE.py:NAME or package.module:NAME.")
@@ -23,9 +31,7 @@ Out = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(
-        min=-(2**63), max=2**64 - 1, help="Seeds python, numpy and torch before the subject loads."
-    ),
+    typer.Option(callback=_seed, help="Seeds python, numpy and torch before the subject loads."),
 ]
 Device = Annotated[
     str | None,
@@ -34,7 +40,9 @@ Device = Annotated[
 Shares = Annotated[
     int,
     typer.Option(
-        "--jobs", min=1, help="How many such commands run side by side and share the cores."
+        "--jobs",
+        min=1,
+        help="How many commands you run at the same time: this one takes its share of the cores.",
     ),
 ]
 
@@ -43,13 +51,19 @@ Codes = Annotated[str, typer.Option("--only", help="Codes of checks, with commas
 DEFAULT_COMMAND = "diagnose"
 
 
-def explain(code: Annotated[str, typer.Argument(help="A rule's code, such as FIT001.")]) -> None:
+def explain(
+    code: Annotated[
+        str, typer.Argument(help="A rule's code or name, such as FIT001 or memorised.")
+    ],
+) -> None:
     """Print a rule: what it looks for, a sick and a healthy example, its limits."""
-    known = {rule.code: rule for rule in gather("whynan.rules")}
-    rule = known.get(code.upper())
+    rules = gather("whynan.rules")
+    rule = next((each for each in rules if code.upper() in (each.code, each.rule.upper())), None)
     if rule is None:
         raise RequestError(
-            f"`{code}` is no rule's code: the codes are {', '.join(sorted(known)) or 'none'}."
+            f"`{code}` is no rule's code or name."
+            f"{meant(code, (name for each in rules for name in (each.code, each.rule)))} "
+            f"The codes are {spans_of(each.code for each in rules) or 'none'}."
         )
     print(f"{rule.code} {rule.rule}\n\n{told(rule)}")
     for name, value in limits_of(rule):
@@ -134,6 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         commands = gather("whynan.commands")
         if _names_no_command(words):
             words.insert(0, DEFAULT_COMMAND)
+        elif words and _is_place(words[0]):
+            split_address(words[0])  # which refuses it: it names no subject
         app(commands)(words)
     except RequestError as error:
         print(f"whynan: {error}", file=sys.stderr)
@@ -146,6 +162,32 @@ def _names_no_command(words: Sequence[str]) -> bool:
     return bool(addresses) and (words[0].startswith("-") or words[0] == addresses[0])
 
 
+def _is_place(word: str) -> bool:
+    """Whether it is a file or a module, where a command was to stand."""
+    return not word.startswith("-") and (word.endswith(".py") or "." in word)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from probes.record import environment
+
+        versions = environment()["versions"]
+        print(", ".join(f"{name} {versions[name]}" for name in sorted(versions, key=_ours_first)))
+        raise typer.Exit
+
+
+def _ours_first(name: str) -> tuple[bool, str]:
+    return name != "whynan", name
+
+
+def _frame(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print versions.")
+    ] = False,
+) -> None:
+    """What stands before the command."""
+
+
 def app(commands: Iterable[Callable[..., None]]) -> typer.Typer:
     """The command line of these functions: a function's name is its command, its docstring help."""
     made = typer.Typer(
@@ -156,7 +198,7 @@ def app(commands: Iterable[Callable[..., None]]) -> typer.Typer:
         help="Say why a PyTorch trainer does not train. `whynan train.py:subject` is "
         "`whynan diagnose train.py:subject`.",
     )
-    made.callback()(lambda: None)
+    made.callback()(_frame)
     for command in commands:
         made.command()(command)
     return made

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.loss import _Loss
 
+from probes.advice import meant
 from probes.batch import leaves, sample_count
 from probes.copying import copy_of
 from probes.errors import RequestError
@@ -114,8 +117,14 @@ def _left_behind(model: nn.Module) -> str | None:
 
 
 def _loss(subject: Subject, batch: Batch) -> Tensor:
+    if isinstance(subject.loss, _Loss):  # torch's own, which take an output and its target
+        raise RequestError(
+            f"`Subject.loss` is a `{type(subject.loss).__name__}`, which does not run the model: "
+            "give a function of model and batch that does, such as "
+            "`lambda model, batch: criterion(model(batch['x']), batch['y'])`."
+        )
     try:
-        with asked_of_user("`Subject.loss`"):
+        with _naming_keys(batch), asked_of_user("`Subject.loss`"):
             loss = scalar(subject.loss(subject.model, batch), "loss")
     except RequestError as error:
         left = _left_behind(subject.model) if "device" in str(error) else None
@@ -134,11 +143,35 @@ def _step(subject: Subject, batch: Batch) -> Tensor:
     with asked_of_user("`Subject.schedule`"):
         loop = Loop(subject)
     own = subject.train_step is not None
-    with asked_of_user("`Subject.train_step`" if own else "the first step, after its loss,"):
+    what = "`Subject.train_step`" if own else "the first step, after its loss,"
+    with _naming_keys(batch), asked_of_user(what):
         return loop.step(batch)
 
 
+@contextmanager
+def _naming_keys(batch: Batch) -> Iterator[None]:
+    """A KeyError over what the batch does not hold is told with the keys that it does hold."""
+    try:
+        yield
+    except RequestError as error:
+        cause = error.__cause__
+        if not (isinstance(cause, KeyError) and isinstance(batch, Mapping) and cause.args):
+            raise
+        if cause.args[0] in batch:
+            raise
+        keys = ", ".join(f"`{key}`" for key in batch)
+        near = meant(str(cause.args[0]), map(str, batch))
+        raise RequestError(f"{error} The batch holds {keys}.{near}") from cause
+
+
 def _check_optimizer(subject: Subject) -> None:
+    if not callable(subject.optimizer):
+        name = type(subject.optimizer).__name__
+        raise RequestError(
+            f"`Subject.optimizer` is an object `{name}`, but a function of the model was expected, "
+            "since every copy of the model has its own: give "
+            f"`lambda model: {name}(model.parameters(), ...)`."
+        )
     with asked_of_user("`Subject.optimizer`"):
         made = subject.optimizer(subject.model)
     if not hasattr(made, "__dict__") or not with_inner([made]):  # a wrapper of the user's will do

@@ -16,6 +16,7 @@ from types import FrameType
 
 import torch
 
+from probes.advice import advice, line_of
 from probes.errors import RequestError
 from probes.sisters import SISTERS
 
@@ -45,16 +46,10 @@ def asked_of_user(what: str) -> Iterator[None]:
             raise  # it is a finding, and not a fault of the code
         place = source_of(error)
         at = f" at {place}" if place else ""
-        raise RequestError(f"{what} raised {said(error)}{at}: {_advice(error)}") from error
-
-
-def _advice(error: Exception) -> str:
-    if "device-side assert" in str(error):
-        return (
-            "an index or a probability is out of range, and nothing on the device can be read any "
-            "more; run it with `--device cpu`, where the operator and its line are told."
-        )
-    return "it was to run through; for the whole traceback, call it without whynan."
+        whole = f"{what} raised {said(error)}{at}{line_of(error)}"
+        raise RequestError(
+            f"{whole}{'' if whole.endswith('.') else '.'} {advice(error)}"
+        ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from probes.advice import WRITE_IT, meant
 from probes.errors import RequestError
 from probes.layout import Layout
 from probes.raised import asked_of_user
@@ -90,20 +91,29 @@ def load_subject(address: str, seed: int | None = None) -> Subject:
     """
     if seed is not None:
         seed_everything(seed)
-    found = load(address)
-    if callable(found) and not isinstance(found, Subject):
+    found, verb = load(address), "is"
+    if callable(found) and not isinstance(found, (Subject, nn.Module)):
         with asked_of_user(f"`{address}`, called without arguments,"):
-            found = found()
+            found, verb = found(), "was called and returned"
     if not isinstance(found, Subject):
         with asked_of_user(f"`{address}`, asked for its parts,"):
             found = _of_framework(found) or found
     if not isinstance(found, Subject):
         raise RequestError(
-            f"`{address}` is a {type(found).__name__}, but a Subject, a trainer of a known "
-            "framework, or a function that returns one, was expected: write "
-            "`subject = Subject(model, batches, loss, optimizer)`."
+            f"`{address}` {verb} {_called(found)}, but a Subject, a trainer of a known framework, "
+            f"or a function that returns one, was expected: {WRITE_IT}."
         )
     return found
+
+
+def _called(found: object) -> str:
+    """What it is, in words."""
+    if found is None:
+        return "None"
+    name = f"`{type(found).__name__}`"
+    return (
+        f"a model ({name}, an nn.Module)" if isinstance(found, nn.Module) else f"an object {name}"
+    )
 
 
 def _of_framework(found: object) -> Subject | None:
@@ -133,7 +143,7 @@ def split_address(address: str) -> tuple[str, str]:
     if not place or not name.isidentifier():
         raise RequestError(
             f"`{address}` names no subject: `FILE.py:NAME` or `package.module:NAME` was expected, "
-            "such as `train.py:subject`."
+            f"such as `{address if name.endswith('.py') else 'train.py'}:subject`."
         )
     return place, name
 
@@ -177,8 +187,14 @@ def _attribute(module: ModuleType, name: str, address: str) -> object:
     try:
         return getattr(module, name)
     except AttributeError:
-        there = sorted(key for key in vars(module) if not key.startswith("_"))
+        there = sorted(key for key, value in vars(module).items() if _is_own(module, key, value))
         raise RequestError(
-            f"`{address}` was not found: `{module.__file__}` holds no `{name}`; "
-            f"it holds {', '.join(there[:12]) or 'nothing public'}."
+            f"`{address}` was not found: `{module.__file__}` holds no `{name}`; of its own "
+            f"it holds {', '.join(there[:12]) or 'nothing'}.{meant(name, there)}"
         ) from None
+
+
+def _is_own(module: ModuleType, name: str, value: object) -> bool:
+    """Whether the module can have made it, and did not just import it."""
+    home = getattr(value, "__module__", module.__name__) if callable(value) else module.__name__
+    return not (name.startswith("_") or isinstance(value, ModuleType)) and home == module.__name__

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from probes.record import Recorder
     from probes.subject import Batch, Subject
 
-Chosen = Annotated[str | None, typer.Option(help="Such as 0,3; all by default.")]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        help="Which attention layers to draw, such as 0,3; by default all.", show_default=False
+    ),
+]
+Heads = Annotated[
+    str | None,
+    typer.Option(
+        help="Which heads of each to draw, such as 0,3; by default all.", show_default=False
+    ),
+]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
@@ -34,10 +45,13 @@ def attention(
     address: Address,
     samples: Annotated[
         str | None,
-        typer.Option(help="Of the first batch, such as 0,3; three by default."),
+        typer.Option(
+            help="Which samples of the first batch to draw, such as 0,3; by default three.",
+            show_default=False,
+        ),
     ] = None,
-    layers: Chosen = None,
-    heads: Chosen = None,
+    layers: Layers = None,
+    heads: Heads = None,
     attribute: Annotated[
         bool,
         typer.Option(

@@ -175,7 +175,7 @@ def test_a_finding_that_rests_on_a_guess_warns_and_prints_the_line() -> None:
 def test_checks_are_chosen_by_code_or_slug() -> None:
     assert [c.code for c in chosen(["wir001", "pad-leak"])] == ["WIR001", "MSK001"]
     assert "WIR001" not in [c.code for c in chosen(skip=["WIR001"])]
-    with pytest.raises(RequestError, match="`XYZ` is no check's code: the codes are"):
+    with pytest.raises(RequestError, match="`XYZ` is no check's code or name"):
         chosen(["XYZ"])
 
 
@@ -200,7 +200,8 @@ def test_the_command_lists_and_refuses(whynan) -> None:
     assert "WIR001" not in listed.stdout
     for arguments, sentence in (
         ((), "`check` was given no subject"),
-        (("--only", "XYZ", "a.py:b"), "`XYZ` is no check's code"),
+        (("--only", "XYZ", "a.py:b"), "`XYZ` is no check's code or name"),
+        (("--only", "MSK04", "a.py:b"), "Did you mean `MSK014`, `MSK004` or `MSK015`?"),
     ):
         done = whynan("check", *arguments)
         assert done.returncode == 2

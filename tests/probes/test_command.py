@@ -14,7 +14,10 @@ from probes.errors import RequestError
         (("diagnose", "gone.py:subject"), "`gone.py` was not found below"),
         (("gone.py:subject",), "`gone.py` was not found below"),
         (("hunt", "train.py"), "`train.py` names no subject"),
-        (("explain", "XYZ999"), "`XYZ999` is no rule's code: the codes are"),
+        (("explain", "XYZ999"), "`XYZ999` is no rule's code or name. The codes are FIT001 to FIT0"),
+        (("explain", "more-paddin"), "Did you mean `more-padding`"),
+        (("gone.py",), "`gone.py` names no subject: `FILE.py:NAME` or `package.module:NAME` was"),
+        (("gone.py", "--quick"), "such as `gone.py:subject`"),
         (("nonsense",), "No such command 'nonsense'"),
         (("--quick", "gone.py:subject"), "`gone.py` was not found below"),
         (("--sizes", "5", "gone.py:subject", "--quick"), "`gone.py` was not found below"),
@@ -26,6 +29,20 @@ def test_a_wrong_request_is_a_sentence_and_status_2(whynan, arguments, sentence:
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_rule_is_explained_by_its_name(whynan) -> None:
+    assert whynan("explain", "more-padding").stdout == whynan("explain", "msk004").stdout
+
+
+def test_versions_are_told(whynan) -> None:
+    assert whynan("--version").stdout.startswith("whynan 0.")
+
+
+def test_help_shows_words_and_no_limits_of_integers(whynan) -> None:
+    said = whynan("notebook", "--help").stdout
+    assert "[NAME]..." in said
+    assert "9223372036854775808" not in said
 
 
 def test_nothing_is_left_behind_by_a_wrong_request(whynan, tmp_path: Path) -> None:

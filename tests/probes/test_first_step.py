@@ -88,9 +88,15 @@ def no_grad_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tens
             "`Subject.optimizer` raised ValueError: optimizer got an empty parameter list at ",
         ),
         (
+            {"optimizer": torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)},
+            "`Subject.optimizer` is an object `SGD`, but a function of the model was expected",
+        ),
+        ({"loss": nn.MSELoss()}, "`Subject.loss` is a `MSELoss`, which does not run the model"),
+        (
             {"loss": lambda model, batch: model(batch["y"])},
             f"`Subject.loss` raised KeyError: 'y' at {Path(__file__).name}:",
         ),
+        ({"loss": lambda model, batch: model(batch["y"])}, "The batch holds `x`."),
         (
             {"batches": ({"x": 1 / zero} for zero in [0])},
             "`Subject.batches` raised ZeroDivisionError: division by zero at ",

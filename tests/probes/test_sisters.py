@@ -33,4 +33,4 @@ def test_a_users_model_file_and_data_folder_do_no_harm(whynan, tmp_path: Path) -
     (tmp_path / "model.py").write_text("raise RuntimeError('theirs')\n")
     (tmp_path / "reports").mkdir()
     done = whynan("explain", "NOPE")
-    assert "is no rule's code" in done.stderr
+    assert "is no rule's code or name" in done.stderr

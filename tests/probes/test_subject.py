@@ -76,10 +76,11 @@ def test_a_function_is_called_afresh_after_seeding(train: Path) -> None:
         ("train.py", "`train.py` names no subject: `FILE.py:NAME`"),
         ("gone.py:subject", "`gone.py` was not found below"),
         ("gone.module:subject", "there is no module `gone` here; name a file"),
-        ("{train}:nothing", "holds no `nothing`; it holds Subject, WIDTH, number, subject, torch"),
+        ("{train}:nothing", "holds no `nothing`; of its own it holds WIDTH, number, subject."),
+        ("{train}:subjct", "number, subject. Did you mean `subject`?"),
         (
             "{train}:number",
-            "is a int, but a Subject, a trainer of a known framework, or a",
+            "is an object `int`, but a Subject, a trainer of a known framework, or a",
         ),
     ],
 )
@@ -93,9 +94,19 @@ def test_a_wrong_address_is_a_sentence(train: Path, address: str, sentence: str)
     ("code", "name", "sentence"),
     [
         ("import gone", "x", "`broken.py` raised ModuleNotFoundError: No module named 'gone' at b"),
-        ("\nx = (", "x", "raised SyntaxError: '(' was never closed (broken.py, line 2): it was to"),
-        ("def f():\n  1 / 0", "f", "raised ZeroDivisionError: division by zero at broken.py:2: it"),
+        (
+            "\nx = (",
+            "x",
+            "raised SyntaxError: '(' was never closed (broken.py, line 2): `x = (`. P",
+        ),
+        ("def f():\n  1 / 0", "f", "raised ZeroDivisionError: division by zero at broken.py:2. R"),
         ("def f(x): ...", "f", "`broken.py:f`, called without arguments, raised TypeError: f() m"),
+        ("def f(): ...", "f", "`broken.py:f` was called and returned None, but a Subject, a"),
+        (
+            "from probes import Subject\ndef f(): return Subject(1, 2, optimizer=3)",
+            "f",
+            "missing 1 required positional argument: 'loss' at broken.py:2. A Subject needs `lo",
+        ),
     ],
 )
 def test_what_the_users_file_raises_is_a_sentence_with_its_line(
@@ -106,4 +117,13 @@ def test_what_the_users_file_raises_is_a_sentence_with_its_line(
     with pytest.raises(RequestError) as caught:
         load_subject(f"broken.py:{name}")
     assert sentence in str(caught.value)
-    assert caught.value.__cause__ is not None
+    assert (caught.value.__cause__ is None) == ("returned None" in sentence)
+
+
+def test_a_model_is_told_from_a_subject_and_is_not_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text("import torch\nmodel = torch.nn.Linear(1, 1)\n")
+    with pytest.raises(RequestError, match=r"`net.py:model` is a model \(`Linear`, an nn.Module\)"):
+        load_subject("net.py:model")
