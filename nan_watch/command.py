@@ -103,7 +103,8 @@ def hunt(
     from nan_watch.first_step import first_step
     from nan_watch.rules import RULES as HEALTH
     from probes.finding import judge, limits
-    from probes.progress import progress
+    from probes.interrupts import acknowledged
+    from probes.progress import announce, progress
     from probes.record import Recorder, new_folder
     from probes.run import Run
     from reports import render
@@ -114,6 +115,7 @@ def hunt(
             "leave one of them out."
         )
     share_cores(jobs)
+    announce(f"loading {subject}")
     ready = prepare(subject, seed, device)
     first_step(ready)
     home = next((str(parameter.device) for parameter in ready.model.parameters()), None)
@@ -134,7 +136,7 @@ def hunt(
         settings=settings,
         limits=limits((*CAUSES, *HEALTH)),
     )
-    with progress() as shown, recorder.unless_refused():
+    with acknowledged(), progress() as shown, recorder.unless_refused():
         bar = shown.add_task("hunt", total=steps, said="")
 
         def say(step: int, total: int, loss: float | None) -> None:
@@ -163,7 +165,7 @@ def hunt(
         print(f"started from `{found.resumed.name}`, which holds no optimizer state of ours")
     count = "1 step" if found.steps == 1 else f"{found.steps} steps"
     print(f"hunt {ended} after {count}{loss}")
-    finish(recorder.folder, judgement, render(recorder.folder))
+    finish(recorder.folder, judgement, render(recorder.folder), interrupted=found.interrupted)
 
 
 def _debugger(shown: Progress) -> Stop:

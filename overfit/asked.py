@@ -42,6 +42,12 @@ class Asked:
         """Steps of the hunt; None for the hunt's own default."""
         return QUICK_HUNT if self.quick else None
 
+    @property
+    def names(self) -> list[str]:
+        """Of all parts of the run, but for interventions, which follow from what the others say."""
+        first = ["check", "hunt"] if self.hunted else []
+        return [*first, *(plan.name for plan in self.plans())]
+
     def plans(self) -> list[Plan]:
         """One plan a suite, the largest first, since it takes longest; then blind and by seed."""
         suites = self._suites()

@@ -32,4 +32,8 @@ class Bars:
         """The bars of these processes stand where they do."""
         for each in processes:
             plan = each.job.plan
-            self.tell(plan.name, plan.steps, each.step, each.words)
+            if each.running:
+                self.tell(plan.name, max(plan.steps, each.step), each.step, each.words)
+            else:  # it may have stopped early
+                words = f"done, {each.words}" if each.words else "done"
+                self.tell(plan.name, max(1, each.step), max(1, each.step), words)

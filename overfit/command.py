@@ -137,20 +137,22 @@ def notebook(
     from overfit.run_notebook import run_notebook
     from overfit.table import say_found, say_results
     from probes.command import done
+    from probes.interrupts import INTERRUPTED, acknowledged
     from reports import render
 
     chosen = [name for words in (only or []) + (names or []) for name in words.split(",") if name]
-    ran = run_notebook(
-        address,
-        chosen,
-        quick=quick,
-        seed=seed,
-        jobs=jobs,
-        out=out,
-        resume=resume,
-        engine=engine.value,
-        device=device,
-    )
+    with acknowledged():
+        ran = run_notebook(
+            address,
+            chosen,
+            quick=quick,
+            seed=seed,
+            jobs=jobs,
+            out=out,
+            resume=resume,
+            engine=engine.value,
+            device=device,
+        )
     if ran.found:
         say_found(ran.found)
         print()
@@ -158,7 +160,7 @@ def notebook(
     if ran.interrupted:
         print(f"ended by Ctrl-C: `--out {ran.folder} --resume` goes on with it")
     print(f"report: {render(ran.folder)}")
-    done(ran.folder)
+    done(ran.folder, INTERRUPTED if ran.interrupted else 0)
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (diagnose, overfit, notebook)
@@ -168,11 +170,17 @@ def _examine(subject: str, asked: Asked, out: Path | None, resume: bool) -> NoRe
     from overfit.diagnose import examine
     from overfit.story import notes
     from probes.command import finish
+    from probes.interrupts import acknowledged
+    from probes.progress import announce
     from reports import render
+    from reports.reading.standing import standing
 
-    run = examine(subject, asked, out, resume)
+    announce(f"loading {subject}")
+    with acknowledged():
+        run = examine(subject, asked, out, resume)
     if not run.complete:
-        print("ended by Ctrl-C: suites that were cut off are not judged")
+        print("ended by Ctrl-C: what was cut off is not judged", *standing(run).words, sep="\n")
     for note in notes(run):
         print(f"note: {note}")
-    finish(run.folder, run.judgement, render(run.folder))
+    announce("writing the report")
+    finish(run.folder, run.judgement, render(run.folder), interrupted=not run.complete)

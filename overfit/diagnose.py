@@ -104,7 +104,8 @@ def examine(
         _moves(subject, loaded, asked, record)
         record.close(story(record.folder))
     except KeyboardInterrupt:
-        record.note(interrupted=True)
+        there = {name for name, _ in Run(record.folder).parts}
+        record.note(interrupted=True, not_begun=[n for n in asked.names if n not in there])
         record.close(story(record.folder), complete=False)
     return Run(record.folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def open_folder(out: Path | None, resume: bool, asked: Mapping[str, Any]) -> Pat
             "`--out runs/Nov22_15-59-28_host --resume`."
         )
     if out is None or not resume or not out.exists():
+        if resume:
+            print(f"whynan: `{out}` is not there yet: a new run begins in it", file=sys.stderr)
         return new_folder(out)
     _check_same(Run(out), asked)
     for name in OWN:

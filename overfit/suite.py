@@ -198,6 +198,7 @@ class Suite:
     def _steps(self) -> Ending:
         for step in self._numbers():
             if step % self.plan.every == 0 and self._remembered(step):
+                self.tell(step, "memorised")
                 return "memorised"
             number = step % len(self.batches)
             fed = self.batches[number] if self.blind is None else self.blind.shuffled(number, step)

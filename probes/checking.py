@@ -113,8 +113,9 @@ def record(
     Raises RequestError where the subject, its first step or the folder will not do.
     """
     from probes.command import prepare
-    from probes.progress import progress
+    from probes.progress import announce, progress
 
+    announce(f"loading {address}")
     subject = prepare(address, seed, device)
     check_first_step(subject)
     recorder = Recorder(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -111,8 +112,6 @@ def check(
     folder, judgement = record(subject, checks, out, seed, device)
     for why in judgement.not_judged if only else ():  # else the report says why
         print(f"not judged {why.code}: {why.why}")
-    print(f"passed: {', '.join(judgement.passed) or 'none'}")
-    print(f"the report is to be had by `whynan render {folder}`")
     finish(folder, judgement)
 
 
@@ -144,6 +143,7 @@ def gather(group: str) -> list[Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command has run; a wrong request ends with its sentence and status 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.simplefilter("once", append=True)  # what others warn of, such as loaders, once
     try:
         commands = gather("whynan.commands")
         if _names_no_command(words):
@@ -265,14 +265,16 @@ def check_device(device: str) -> None:
         ) from error
 
 
-def finish(folder: Path, judgement: Judgement, report: Path | None = None) -> NoReturn:
+def finish(
+    folder: Path, judgement: Judgement, report: Path | None = None, interrupted: bool = False
+) -> NoReturn:
     """Findings, report and run folder are told, and the command ends with the right status."""
+    from probes.interrupts import INTERRUPTED
     from probes.terminal import say
 
-    say(judgement)
-    if report is not None:
-        print(f"report: {report}")
-    done(folder, judgement.exit_status)
+    say(judgement, interrupted)
+    print(f"for the report run `whynan render {folder}`" if report is None else f"report: {report}")
+    done(folder, judgement.exit_status or (INTERRUPTED if interrupted else 0))
 
 
 def done(folder: Path, status: int = 0) -> NoReturn:

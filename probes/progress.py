@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -10,6 +12,12 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+
+def announce(words: str) -> None:
+    """What is going on stands on standard error, where that is a terminal."""
+    if sys.stderr.isatty():
+        print(f"whynan: {words} ...", file=sys.stderr, flush=True)
 
 
 def progress() -> Progress:

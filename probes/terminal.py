@@ -26,16 +26,31 @@ def console() -> Console:
     return out if out.is_terminal else Console(highlight=False, width=80)
 
 
-def say(judgement: Judgement) -> None:
-    """The verdict and every finding, worst first, stand on standard output."""
+def say(judgement: Judgement, interrupted: bool = False) -> None:
+    """The verdict and every finding, worst first, stand on standard output.
+
+    interrupted: more might have been found, had the run come to its end.
+    """
     out = console()
     verdict = judgement.verdict
-    out.print(Text.assemble("verdict: ", (verdict.value, STYLES[verdict])))
+    judged = bool(judgement.findings or judgement.passed)
+    judged |= not (judgement.not_judged or interrupted)
+    word, style = (verdict.value, STYLES[verdict]) if judged else ("not judged", "bold")
+    if interrupted:
+        calm = judged and verdict.rank <= Verdict.NOTE.rank
+        word += " so far (interrupted)" if calm else " (interrupted)"
+    out.print(Text.assemble("verdict: ", (word, style)))
     for finding in judgement.findings:
         _say_one(out, finding)
-    if judgement.not_judged:
-        codes = ", ".join(each.code for each in judgement.not_judged)
-        _print(out, f"not judged: {codes}; the report says why.", "dim", hanging="")
+    if judgement.passed or judgement.not_judged:
+        _print(out, counts(judgement), "dim", hanging="")
+
+
+def counts(judgement: Judgement) -> str:
+    """How many rules passed and how many could not be judged."""
+    passed, lacking = len(judgement.passed), len({each.code for each in judgement.not_judged})
+    why = "; the report says why" if lacking else ""
+    return f"{passed} {'rule' if passed == 1 else 'rules'} passed, {lacking} not judged{why}."
 
 
 def _say_one(out: Console, finding: Finding) -> None:

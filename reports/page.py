@@ -28,6 +28,7 @@ from reports.reading.graphs import read_graphs
 from reports.reading.kept import read_kept
 from reports.reading.memory import read_memory
 from reports.reading.norms import Norms, read_clipping, read_gradients, read_updates
+from reports.reading.standing import Standing, standing
 from reports.reading.stretches import UNREADABLE, Stretch, each, settings, stretches, torn
 
 WORDS = {
@@ -39,6 +40,10 @@ WORDS = {
 }
 UNJUDGED = "Not judged"
 ATTENTION = "Attention maps"
+LOOKED_FOR = (
+    "no softmax ran whose result weighs something (as in nn.MultiheadAttention, transformers, "
+    "scaled_dot_product_attention, or by hand); a fused kernel of its own shows none"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,12 @@ def read_page(run: Run) -> Page:
     )
 
 
+def level(verdict: Verdict) -> str:
+    """The verdict as a card calls it: what is bad as the page's own word does."""
+    bad = verdict in (Verdict.WARN, Verdict.FAIL)
+    return WORDS[verdict].lower() if bad else verdict.value
+
+
 def command_of(run: Run) -> str:
     """The command that made the run, to be pasted; empty where the record has none."""
     found = run.facts.get("command")
@@ -152,7 +163,8 @@ def mapping(found: Any) -> Mapping[str, Any]:
 
 def _word(run: Run, judgement: Judgement, judged: bool) -> str:
     if judged:
-        return WORDS[judgement.verdict]
+        so_far = not run.complete and judgement.verdict.rank <= Verdict.NOTE.rank
+        return WORDS[judgement.verdict] + (" so far" if so_far else "")
     return ATTENTION if only_attention(run) else UNJUDGED
 
 
@@ -162,7 +174,10 @@ def _headline(run: Run, judgement: Judgement, judged: bool) -> str:
     if judged:
         return "No rule found anything in this run."
     if only_attention(run):
-        return f"What `{settings(run).get('subject')}` attends to"
+        subject = settings(run).get("subject")
+        if not any((run.folder / "arrays").glob("attention-*.npy")):
+            return f"No attention was found in `{subject}`: {LOOKED_FOR}."
+        return f"What `{subject}` attends to"
     lacking = len(judgement.not_judged)
     if lacking:
         needs = "it needs" if lacking == 1 else "they need"
@@ -190,15 +205,12 @@ def _sources(run: Run, missing: list[str]) -> Mapping[str, tuple[SourceLine, ...
 def _banners(
     run: Run, every: Sequence[Stretch], judgement: Judgement, judged: bool
 ) -> Iterator[str]:
-    steps = run.steps
+    told = standing(run, list(every))
     if not run.complete:
-        reach = f"to step {steps[-1]}" if len(steps) else "before any step of its own was recorded"
-        stopped = settings(run).get("interrupted")
-        how = "was interrupted and is incomplete" if stopped else "is incomplete"
-        yield f"This run {how}: its record reaches {reach}, and what follows rests on that."
-    cut = [name for name, part in every[1:] if not part.complete]
-    if cut:
-        yield f"Cut off before they were done: {', '.join(cut)}."
+        yield _incomplete(run, told)
+        yield from told.words
+    elif told.cut:
+        yield f"Cut off before they were done: {', '.join(told.cut)}."
     broken = [found.code for found in judgement.findings if found.verdict is Verdict.BROKEN]
     if broken:
         yield f"A rule raised an exception and was not judged: {', '.join(broken)}."
@@ -207,6 +219,16 @@ def _banners(
         yield f"No decision was attributed: {why}."
     if not judged and not only_attention(run):
         yield "This run holds no findings: nothing was judged. That is not to say that all is well."
+
+
+def _incomplete(run: Run, told: Standing) -> str:
+    steps, asked = run.steps, settings(run)
+    stopped = asked.get("interrupted") or asked.get("ended_by") == "KeyboardInterrupt"
+    how = "was interrupted and is incomplete" if stopped else "is incomplete"
+    if len(steps):
+        return f"This run {how}: its record reaches to step {steps[-1]}, and no further."
+    rests = "what follows rests on what was finished" if told.finished else "nothing was finished"
+    return f"This run {how}: {rests}."
 
 
 def _facts(run: Run) -> Iterator[Fact]:

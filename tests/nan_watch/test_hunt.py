@@ -147,8 +147,9 @@ def test_ctrl_c_keeps_what_is_there(file: Path) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     stdout, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
+    assert process.returncode == 130
     assert stdout.startswith("hunt ended by Ctrl-C after ")
+    assert "so far (interrupted)" in stdout
     run = Run(file.parent / "run")
     assert len(run.steps) >= 20
     assert run.facts["settings"]["ended_by"] == "KeyboardInterrupt"

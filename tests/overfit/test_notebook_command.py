@@ -96,7 +96,7 @@ def test_what_was_interrupted_is_gone_on_with_and_what_is_complete_is_kept(
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=250)
-    assert process.returncode == 0, errors
+    assert process.returncode == 130, errors
     assert "ended by Ctrl-C: `--out run --resume` goes on with it" in out
     assert out.splitlines()[-1] == "run: run"
     parts = tmp_path / "run" / "parts"

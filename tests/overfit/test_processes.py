@@ -122,8 +122,13 @@ def test_ctrl_c_ends_the_children_and_keeps_what_is_done(tmp_path: Path) -> None
     await_steps(process, tmp_path / "run", parts=2, steps=9)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    assert process.returncode == 130, errors
+    assert "whynan: stopping; what is done is kept and judged" in errors
     assert "ended by Ctrl-C" in out
+    assert "Cut off before they were done: overfit-5-seed0, overfit-20-seed0." in out
+    again = "overfit train.py:subject --out run --steps 100000 --resume"
+    assert f"Go on with `whynan {again}`." in out
+    assert "verdict: ok so far (interrupted)" in out
     assert out.splitlines()[-1] == "run: run"
     children = {int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()}
     assert len(children - {process.pid}) == 2

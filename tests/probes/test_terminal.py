@@ -21,7 +21,24 @@ def test_findings_fit_80_columns_without_colour_when_piped(
     assert "\x1b" not in out
     assert "[red]loss[/red]" in out, "markup of others is text"
     assert all(len(line) <= 80 and line == line.rstrip() for line in out.splitlines())
-    assert "not judged: GRD001; the report says why." in out
+    assert "0 rules passed, 1 not judged; the report says why." in out
+
+
+@pytest.mark.parametrize(
+    ("judgement", "interrupted", "words"),
+    [
+        (Judgement(), False, "ok"),
+        (Judgement(passed=("A",)), False, "ok"),
+        (Judgement(passed=("A",)), True, "ok so far (interrupted)"),
+        (Judgement(not_judged=(NotJudged("A", "b"),)), False, "not judged"),
+        (Judgement(), True, "not judged (interrupted)"),
+    ],
+)
+def test_nothing_judged_is_not_called_ok(
+    capsys: pytest.CaptureFixture[str], judgement: Judgement, interrupted: bool, words: str
+) -> None:
+    say(judgement, interrupted)
+    assert capsys.readouterr().out.splitlines()[0] == f"verdict: {words}"
 
 
 def test_a_history_shares_a_line() -> None:

@@ -92,6 +92,23 @@ def test_a_part_that_was_cut_off_is_named(tmp_path: Path, check: Check) -> None:
     assert "Cut off before they were done: overfit-5-seed0." in seen.text
 
 
+def test_what_an_interrupted_run_lacks_is_told_with_the_command_that_goes_on(
+    tmp_path: Path, check: Check
+) -> None:
+    recorder = Recorder(tmp_path / "run", settings={"part": "diagnosis"})
+    recorder.facts["command"] = ["whynan", "train.py:subject", "--quick"]
+    recorder.part("check").close(Judgement(passed=("MSK001",)))
+    recorder.part("hunt")
+    recorder.note(interrupted=True, not_begun=["overfit-5-seed0"])
+    recorder.close(Judgement(passed=("MSK001",)), complete=False)
+    seen = check(render(tmp_path / "run"))
+    assert seen.text.index("Nothing found so far") < 400
+    assert "was interrupted and is incomplete: what follows rests on what was fin" in seen.text
+    for words in ("Finished, and judged: check.", "done: hunt.", "Not begun: overfit-5-seed0."):
+        assert words in seen.text
+    assert f"whynan train.py:subject --quick --out {tmp_path / 'run'} --resume" in seen.text
+
+
 def test_a_history_shares_a_row(tmp_path: Path, check: Check) -> None:
     recorder = Recorder(tmp_path / "run")
     history = tuple(Evidence("loss", step / 2, step=step) for step in (3, 4, 5))
