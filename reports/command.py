@@ -12,6 +12,7 @@ import typer
 
 from probes.command import Address, Device, Out, Seed, Shares, done, prepare, share_cores
 from probes.errors import RequestError
+from reports.page import LOOKED_FOR
 
 if TYPE_CHECKING:
     from probes.attention import AttentionMap
@@ -100,7 +101,7 @@ def attention(
     settings = {"part": "attention", "subject": address, **asked}
     recorder = Recorder(folder, seed=seed, device=device, settings=settings)
     drawn = write_attention(recorder, subject, subject.model, batch, **asked)
-    told = [f"{drawn} attention maps, each with its heads"]
+    told = [_told(drawn, maps)]
     if attribute:
         with progress() as shown:
             shown.add_task("attributions", total=None, said="")
@@ -111,6 +112,15 @@ def attention(
     if format_ is not Picture.HTML:
         _pictures(folder, format_)
     done(folder)
+
+
+def _told(drawn: int, maps: Sequence[AttentionMap]) -> str:
+    """How many maps there are; or that there is none, and what was looked for."""
+    if not drawn:
+        return f"no attention was found in this model: {LOOKED_FOR}"
+    several = any(map_.weights.shape[1] > 1 for map_ in maps)
+    heads = ", each with its heads" if several else ""
+    return f"{drawn} attention {'map' if drawn == 1 else 'maps'}{heads}"
 
 
 def _attributed(
@@ -261,7 +271,8 @@ def compare(
     report = folder / "report.html"
     report.write_text(laid_out(found), encoding="utf-8")
     recorder.close()
-    for words in (*(each.words for each in found.partings), *found.spread):
+    first = (found.other,) if found.other else ()
+    for words in (*first, *found.unfinished, *(e.words for e in found.partings), *found.spread):
         print(words)
     for name, values in found.differ:
         print(f"{name}: {' | '.join(short(value or '-', 60) for value in values)}")

@@ -21,11 +21,16 @@ from reports.reading.stretches import UNREADABLE, settings, stretches
 
 APART = ("run", "complete", "schema", "command")  # which tell nothing of the computation
 SIZES = {
-    "output": "the largest size in the output",
-    "output_grad": "the largest size in the gradient of the output",
+    "output": "the largest absolute value in the output",
+    "output_grad": "the largest absolute value in the gradient of the output",
+}
+FIRST_STEP = {
+    "first_step.loss": "loss of the first batch",
+    "first_step.samples": "samples in the first batch",
+    "first_step.parameters": "number of trained parameters",
 }
 ORDER = ("output", "loss", "output_grad", "param_grad", "clip", "update")  # of a step
-WHEN = ("jobs", "ended_by", "interrupted", "notes")
+WHEN = ("jobs", "ended_by", "interrupted", "not_begun", "notes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,10 @@ class Parting:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """names: how the runs are called. differ: settings, with one value a run."""
+    """names: how the runs are called. differ: settings, with one value a run.
+
+    other: what is said of runs of different subjects. unfinished: of those that were cut off.
+    """
 
     names: tuple[str, ...]
     judgements: tuple[Judgement | None, ...]
@@ -84,10 +92,14 @@ class Comparison:
     partings: tuple[Parting, ...]
     spread: tuple[str, ...]
     courses: tuple[Course, ...]
+    other: str | None = None
+    unfinished: tuple[str, ...] = ()
 
     @property
     def headline(self) -> str:
         """The first thing to know."""
+        if self.other:
+            return self.other
         if all(each.same for each in self.partings):
             return "Same computation: every number of every step is equal."
         return self.partings[0].words
@@ -109,11 +121,40 @@ def compare(folders: Sequence[Path]) -> Comparison:
     return Comparison(
         names=names,
         judgements=tuple(map(_judgement, runs)),
-        differ=tuple((name, values) for name, values in rows if len(set(values)) > 1),
+        differ=tuple((called(name), values) for name, values in rows if len(set(values)) > 1),
         partings=tuple(parted),
         spread=tuple(_spread(names, runs, facts)),
         courses=tuple(_courses(names, runs)),
+        other=_other(names, [str(each.get("settings.subject") or "") for each in facts]),
+        unfinished=tuple(_unfinished(names, runs)),
     )
+
+
+def called(name: str) -> str:
+    """A setting by its dotted name, as a reader calls it."""
+    name = name.removeprefix("settings.")
+    if name.startswith("first_step.shapes."):
+        return f"shape of `{name.removeprefix('first_step.shapes.')}` in the first batch"
+    return FIRST_STEP.get(name, name)
+
+
+def _other(names: Sequence[str], subjects: Sequence[str]) -> str | None:
+    if len(set(subjects)) < 2 or not all(subjects):
+        return None
+    told = ", ".join(
+        f"`{subject}` in `{name}`" for name, subject in zip(names, subjects, strict=True)
+    )
+    return f"These are runs of different subjects: {told}."
+
+
+def _unfinished(names: Sequence[str], runs: Sequence[Run]) -> Iterator[str]:
+    for name, run in zip(names, runs, strict=True):
+        if not run.complete:
+            how = "was interrupted" if settings(run).get("interrupted") else "is incomplete"
+            cut = [part for part, each in stretches(run)[1:] if not each.complete]
+            never = settings(run).get("not_begun")
+            missing = [*cut, *(map(str, never) if isinstance(never, list) else ())]
+            yield f"`{name}` {how}{': it lacks ' + ', '.join(missing) if missing else ''}."
 
 
 def _names(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -179,7 +220,7 @@ def _first(one: Run, other: Run) -> tuple[int, str, str, tuple[float, float]] | 
 
 
 def _called(kind: str, stat: str) -> str:
-    """A stream in words, such as `the largest size in the output`."""
+    """A stream in words, such as `the largest absolute value in the output`."""
     return SIZES[kind] if stat == "abs_max" and kind in SIZES else f"{kind} {stat}"
 
 

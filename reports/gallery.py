@@ -32,12 +32,15 @@ class Group:
 class Gallery:
     """What is shown. left_out: what is said of the others. names: of rows and columns, for hover.
 
+    hatched: whether any of it is padding or masked.
+
     `names` is lists of names, and which of them are the queries and keys of which figure.
     """
 
     groups: tuple[Group, ...]
     left_out: str | None
     names: dict[str, object]
+    hatched: bool
 
 
 def gallery(maps: Sequence[Attention], room: int = ROOM, every: bool = False) -> Gallery:
@@ -61,7 +64,14 @@ def gallery(maps: Sequence[Attention], room: int = ROOM, every: bool = False) ->
         Group(sample, tuple(drawn[at] for at in group), _heads(maps, sample))
         for sample, group in groupby(places, key=lambda at: maps[at].sample)
     )
-    return Gallery(groups, _left_out(len(places), len(maps)), _names(maps, large))
+    return Gallery(
+        groups, _left_out(len(places), len(maps)), _names(maps, large), any(map(_hatched, maps))
+    )
+
+
+def _hatched(map_: Attention) -> bool:
+    parts = (map_.query_padding, map_.masked, map_.key_padding, map_.hidden)
+    return any(bool(part.any()) for part in parts)
 
 
 def _left_out(drawn: int, count: int) -> str | None:

@@ -20,7 +20,7 @@ from reports.figures.figure import Figure, identifier
 from reports.gallery import ALONE, ROOM, gallery
 from reports.index_page import rows
 from reports.notebook_page import NotebookPage, is_notebook, read_notebook
-from reports.page import Fact, Page, read_page
+from reports.page import Fact, Page, level, read_page
 from reports.reading.cards import Card
 from reports.reading.stretches import settings
 from reports.sections import LARGEST, MEASURED, fitting, later, sections
@@ -201,6 +201,7 @@ def _environment() -> Environment:
     made.policies["json.dumps_kwargs"] = {"sort_keys": True, "ensure_ascii": False}
     made.filters |= {
         "identifier": identifier,
+        "level": level,
         "ticked": ticked,
         "sentence": sentence,
         "spans": spans,

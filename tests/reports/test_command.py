@@ -75,9 +75,33 @@ def test_layers_and_heads_are_chosen(train: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit) as end:
         main(["attention", "train.py:subject", *arguments])
     assert end.value.code == 0
-    assert capsys.readouterr().out.startswith("1 attention maps")
+    assert capsys.readouterr().out.startswith("1 attention map, each with its heads")
     array = Run(train / "maps").array("attention-000")
     assert (array.values.shape, list(array.labels["head"])) == ((1, 4, 4), ["1"])
+
+
+def test_a_model_without_attention_is_told_so(
+    train: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (train / "train.py").write_text(SUBJECT.replace("Tagger()", "Plain()") + PLAIN)
+    with pytest.raises(SystemExit) as end:
+        main(["attention", "train.py:subject", "--out", "maps"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("no attention was found in this model: no softmax")
+    text = (train / "maps" / "report.html").read_text()
+    assert "No attention was found in <code>train.py:subject</code>" in text
+    assert "hatched" not in text[text.index("<main") :]
+
+
+PLAIN = """
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+
+    def forward(self, batch):
+        return self.table(batch["ids"])
+"""
 
 
 @pytest.mark.parametrize(

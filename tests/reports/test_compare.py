@@ -42,9 +42,9 @@ def test_the_same_computation_is_called_so(tmp_path: Path) -> None:
 def test_the_first_step_that_parts_names_what_was_computed_first(tmp_path: Path) -> None:
     found = compare([run(tmp_path / "a"), run(tmp_path / "b", odd=4, lr=0.2)])
     assert found.headline == (
-        "`a` and `b` part at step 4: the largest size in the output of `late` is 2 and 3."
+        "`a` and `b` part at step 4: the largest absolute value in the output of `late` is 2 and 3."
     )
-    assert found.differ == (("settings.lr", ("0.1", "0.2")),)
+    assert found.differ == (("lr", ("0.1", "0.2")),)
     text = compared(found)
     assert "fail: log of 0." in text
     assert text.count("<figure") == 1
@@ -58,6 +58,21 @@ def test_a_run_that_goes_on_is_no_other_computation(tmp_path: Path) -> None:
     )
     nothing = compare([run(tmp_path / "c", steps=0), run(tmp_path / "d")])
     assert nothing.headline == "`c` and `d` have no step in common."
+
+
+def test_other_subjects_and_a_run_that_was_cut_off_are_told_first(tmp_path: Path) -> None:
+    whole = Recorder(tmp_path / "a", settings={"subject": "a.py:subject"})
+    whole.close(Judgement())
+    cut = Recorder(tmp_path / "b", settings={"subject": "b.py:subject"})
+    cut.note(interrupted=True, not_begun=["hunt"], first_step={"shapes": {"x": [2, 3]}})
+    cut.close(Judgement(), complete=False)
+    found = compare([tmp_path / "a", tmp_path / "b"])
+    assert found.headline == (
+        "These are runs of different subjects: `a.py:subject` in `a`, `b.py:subject` in `b`."
+    )
+    assert found.unfinished == ("`b` was interrupted: it lacks hunt.",)
+    assert ("shape of `x` in the first batch", ("", "2, 3")) in found.differ
+    assert "was interrupted: it lacks hunt" in compared(found)
 
 
 def test_a_change_is_held_against_the_spread_of_seeds(tmp_path: Path) -> None:
