@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +15,7 @@ from probes.advice import meant, spans_of
 from probes.errors import RequestError
 from probes.finding import Judgement
 from probes.subject import Subject, split_address
+from probes.warned import warned_once
 
 
 def _seed(value: int) -> int:
@@ -143,14 +143,14 @@ def gather(group: str) -> list[Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command has run; a wrong request ends with its sentence and status 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    warnings.simplefilter("once", append=True)  # what others warn of, such as loaders, once
     try:
         commands = gather("whynan.commands")
         if _names_no_command(words):
             words.insert(0, DEFAULT_COMMAND)
         elif words and _is_place(words[0]):
             split_address(words[0])  # which refuses it: it names no subject
-        app(commands)(words)
+        with warned_once():
+            app(commands)(words)
     except RequestError as error:
         print(f"whynan: {error}", file=sys.stderr)
         raise SystemExit(2) from None
