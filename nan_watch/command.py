@@ -104,7 +104,7 @@ def hunt(
     from nan_watch.rules import RULES as HEALTH
     from probes.finding import judge, limits
     from probes.interrupts import acknowledged
-    from probes.progress import announce, progress
+    from probes.progress import progress
     from probes.record import Recorder, new_folder
     from probes.run import Run
     from reports import render
@@ -115,7 +115,6 @@ def hunt(
             "leave one of them out."
         )
     share_cores(jobs)
-    announce(f"loading {subject}")
     ready = prepare(subject, seed, device)
     first_step(ready)
     home = next((str(parameter.device) for parameter in ready.model.parameters()), None)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+MEMORISED = "memorised"
+"""What a suite says as it stops before its last step, and is then looked at."""
+
+
 @dataclass
 class Bars:
     """One bar a name, made when it is first spoken of."""
@@ -32,8 +36,8 @@ class Bars:
         """The bars of these processes stand where they do."""
         for each in processes:
             plan = each.job.plan
-            if each.running:
+            if each.running and each.words != MEMORISED:
                 self.tell(plan.name, max(plan.steps, each.step), each.step, each.words)
             else:  # it may have stopped early
-                words = f"done, {each.words}" if each.words else "done"
+                words = ", ".join(filter(None, ("" if each.running else "done", each.words)))
                 self.tell(plan.name, max(1, each.step), max(1, each.step), words)

@@ -175,7 +175,6 @@ def _examine(subject: str, asked: Asked, out: Path | None, resume: bool) -> NoRe
     from reports import render
     from reports.reading.standing import standing
 
-    announce(f"loading {subject}")
     with acknowledged():
         run = examine(subject, asked, out, resume)
     if not run.complete:

@@ -118,7 +118,7 @@ def checked(
     )
 
     def say(done: int, total: int, said: str) -> None:
-        bars.tell("check", total, done, said)
+        bars.tell("check", total, done, said or "done")
         meanwhile()
 
     with kept_random_state():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nan_watch import NanWatch, PoisonedStep
 from overfit.apart import Apart, apart, label_keys
+from overfit.bars import MEMORISED
 from overfit.blind import Blind
 from overfit.curves import Accuracy, Curves, counted
 from overfit.death import note_death
@@ -198,7 +199,7 @@ class Suite:
     def _steps(self) -> Ending:
         for step in self._numbers():
             if step % self.plan.every == 0 and self._remembered(step):
-                self.tell(step, "memorised")
+                self.tell(step, MEMORISED)
                 return "memorised"
             number = step % len(self.batches)
             fed = self.batches[number] if self.blind is None else self.blind.shuffled(number, step)

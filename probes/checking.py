@@ -113,9 +113,8 @@ def record(
     Raises RequestError where the subject, its first step or the folder will not do.
     """
     from probes.command import prepare
-    from probes.progress import announce, progress
+    from probes.progress import progress
 
-    announce(f"loading {address}")
     subject = prepare(address, seed, device)
     check_first_step(subject)
     recorder = Recorder(

@@ -7,15 +7,18 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from probes.advice import meant, spans_of
 from probes.errors import RequestError
 from probes.finding import Judgement
-from probes.subject import Subject, split_address
+from probes.progress import announce
 from probes.warned import warned_once
+
+if TYPE_CHECKING:
+    from probes.subject import Subject
 
 
 def _seed(value: int) -> int:
@@ -143,11 +146,16 @@ def gather(group: str) -> list[Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command has run; a wrong request ends with its sentence and status 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    address = next((word for word in words if ":" in word and not word.startswith("-")), None)
+    if address is not None:
+        announce(f"loading {address}")  # torch itself takes seconds
     try:
         commands = gather("whynan.commands")
         if _names_no_command(words):
             words.insert(0, DEFAULT_COMMAND)
         elif words and _is_place(words[0]):
+            from probes.subject import split_address
+
             split_address(words[0])  # which refuses it: it names no subject
         with warned_once():
             app(commands)(words)

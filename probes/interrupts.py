@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 @contextmanager
 def acknowledged() -> Iterator[None]:
-    """The first Ctrl-C inside says on standard error that all is being stopped, then is raised."""
+    """The first Ctrl-C inside says on standard error that all is being stopped, and is raised."""
     before = signal.getsignal(signal.SIGINT)
     main = threading.current_thread() is threading.main_thread()
     if not main or before is not signal.default_int_handler:
@@ -32,7 +32,7 @@ def acknowledged() -> Iterator[None]:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     with suppress(RuntimeError):  # where it came amid another write
-        print("whynan: stopping; what is done is kept and judged", file=sys.stderr, flush=True)
+        print("whynan: stopping ...", file=sys.stderr, flush=True)
     signal.default_int_handler(number, frame)
 
 

@@ -20,15 +20,15 @@ def warned_once() -> Iterator[None]:
     def show(
         message: Warning | str,
         category: type[Warning],
-        name: str,
-        line: int,
+        filename: str,
+        lineno: int,
         file: TextIO | None = None,
-        source: str | None = None,
+        line: str | None = None,
     ) -> None:
-        told = str(message), name, line
+        told = str(message), filename, lineno
         if told not in shown:
             shown.add(told)
-            before(message, category, name, line, file, source)
+            before(message, category, filename, lineno, file, line)
 
     warnings.showwarning = show
     try:
