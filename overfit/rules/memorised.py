@@ -10,6 +10,8 @@ from overfit.curves import Curves
 from overfit.rules.lacking import lacks_course
 from probes.finding import Evidence, Finding, Verdict
 
+COUNTED = " (no metric is given: counted from what the loss is handed)"
+
 
 @dataclass(frozen=True, slots=True)
 class Memorised:
@@ -110,6 +112,7 @@ class Memorised:
         if not self.holds(curves):
             return
         last = curves.steps[-1] + 1
+        right = f"right{COUNTED if curves.derived else ''}"
         how = curves.told or _fell(curves)
         if curves.heads and not curves.complete and curves.apart is not None:
             how += f", and {_fell(curves)}: what is counted as wrong is another likely answer"
@@ -125,7 +128,7 @@ class Memorised:
             fix="Nothing to mend here; go on with more data.",
             step=curves.steps[-1],
             evidence=(
-                *(Evidence(f"`{name}` right", head.told) for name, head in curves.heads.items()),
+                *(Evidence(f"`{name}` {right}", head.told) for name, head in curves.heads.items()),
                 Evidence("loss at the start", curves.start),
                 Evidence("loss at the end", curves.end, anchor=curves.name),
             ),

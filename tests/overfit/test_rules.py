@@ -100,6 +100,13 @@ def test_memorised_is_a_note_that_counts() -> None:
     assert found.message == "5 samples memorised within 100 steps (seed 0): `token` 10 of 10."
 
 
+def test_an_accuracy_that_nobody_gave_says_where_its_counts_come_from() -> None:
+    known = curves(FALLING, [0, 10])
+    told = [each.evidence[0].what for each in map(finding, (known, replace(known, derived=True)))]
+    assert told[0] == "`token` right"
+    assert told[1] == f"{told[0]} (no metric is given: counted from what the loss is handed)"
+
+
 def test_every_other_verdict_fails() -> None:
     for code, course in COURSES:
         assert (finding(course).verdict is Verdict.FAIL) == (code != "FIT001")
