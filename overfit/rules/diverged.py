@@ -129,8 +129,16 @@ class Diverged:
         how = "diverged" if self._grew(curves) else "stopped"
         return (
             f"training on {curves.suite} (seed {curves.seed}) {how}: step {curves.refused} was "
-            f"not finite and was refused; {curves.said}"
+            f"not finite and was refused; {self._born(curves)}"
         )
+
+    def _born(self, curves: Curves) -> str:
+        """Where it was born; no more than that, where a smaller suite has told of the same."""
+        place = (curves.said or "").partition(": ")[0]
+        for other in curves.smaller:
+            if other.ended == "refused" and (other.said or "").partition(": ")[0] == place:
+                return f"it was born where that of {other.suite} was."
+        return str(curves.said)
 
     def _thrown(self, curves: Curves) -> str | None:
         """The steps that threw the loss up by orders of magnitude; None where it crept there."""

@@ -100,6 +100,14 @@ def test_memorised_is_a_note_that_counts() -> None:
     assert found.message == "5 samples memorised within 100 steps (seed 0): `token` 10 of 10."
 
 
+def test_a_birth_that_a_smaller_suite_had_as_well_is_told_once() -> None:
+    small = curves([], ended="refused", refused=0, said="`f` divides by 0: 1 of 5.")
+    large = replace(small, size=20, said="`f` divides by 0: 11 of 20.", smaller=(small,))
+    assert finding(large).message.endswith("refused; it was born where that of 5 samples was.")
+    other = replace(large, said="`g` divides by 0: 11 of 20.")
+    assert finding(other).message.endswith("refused; `g` divides by 0: 11 of 20.")
+
+
 def test_an_accuracy_that_nobody_gave_says_where_its_counts_come_from() -> None:
     known = curves(FALLING, [0, 10])
     told = [each.evidence[0].what for each in map(finding, (known, replace(known, derived=True)))]
