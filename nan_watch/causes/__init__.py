@@ -94,7 +94,9 @@ def name_cause(case: Case) -> Finding:
 
 def _tried(rule: Any, case: Case, finding: Finding) -> Finding:
     """The finding, confirmed or not by the cause's patches."""
-    if case.trial is None or finding.verdict is Verdict.BROKEN:
+    if finding.verdict is Verdict.BROKEN:
+        return replace(finding, step=case.symptom.step)
+    if case.trial is None:
         return finding
     said: list[Evidence] = []
     for patch in _patches(rule, case):

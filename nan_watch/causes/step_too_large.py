@@ -60,9 +60,11 @@ class StepTooLarge:
 
     def _loss(self, case: Case) -> Evidence | None:
         past = [value for _, value in case.symptom.past.of("loss", "value", "<loss>")]
-        if len(past) < 2 or not abs(past[-1]) > self.growth * max(abs(past[0]), 1e-12):
+        began = next((abs(value) for value in past if value), None)  # a loss may stand at 0
+        if began is None or len(past) < 2 or not abs(past[-1]) > self.growth * max(began, 1e-12):
             return None
-        return Evidence("growth of the loss over the steps kept", past[-1] / past[0], self.growth)
+        grown = abs(past[-1]) / began
+        return Evidence("growth of the loss over the steps kept", grown, self.growth)
 
     def _update(self, case: Case) -> Evidence | None:
         moved = [value for _, value in case.symptom.past.most("update", "ratio")]

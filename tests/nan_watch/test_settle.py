@@ -56,6 +56,28 @@ def test_a_step_too_large_is_confirmed_by_a_run_with_a_tenth_of_it() -> None:
     assert said(finding, "relief: the same with the gradient norm clipped") == ["finite"]
 
 
+def test_a_loss_that_stood_at_zero_grows_as_well() -> None:
+    batches = regression(20)
+    batches[0] = {"x": torch.zeros(8, 4), "y": torch.zeros(8, 1)}
+    model = nn.Linear(4, 1, bias=False)
+    finding = found(
+        Subject(model, batches, squared, lambda m: torch.optim.SGD(m.parameters(), lr=1e4))
+    )
+    assert (finding.code, finding.verdict) == ("NAN019", Verdict.FAIL)
+    assert said(finding, "growth of the loss")[0] > 1e6
+
+
+def test_a_rule_that_is_broken_still_says_at_which_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("nan_watch.causes.step_too_large.StepTooLarge._loss", breaks)
+    sgd = lambda m: torch.optim.SGD(m.parameters(), lr=1e4)  # noqa: E731
+    finding = found(Subject(deep(), regression(20), squared, sgd))
+    assert finding.verdict is Verdict.BROKEN
+    assert finding.step is not None
+
+
 def test_what_a_tenth_of_the_rate_only_postpones_is_not_confirmed() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
