@@ -9,7 +9,7 @@ from probes.finding import Finding, Verdict
 GRADIENTS = ("WIR002", "WIR003", "WIR011", "WIR016", "WIR017", "WIR018", "WIR019", "STA003")
 """What does not learn, or learns something else."""
 
-SIZES = ("WIR008", "WIR015", "WIR020", "WIR021", "WIR035", "WIR050", "STA004")
+SIZES = ("WIR004", "WIR008", "WIR015", "WIR020", "WIR021", "WIR035", "WIR050", "STA004")
 """How large a step is."""
 
 READ = (
@@ -68,26 +68,28 @@ def is_placed(verdict: Finding) -> bool:
     return verdict.source is not None or verdict.site not in (None, "<loss>")
 
 
-def cause_of(verdict: Finding, warnings: Iterable[Finding]) -> Finding | None:
-    """The first of the warnings that can be the cause of the verdict; None where none can.
+def cause_of(verdict: Finding, found: Iterable[Finding]) -> Finding | None:
+    """The first of what checks found that can be the cause of the verdict; None where none can.
 
-    Where another warning says why that one is so, it is the cause.
+    Where another says why that one is so, it is the cause.
     """
-    able = [each for each in warnings if _can_be(verdict, each)]
+    able = [each for each in found if _can_be(verdict, each)]
     if not able:
         return None
     better = REFINED.get(able[0].code, ())
     return next((each for each in able if each.code in better), able[0])
 
 
-def _can_be(verdict: Finding, warning: Finding) -> bool:
-    if warning.verdict is not Verdict.WARN or warning.code not in CAUSES.get(verdict.code, ()):
+def _can_be(verdict: Finding, found: Finding) -> bool:
+    if found.verdict not in (Verdict.WARN, Verdict.FAIL):
         return False
-    sites = verdict.site, warning.site
-    placed = verdict.code in PLACED and warning.code not in ANYWHERE
+    if found.code not in CAUSES.get(verdict.code, ()):
+        return False
+    sites = verdict.site, found.site
+    placed = verdict.code in PLACED and found.code not in ANYWHERE
     if not placed or not all(map(_is_module, sites)):
         return True
-    return _near(verdict.site or "", warning.site or "")
+    return _near(verdict.site or "", found.site or "")
 
 
 def _is_module(site: str | None) -> bool:

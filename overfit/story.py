@@ -75,26 +75,30 @@ def _reasons_first(outcomes: Judgement) -> Judgement:
 
 
 def _explained(outcomes: Judgement, checked: Judgement) -> Judgement:
-    """The verdicts, of which a failure names the first warning of the checks that can be its cause.
+    """The verdicts, of which a failure names the first finding of the checks that can be its cause.
 
-    A warning stands below a failure, and its kind and place say whether it can have led there; not
-    where a check has found worse, which leads by itself. A verdict that names another place of its
-    own keeps that, and what it says to do.
+    A warning stands below a failure, and its kind and place say whether it can have led there.
+    Where a check has failed, it leads by itself, and warnings are the cause of nothing: it is
+    named alone, with what it says to do. A verdict that names another place of its own keeps
+    that, and what it says to do.
     """
-    if checked.verdict.rank > Verdict.WARN.rank:
-        return outcomes
-    told = tuple(_told(each, checked.findings) for each in outcomes.findings)
+    failed = checked.verdict.rank > Verdict.WARN.rank
+    able = [each for each in checked.findings if _is_failure(each) or not failed]
+    told = tuple(_told(each, able) for each in outcomes.findings)
     return Judgement(told, outcomes.not_judged, outcomes.passed)
 
 
-def _told(finding: Finding, warnings: Iterable[Finding]) -> Finding:
-    cause = cause_of(finding, warnings) if finding.verdict is Verdict.FAIL else None
+def _told(finding: Finding, able: Iterable[Finding]) -> Finding:
+    cause = cause_of(finding, able) if finding.verdict is Verdict.FAIL else None
     return finding if cause is None else _caused(finding, cause)
 
 
 def _caused(finding: Finding, cause: Finding) -> Finding:
     if cause.message.rstrip(".") in finding.message:  # it was told of by the verdict itself
         return finding
+    if _is_failure(cause):
+        message = f"{finding.message.removesuffix('.')}; it likely follows from {cause.code}."
+        return replace(finding, message=message, fix=cause.fix)
     message = f"{finding.message} The likely cause ({cause.code}): {cause.message}"
     if is_placed(finding) and cause.site != finding.site:
         return replace(finding, message=message)

@@ -122,7 +122,9 @@ def test_the_cause_is_the_warning_that_says_why_and_its_place_that_of_a_blind_mo
 def test_what_a_check_found_leads_the_suite_that_it_explains(tmp_path: Path) -> None:
     failed = replace(WARNED, verdict=Verdict.FAIL)
     recorder = parts(tmp_path, ended="steps", losses=[1.0] * 8, checked=failed)
-    assert [each.code for each in story(recorder.folder).findings] == ["WIR018", "FIT004"]
+    lead, second = story(recorder.folder).findings
+    assert (lead, second.code, second.fix) == (failed, "FIT004", failed.fix)
+    assert second.message.endswith("; it likely follows from WIR018.")
 
 
 def test_of_mere_notes_the_verdict_leads(tmp_path: Path) -> None:
