@@ -93,6 +93,19 @@ class Read:
         count = len(tensors[0]) if tensors else 0
         return [b"|".join(_bytes(tensor[i]) for tensor in tensors) for i in range(count)]
 
+    @property
+    def told_apart(self) -> bool:
+        """Whether the inputs could name a sample, other than one number beside a gold prefix.
+
+        Many texts are of one class, and each goes on in its own way.
+        """
+        return any(
+            not self.prefixed or leaf.numel() > len(leaf)
+            for batch in self.batches
+            for key, leaf in leaves(batch).items()
+            if key in self.keys and isinstance(leaf, Tensor) and leaf.ndim
+        )
+
     def looks(self, batch: int) -> list[bytes]:
         """The same, each as the first sample that the model cannot tell it from."""
         rows = self.inputs(batch)
@@ -163,7 +176,7 @@ def _conflicts(target: Target, heads: Sequence[Slot], read: Read) -> Iterator[Ce
         return
     if not read.keys and not read.prefixed:
         return
-    name = CONFLICT if read.keys else PREFIX
+    name = CONFLICT if read.told_apart else PREFIX
     places = [(slot.head, slot.places) for slot in heads]
     alone = [(target.name, tuple(each.counted for each in target.pieces))]
     for head, mine in places or alone:

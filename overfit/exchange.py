@@ -10,7 +10,7 @@ from torch import Tensor
 from overfit.targets import Target
 from probes.batch import leaves, map_leaves, sample_axes, sample_count
 from probes.guess import LABELS, complete
-from probes.layout import Layout
+from probes.layout import Layout, Mask
 from probes.subject import Batch
 
 ALIKE = 0.9  # of the labels that a key must repeat to hold their prefix
@@ -19,7 +19,8 @@ ALIKE = 0.9  # of the labels that a key must repeat to hold their prefix
 def input_keys(batch: Batch, targets: Sequence[Target], layout: Layout) -> tuple[str, ...]:
     """The keys that belong to no target: neither its labels, nor their prefix, nor their masks.
 
-    None where the labels may be any of them.
+    Beside a prefix, none that only numbers the places, or holds one number throughout. None at all
+    where the labels may be any of them.
     """
     axes = sample_axes(batch, layout)
     own = {target.key for target in targets}
@@ -29,15 +30,27 @@ def input_keys(batch: Batch, targets: Sequence[Target], layout: Layout) -> tuple
             return ()
         own |= told
     masks = complete(batch, layout).layout.masks
-    hide = {mask.key for mask in masks if own.intersection(mask.hides)}
-    named = {each for labels in layout.labels for each in (labels.key, labels.mask)}
-    kept = own | hide | named
     prefixes = {each for target in targets for each in prefix_keys(batch, target, layout)}
-    return tuple(
-        key
-        for key, leaf in leaves(batch).items()
-        if isinstance(leaf, Tensor) and key in axes and key not in kept | prefixes
-    )
+    found = {k: leaf for k, leaf in leaves(batch).items() if isinstance(leaf, Tensor) and k in axes}
+    plain = {key for key, leaf in found.items() if prefixes and _says_nothing(leaf, axes[key])}
+    hide = {mask.key for mask in masks if _hides(mask, own | prefixes | plain, batch)}
+    hide |= {mask.key for mask in masks if own.intersection(mask.hides)}
+    named = {each for labels in layout.labels for each in (labels.key, labels.mask)}
+    kept = own | hide | named | prefixes | plain
+    return tuple(key for key in found if key not in kept)
+
+
+def _hides(mask: Mask, keys: set[str | None], batch: Batch) -> bool:
+    """Whether it hides these keys, or some of them, and no others."""
+    hidden = leaves(batch).keys() & {*mask.hides}
+    return bool(hidden) and hidden <= keys
+
+
+def _says_nothing(leaf: Tensor, axis: int) -> bool:
+    """Whether every sample holds the same numbers, which are all one, or count."""
+    if leaf.is_floating_point() or not bool((leaf == leaf.narrow(axis, 0, 1)).all()):
+        return False
+    return bool(leaf.long().diff().unique().numel() <= 1)
 
 
 def _likely_labels(batch: Batch, layout: Layout) -> set[str]:

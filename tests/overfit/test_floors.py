@@ -138,6 +138,24 @@ def test_equal_prefixes_of_a_language_model_are_no_conflict_of_labels() -> None:
     assert facts({"ids": torch.tensor([[1, 2, 3], [2, 3, 2]])}, loss).ceilings == ()
 
 
+@pytest.mark.parametrize("style", [None, torch.tensor([0, 0]), torch.tensor([[0, 3, 1, 1]] * 2)])
+def test_masks_positions_and_a_class_name_no_sample_of_a_language_model(
+    style: Tensor | None,
+) -> None:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        added = batch["position_ids"] + batch["style"].reshape(2, -1).sum(1, keepdim=True)
+        scores = model(batch["input_ids"]) * batch["attention_mask"][..., None] + added[..., None]
+        wanted = batch["labels"][:, 1:].flatten()
+        return F.cross_entropy(scores[:, :-1].flatten(0, 1) * (1 + added.sum()), wanted)
+
+    ids, mask = torch.tensor([[1, 2, 3], [1, 3, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
+    batch = {"position_ids": torch.arange(3).repeat(2, 1), "input_ids": ids}
+    batch |= {"attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+    (best,) = facts({**batch, "style": torch.zeros(2) if style is None else style}, loss).ceilings
+    text = style is not None and style.ndim > 1  # a text could tell them apart, and does not
+    assert (best.name, best.accuracy) == (CONFLICT if text else PREFIX, pytest.approx(2 / 3))
+
+
 def test_what_is_counted_and_never_scored() -> None:
     labels = torch.tensor([[1, -100], [2, 0]])
     batch = {"ids": torch.tensor([[1, 2], [3, 4]]), "labels": labels}
