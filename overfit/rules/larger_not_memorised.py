@@ -15,6 +15,7 @@ from overfit.rules.diverged import Diverged
 from overfit.rules.lacking import lacks_course
 from overfit.rules.memorised import Memorised
 from overfit.rules.too_slow import TooSlow
+from overfit.trend import trend
 from probes.finding import Evidence, Finding, Verdict
 
 APART = (
@@ -45,9 +46,10 @@ class LargerNotMemorised:
     the model has no room for more (it is affine in its input, or affine behind a layer of few
     numbers, whose best affine space makes half of what is left; else its narrowest is named), or
     samples contradict each other in what the model sees of them, although no two are equal, or
-    training needs more time: so it is where each sample was seen fewer times than the smaller ones
-    took. It is affine where mixtures of inputs, within the two and beyond, give the mixture of the
-    outputs, and the last layer is given fewer numbers than there are places. It is a conflict where
+    training needs more time: so it is where no lack of room was measured, the loss still falls, and
+    each sample was seen fewer times than the smaller ones took. It is affine where mixtures of
+    inputs, within the two and beyond, give the mixture of the outputs, and the last layer is given
+    fewer numbers than there are places. It is a conflict where
     `explained` of the samples that stay wrong, or more, have an input within 2 % of the usual
     distance of another's that has a different label.
 
@@ -118,6 +120,22 @@ class LargerNotMemorised:
         heads = curves.heads.values()
         return points.guessed and bool(heads) and all(h.last >= self.slow.nearly for h in heads)
 
+    def _of_time(self, curves: Curves, fewer: Curves) -> _Points | None:
+        """Too few steps, where each sample was seen fewer times than the smaller ones took.
+
+        Not of a loss that has stopped falling.
+        """
+        seen, needed = _rounds(curves), _rounds(fewer)
+        course = trend(curves.losses, curves.passes)
+        stopped = course is not None and course.falls < self.slow.falling
+        if seen >= needed or stopped:
+            return None
+        return _Points(
+            f"too few steps: each was seen {seen:.3g} times, while it took {needed:.3g} times to "
+            f"memorise the {fewer.size}",
+            f"Give {curves.suite} {ceil(needed * curves.passes)} steps or more.",
+        )
+
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One finding where fewer samples are memorised."""
         if not self.holds(curves):
@@ -130,7 +148,7 @@ class LargerNotMemorised:
         points = (
             _Points(near or "conflict: equal inputs have different labels", APART)
             if conflict
-            else _of_time(curves, fewer) or _of_room(look)
+            else _of_measured_room(look) or self._of_time(curves, fewer) or _of_room(look)
         )
         nearly = self._nearly(curves, points)
         yield Finding(
@@ -156,20 +174,8 @@ class LargerNotMemorised:
         )
 
 
-def _of_time(curves: Curves, fewer: Curves) -> _Points | None:
-    """Too few steps, where each sample was seen fewer times than the smaller ones took."""
-    seen, needed = _rounds(curves), _rounds(fewer)
-    if seen >= needed:
-        return None
-    return _Points(
-        f"too few steps: each was seen {seen:.3g} times, while it took {needed:.3g} times to "
-        f"memorise the {fewer.size}",
-        f"Give {curves.suite} {ceil(needed * curves.passes)} steps or more.",
-    )
-
-
-def _of_room(look: Look | None) -> _Points:
-    """Too little room: an affine model, few numbers in front of affine layers, the narrowest."""
+def _of_measured_room(look: Look | None) -> _Points | None:
+    """Too little room: an affine model, or few numbers in front of affine layers."""
     affine = None if look is None else look.bound
     if affine is not None:
         words = f"capacity: {affine.words}"
@@ -177,6 +183,11 @@ def _of_room(look: Look | None) -> _Points:
     held = None if look is None else look.held_up
     if held is not None:
         return _Points(f"capacity: {held.words}", held.fix, held.site, held.source)
+    return None
+
+
+def _of_room(look: Look | None) -> _Points:
+    """Too little room, it is not known where: the narrowest layer."""
     if look is None or look.narrow is None:
         return _Points("capacity", ROOM, guessed=True)
     words = f"capacity: its narrowest layer is `{look.narrow}` with {look.width} outputs"

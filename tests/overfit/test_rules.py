@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from overfit.bottleneck import Bottleneck
 from overfit.curves import Accuracy, Curves
 from overfit.drive import Drive
 from overfit.floors import Floor
@@ -20,6 +21,7 @@ from overfit.rules.diverged import Diverged
 from overfit.rules.flat import Flat
 from overfit.rules.memorised import Memorised
 from overfit.rules.too_slow import TooSlow
+from overfit.trials import Trials
 from probes import Finding, Verdict, judge
 
 
@@ -246,6 +248,7 @@ def test_fewer_memorised_say_capacity_only_where_no_floor_memorises_them(
 @pytest.mark.parametrize(
     ("passes", "words", "site"),
     [(1, "to capacity: its narrowest layer is `squeeze`", "squeeze"),
+     (5, "to capacity: its narrowest layer is `squeeze`", "squeeze"),  # it has stopped falling
      (20, "too few steps: each was seen 5 times, while it took 20 times to memorise the 5", None)],
 )  # fmt: skip
 def test_fewer_memorised_in_more_passes_say_too_few_steps(
@@ -257,6 +260,10 @@ def test_fewer_memorised_in_more_passes_say_too_few_steps(
     assert (lead.code, lead.site) == ("FIT013", site)
     assert words in lead.message
     assert (lead.fix == "Give 20 samples 400 steps or more.") == (site is None)
+    tried = Trials(bottleneck=Bottleneck("code", "a.py:7", 4, 32, 0.31, 0.32))
+    held = Look(reading=0.3, moved=1.0, trials=tried)
+    short = replace(FLOORED, size=20, passes=passes, smaller=(fewer,), look=held)
+    assert outcome(short).findings[0].site == "code"
 
 
 def test_an_accuracy_that_counts_wrongly_what_the_loss_has_right_is_named() -> None:
