@@ -12,10 +12,13 @@ from overfit.rules.lacking import lacks_course
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Verdict
 
+UNTAUGHT = "labels that are counted, but that the loss does not score"
 FIXES = {
     UNREACHABLE: "Give the output a class for each of these labels, and look whether a mask hides "
     "it; or leave them out of the accuracy.",
     UNSCORED: "Count the same places as the loss does: leave ignored labels out of the accuracy.",
+    UNTAUGHT: "Look which labels are ignored, or masked out of the loss, that are to be learned; "
+    "or leave them out of the accuracy.",
     EMPTY: "Leave out the samples that have no target, or find out where it was lost.",
 }
 
@@ -26,9 +29,11 @@ class CeilingReached:
 
     Some of what is counted can never be right: labels that are no class of the output or whose
     score a mask hides, places that the metric counts and the loss ignores, samples without any
-    target. Told where what is right lies within `near` labels of the most that can be, and every
-    other accuracy is perfect or at its own ceiling. Or where such labels make `drowns` of the loss
-    or more, so that what may be learned of the others is drowned: a mask's -1e9 gives 1e9 for each.
+    target; as good as those are labels that the metric counts, and a loss without them that has
+    all others right, and next to nothing left. Told where what is right lies within `near` labels
+    of the most that can be, and every other accuracy is perfect or at its own ceiling. Or where
+    such labels make `drowns` of the loss or more, so that what may be learned of the others is
+    drowned: a mask's -1e9 gives 1e9 for each.
     Labels that contradict each other are FIT015.
 
     Sick: `accuracy = (scores.argmax(-1) == labels).float().mean()` where padding is labelled -100.
@@ -68,7 +73,8 @@ class CeilingReached:
             verdict=Verdict.FAIL,
             message=f"`{worst.head}` of {curves.suite} {told}.",
             fix=FIXES[worst.name],
-            site="<data>",
+            site=worst.site or "<data>",
+            source=worst.source,
             samples=worst.samples or None,
             evidence=tuple(
                 Evidence(
@@ -101,6 +107,7 @@ class CeilingReached:
             for each in curves.ceilings
             if each.name in FIXES and each.accuracy is not None and each.head in curves.heads
         }
+        known = {**_untaught(curves), **known}
         found = []
         for name, head in curves.heads.items():
             most = known[name].accuracy if name in known else 1.0
@@ -111,11 +118,28 @@ class CeilingReached:
         return found
 
 
+def _untaught(curves: Curves) -> dict[str, Ceiling]:
+    """Head to its ceiling, where it counts more labels than the loss scores and has right."""
+    wrong = curves.look.miscounted if curves.look is not None and curves.gone else ()
+    return {
+        each.head: Ceiling(
+            UNTAUGHT,
+            each.head,
+            each.scored / each.count,
+            count=int(each.count - each.scored),
+            site="<loss>",
+            source=each.source,
+        )
+        for each in wrong
+        if each.scored < each.count and each.head in curves.heads
+    }
+
+
 def _told(worst: Ceiling, head: Accuracy, reached: bool, loss: float) -> str:
     if reached:
+        most = "the loss teaches no more" if worst.name == UNTAUGHT else "no model can be better"
         return (
-            f"is at its ceiling: {head} are right, and no model can be better, for {worst.count} "
-            f"are {worst.name}"
+            f"is at its ceiling: {head} are right, and {most}, for {worst.count} are {worst.name}"
         )
     return (
         f"cannot be perfect: {worst.count} of {head.counts[-1]:.10g} are {worst.name}, and make "

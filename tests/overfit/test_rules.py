@@ -274,6 +274,15 @@ def test_an_accuracy_that_counts_wrongly_what_the_loss_has_right_is_named() -> N
     assert finding(curves(STUCK, [0, 2], look=Look(miscounted=(wrong,)))).source is None
 
 
+def test_an_accuracy_that_counts_labels_that_the_loss_does_not_score_is_at_its_ceiling() -> None:
+    more = Miscounted("token", "labels", 6.0, 10.0, "a.py:7", 6.0)
+    found = finding(curves(FALLING, [2, 6], look=Look(miscounted=(more,))))
+    assert (found.code, found.site, found.source) == ("FIT006", "<loss>", "a.py:7")
+    assert "the loss teaches no more, for 4 are labels that are counted, but that" in found.message
+    assert finding(curves(FALLING, [2, 4], look=Look(miscounted=(more,)))).code == "FIT002"
+    assert finding(curves(STUCK, [2, 6], look=Look(miscounted=(more,)))).code == "FIT002"
+
+
 def test_a_metric_that_sets_the_mode_itself_hides_no_disagreement_of_the_modes() -> None:
     look = Look(trained=1e-4, evaluated=9.0, hits={"token": 6.0}, counts={"token": 10.0})
     found = finding(curves(FALLING, [2, 6], look=look))
