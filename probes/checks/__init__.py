@@ -21,6 +21,7 @@ from probes.checks.doubled import DoubledTensor
 from probes.checks.drawn_once import DrawnOnce
 from probes.checks.drowned_part import DrownedPart
 from probes.checks.empty_row import EmptyRow
+from probes.checks.everyones_columns import EveryonesColumns
 from probes.checks.flat import Flat
 from probes.checks.full_lengths import FullLengths
 from probes.checks.future import Future
@@ -137,6 +138,7 @@ RULES: tuple[Check[Experiment], ...] = (
     OtherClock(),
     LeftInEvaluation(),
     Broadcast(),
+    EveryonesColumns(),
     LossInput(),
     TargetDomain(),
     LossFormula(),
