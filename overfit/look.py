@@ -35,6 +35,7 @@ from overfit.parting import Parting, where_parted
 from overfit.regularisers import unlabelled
 from overfit.released import Released, released
 from overfit.rests import Rests
+from overfit.scored_keys import scored_keys
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
 from overfit.terms import norms_of_terms, own_norms
@@ -175,6 +176,15 @@ class Looker:
         self.targets: Targets = read_targets(subject, batches)
         self.fullest = fullest(batches, self.layout)
         self.keys = input_keys(self.fullest, self.targets.found, self.layout)
+        self.scored: frozenset[str] = frozenset()
+        if not self.targets.found or (
+            not self.keys and None in {t.key for t in self.targets.found}
+        ):
+            known = input_keys(self.fullest, (), self.layout)
+            found = tried(lambda: scored_keys(subject, self.fullest, known))
+            self.scored = found or frozenset()
+            if self.scored:
+                self.keys = tuple(key for key in known if key not in self.scored)
 
     def facts(self) -> Facts:
         """Floors and ceilings of the samples."""
@@ -290,7 +300,7 @@ class Looker:
         Of the batches that hold several samples. before: the loss of all batches with the inputs
         as they are, where it is known.
         """
-        change = rolled if self.targets.found else levelled
+        change = rolled if self.targets.found or self.scored else levelled
         other = [(each, change(each, keys or self.keys, self.layout)) for each in self.batches]
         moved = [each for _, each in other if each is not None]
         if not moved:

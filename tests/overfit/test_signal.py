@@ -209,3 +209,20 @@ def test_labels_that_the_loss_changes_are_no_inputs() -> None:
     odd = {"x": batch["x"], "wanted": batch["y"]}
     other = lambda m, b: scaled(m, {"x": b["x"], "y": b["wanted"]})  # noqa: E731
     assert Looker(Subject(Net("none"), [odd], other, sgd), [odd], {}).keys == ()
+
+
+@pytest.mark.parametrize("how", ["none", "zero"])
+def test_what_moves_the_loss_and_no_prediction_is_no_input(how: str) -> None:
+    def squared(model: nn.Module, batch: Any) -> Tensor:
+        return (model(batch["past"]) - 3 * batch["future"]).square().mean()
+
+    own = subject(how)
+    odd = {"past": torch.randn(6, 4), "future": torch.randn(6, 3)}
+    predict = lambda m, b: m(b["past"])  # noqa: E731
+    own = replace(own, batches=[odd], loss=squared, predict=predict)
+    looker = Looker(own, [odd], kept_start(own.model))
+    assert looker.keys == ("past",)
+    assert (looker.look().reading == 0) == (how == "zero")
+    of_torch = replace(own, loss=lambda m, b: F.mse_loss(m(b["past"]), 3 * b["future"]))
+    assert Looker(of_torch, [odd], {}).keys == ("past",)
+    assert set(Looker(replace(own, predict=None), [odd], {}).keys) == {"past", "future"}
