@@ -52,7 +52,8 @@ class Course:
     left. frozen, unheld, changed: names of parameters that take no gradient, that do but that the
     optimizer does not hold, and of frozen ones whose numbers were others at the end; None where
     the run does not say. replaced, unregistered: names of what gets gradients and is not held,
-    since it came later, or is not among the parameters.
+    since it came later, or is not among the parameters. zeroed: names of those that the loss
+    takes times the number 0.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Course:
     changed: frozenset[str] | None = None
     replaced: tuple[str, ...] = ()
     unregistered: tuple[str, ...] = ()
+    zeroed: frozenset[str] = frozenset()
 
     @property
     def modules(self) -> Mapping[str, list[int]]:
@@ -225,12 +227,13 @@ def read_course(name: str, run: Run) -> Course:
         _names(said, "changed"),
         tuple(said.get("replaced", ())),
         tuple(said.get("unregistered", ())),
+        frozenset(said["zeroed"]),
     )
 
 
 def _parameters(run: Run) -> Mapping[str, list[str]]:
-    found: Mapping[str, list[str]] = run.facts["settings"].get("parameters", {})
-    return found
+    settings = run.facts["settings"]
+    return {**settings.get("parameters", {}), "zeroed": settings.get("times_zero", [])}
 
 
 def _names(said: Mapping[str, list[str]], key: str) -> frozenset[str] | None:

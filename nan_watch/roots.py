@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nan_watch.flags import Doubles
 from nan_watch.inquest.captured import Captured
+from nan_watch.zeroed import Zeroed
 
 KEPT = 64  # of a step; where there are more, the oldest are forgotten
 PLAIN = (Tensor, nn.Parameter)
@@ -23,6 +24,7 @@ class Roots:
     A loop that begins a pass while no parameter has a gradient has thrown away what it had: the
     passes before are no part of the step. parameters: those that are watched. asleep: whether
     passes are of no interest now, as those of a replay. `waiting` is what is to be read.
+    `zeroed` knows which parameters the loss takes times 0.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Roots:
         self._captured = captured
         self._asleep = asleep
         self.waiting: list[Tensor] = []
+        self.zeroed = Zeroed()
 
     def __enter__(self) -> Self:
         """Every backward pass is seen."""
@@ -57,6 +60,7 @@ class Roots:
         roots = [each for each in several if type(each) in PLAIN and each.numel() == 1]
         if not roots:
             return
+        self.zeroed.look(roots)
         if all(parameter.grad is None for parameter in self._parameters()):
             self.waiting.clear()
             self._captured.marks.turns.forget()
@@ -73,6 +77,7 @@ class Roots:
         drops.
         """
         self.waiting = []
+        self.zeroed.stepped()
         odd = np.isnan(read) if excused else ~np.isfinite(read)
         return next(iter(read[odd].tolist()), None) if sure else None
 

@@ -46,6 +46,7 @@ class Steppers:
         watch.recorder.note(
             parameters=watch._parameters.facts_at_end(),
             optimizer=self._facts(watch),
+            times_zero=watch._roots.zeroed.names(watch._norms.named),
             **watch.scalers.facts(),
         )
 

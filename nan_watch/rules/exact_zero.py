@@ -33,7 +33,9 @@ class ExactZero:
     Zero by design, and a note at most: biases beside a weight that learns, which a normalisation
     or a softmax cancels; a recurrent matrix that only ever saw the zero state of a single time
     step; query and key of an attention over a single position; one of several modules alike, as
-    an expert that is never chosen, while another of them learns.
+    an expert that is never chosen, while another of them learns; and
+    what the code itself multiplies by the number 0 before the loss, as
+    `loss + 0 * sum(every parameter)`.
 
     Sick: `torch.relu(linear(x) - 1e3)`, or `embedding(ids) * mask` with a mask of zeros.
     Healthy: the last layer of a residual branch initialised with zero, whose input's gradient is
@@ -69,6 +71,10 @@ class ExactZero:
         sick = [s for s in sites if s in weights or module_of(s) in alone]
         if not sick:
             return None
+        asked = [site for site in sick if site in course.zeroed]
+        sick = [site for site in sick if site not in course.zeroed]
+        if not sick:
+            return course.said_of(self._asked(course, asked))
         alive = [course.grads.sites[column] for column in np.flatnonzero(often & ~zero)]
         learning = {each for site in alive for each in _alike(site)}
         return course.said_of(self._finding(course, sick, learning, len(values)))
@@ -86,13 +92,14 @@ class ExactZero:
         ]
         site = (real or sick)[0]
         more = f", and so is that of {len(sick) - 1} more parameters" if len(sick) > 1 else ""
-        dead = _dead_output(course)
+        dead, asked = _dead_output(course), next(iter(sorted(course.zeroed)), None)
         return Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.WARN if real else Verdict.NOTE,
             message=f"the gradient of `{site}` is exactly zero in all of {steps} steps{more}"
-            + (f"; the output of `{dead}` is zero throughout." if dead else "."),
+            + (f"; the output of `{dead}` is zero throughout" if dead else "")
+            + (f"; `{asked}` is multiplied by the number 0 before the loss." if asked else "."),
             fix="Look for what multiplies by zero: an input or mask of zeros before it, or units "
             "behind it that never open."
             if real
@@ -103,6 +110,24 @@ class ExactZero:
             evidence=(
                 Evidence(f"largest gradient norm of `{site}`", 0.0, "over 0"),
                 Evidence("parameters like it", len(sick), 0, f"of {len(course.grads.sites)}"),
+            ),
+        )
+
+    def _asked(self, course: Course, sites: list[str]) -> Finding:
+        """What the code takes times 0 has no gradient because it says so."""
+        more = f", and so are {len(sites) - 1} more parameters" if len(sites) > 1 else ""
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.NOTE,
+            message=f"`{sites[0]}` is multiplied by the number 0 before the loss{more}: the "
+            f"gradient is exactly zero in all of {len(course.grads.steps)} steps.",
+            fix="Nothing, if it is meant to learn nothing; otherwise look for the factor of 0.",
+            site=sites[0],
+            phase="backward",
+            evidence=(
+                Evidence(f"largest gradient norm of `{sites[0]}`", 0.0, "over 0"),
+                Evidence("parameters times 0", len(sites), 0, f"of {len(course.grads.sites)}"),
             ),
         )
 
