@@ -13,6 +13,7 @@ import torch
 from probes.experiment import Experiment, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.layout import Labels
+from probes.scoring.anchors import Anchors, anchors
 from probes.scoring.answers import Answer, Place, at_the_loss, keys, scores
 from probes.scoring.by_columns import Cells, by_columns
 from probes.scoring.crosswise import Crossed, crossed
@@ -32,7 +33,8 @@ class LabelPlace:
     numbers of several places at once. Within a sample, as of a label map that is turned against
     its image, it is wrong where an input moves the output most at its own place, which then answers
     to another's label; and where an image's cells are laid out by columns among the outputs, though
-    the labels, told by what cells look like, are by rows. Where a model gives fewer places than
+    the labels, told by what cells look like, are by rows; or outputs of several kinds a cell, as of
+    anchors, kind by kind, and labels cell by cell. Where a model gives fewer places than
     there are labels, and the loss cuts the labels, the later ones are never scored, though outputs
     are spread over all. A shift along time of a model that reads both ways, which has no next token
     to predict, is a fault too, and so are two heads each of which is scored against the labels that
@@ -82,6 +84,9 @@ class LabelPlace:
                 words = turned(experiment, found, shape)
             if words is None and (cells := by_columns(experiment, found, labels.key)):
                 yield self._mirrored(experiment, labels, cells)
+                continue
+            if words is None and (several := anchors(experiment, found, labels.key)):
+                yield self._anchors(experiment, labels, several)
                 continue
             if words is not None:
                 yield self._finding(experiment, labels, known, words, Verdict.FAIL)
@@ -139,6 +144,28 @@ class LabelPlace:
             phase="forward",
             where={"row": 0, "column": cells.side - 1},
             evidence=(Evidence("cells along a side", cells.side),),
+        )
+        declared = any(each.key == labels.key for each in experiment.declared.labels)
+        return resting_on(finding, [] if declared else [f"labels=({labels!r},)"])
+
+    def _anchors(self, experiment: Experiment, labels: Labels, found: Anchors) -> Finding:
+        cells = found.cells
+        ways = ["kind by kind, with all cells of each", "cell by cell, with all kinds of each"]
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"outputs are scored against labels of other places: `{labels.key}` lies "
+            f"{ways[cells.together]}, of {cells.side} x {cells.side} cells of `{cells.key}` with "
+            f"{cells.each} kinds, and outputs lie {ways[not cells.together]}.",
+            fix="Permute the map of outputs to (sample, row, column, kind, class), as labels lie, "
+            "before it is flattened."
+            if cells.together
+            else "Permute the map of outputs to (sample, kind, row, column, class), as labels lie, "
+            "before it is flattened.",
+            site="<loss>",
+            phase="forward",
+            evidence=(Evidence("labels for each cell", cells.each),),
         )
         declared = any(each.key == labels.key for each in experiment.declared.labels)
         return resting_on(finding, [] if declared else [f"labels=({labels!r},)"])

@@ -51,13 +51,14 @@ def by_columns(experiment: Experiment, found: Scores, label: str) -> Cells | Non
     same = all(each.outputs == (each.label,) for each in found.answers)
     if len(shape) != 2 or not found.answers or not same:
         return None
-    for cells in _layouts(experiment, shape[1]):
+    for cells in layouts(experiment, shape[1]):
         if _is_mirrored(experiment, found, shape, cells) and _is_by_rows(experiment, label, cells):
             return cells
     return None
 
 
-def _layouts(experiment: Experiment, count: int) -> Iterator[Cells]:
+def layouts(experiment: Experiment, count: int) -> Iterator[Cells]:
+    """Every square grid of an image's cells that so many labels may lie in."""
     for key, tensor in experiment.tensors.items():
         image = tensor.ndim == 4 and tensor.is_floating_point() and key not in experiment.targets
         if not image or tensor.shape[2] != tensor.shape[3]:
@@ -96,23 +97,34 @@ def _is_mirrored(
 
 def _is_by_rows(experiment: Experiment, label: str, cells: Cells) -> bool:
     """Whether what a cell looks like is told by its label, and not by the mirrored one's."""
+    known = looks_and_labels(experiment, label, cells)
+    if known is None or known[0][..., 0].numel() < FEWEST:
+        return False
+    seen, told = known
+    own = max(share(seen, each) for each in told.unbind(-1))
+    mirrored = max(share(seen, each.transpose(1, 2)) for each in told.unbind(-1))
+    return own > TOLD and own > LEAST * mirrored
+
+
+def looks_and_labels(
+    experiment: Experiment, label: str, cells: Cells
+) -> tuple[Tensor, Tensor] | None:
+    """Over the first batches: (sample, row, column, channel) of the image, (..., which) of labels.
+
+    None where a batch holds others.
+    """
     shapes = [experiment.tensors[key].shape[1:] for key in (cells.key, label)]
     looks, labels = [], []
     for batch in looked(experiment):
         image, values = batch.get(cells.key), batch.get(label)
         if image is None or values is None or [image.shape[1:], values.shape[1:]] != shapes:
-            return False
+            return None
         looks.append(F.adaptive_avg_pool2d(image.detach().double(), cells.side))
         labels.append(cells.grid(values))
-    seen, told = torch.cat(looks).movedim(1, -1), torch.cat(labels)
-    if seen[..., 0].numel() < FEWEST:
-        return False
-    own = max(_share(seen, each) for each in told.unbind(-1))
-    mirrored = max(_share(seen, each.transpose(1, 2)) for each in told.unbind(-1))
-    return own > TOLD and own > LEAST * mirrored
+    return torch.cat(looks).movedim(1, -1), torch.cat(labels)
 
 
-def _share(seen: Tensor, labels: Tensor) -> float:
+def share(seen: Tensor, labels: Tensor) -> float:
     """The share of the variance of (sample, row, column, channel) that lies between labels."""
     flat, kinds = seen.flatten(0, 2), labels.flatten().unique(return_inverse=True)[1]
     sums = flat.new_zeros(int(kinds.max()) + 1, flat.shape[1]).index_add_(0, kinds, flat)
