@@ -15,6 +15,7 @@ from probes.checks.copied_input import CopiedInput
 from probes.checks.crossing import Crossing
 from probes.checks.crowded_row import CrowdedRow
 from probes.checks.ctc_targets import CtcTargets
+from probes.checks.cut_across import TextCutAcross
 from probes.checks.cut_state import CutState
 from probes.checks.decoding_parity import DecodingParity
 from probes.checks.doubled import DoubledTensor
@@ -169,6 +170,7 @@ RULES: tuple[Check[Experiment], ...] = (
     LabelPlace(),
     LabelOffset(),
     BackwardTargets(),
+    TextCutAcross(),
     ScoredPadding(),
     IndexAlignment(),
     UncountedHeads(),
