@@ -73,6 +73,7 @@ from probes.checks.padding_pick import PaddingPick
 from probes.checks.padding_row import PaddingRow
 from probes.checks.pairing import Pairing
 from probes.checks.parted_in_training import PartedInTraining
+from probes.checks.past_the_end import BootstrapsPastTheEnd
 from probes.checks.places_of_padding import PlacesOfPadding
 from probes.checks.pulled_back import PulledBack
 from probes.checks.regrouped_rows import RegroupedRows
@@ -171,6 +172,7 @@ RULES: tuple[Check[Experiment], ...] = (
     LabelOffset(),
     BackwardTargets(),
     TextCutAcross(),
+    BootstrapsPastTheEnd(),
     ScoredPadding(),
     IndexAlignment(),
     UncountedHeads(),
