@@ -46,8 +46,8 @@ class BackwardTargets:
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=f"`{each.site}` is scored against targets in reversed order: `{each.key}` at "
-            f"place {each.place} moves targets {span}, and at later places such as stand further "
-            f"to the front, while the output reads `{each.read}` at its own place{by}.",
+            f"place {each.place} moves targets {span}, and the later the place, the earlier the "
+            f"target, while the output reads `{each.read}` at its own place{by}.",
             fix="Put back into order what was collected walking backwards, by `reverse()`, "
             "`insert(0, ...)` or `flip`; or flip the outputs as well.",
             site="<loss>",
