@@ -19,6 +19,7 @@ from probes.checks.cut_across import TextCutAcross
 from probes.checks.cut_state import CutState
 from probes.checks.decoding_parity import DecodingParity
 from probes.checks.doubled import DoubledTensor
+from probes.checks.drawn_again import DrawnTwice
 from probes.checks.drawn_once import DrawnOnce
 from probes.checks.drowned_part import DrownedPart
 from probes.checks.empty_row import EmptyRow
@@ -207,6 +208,7 @@ RULES: tuple[Check[Experiment], ...] = (
     OverSamples(),
     StaleCache(),
     DrawnOnce(),
+    DrawnTwice(),
     IgnoredStart(),
     PaddingPick(),
     PaddingRow(),
