@@ -28,7 +28,8 @@ SCORED = (
 """What its output is scored against, and how."""
 
 MODES = (
-    *("WIR001", "WIR005", "WIR006", "WIR051", "MSK002", "STA001", "STA013", "STA015", "STA016"),
+    *("WIR001", "WIR005", "WIR006", "WIR051"),
+    *("MSK002", "STA001", "STA013", "STA015", "STA016"),
 )
 """What differs from call to call, or from mode to mode."""
 
