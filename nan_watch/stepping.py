@@ -21,17 +21,23 @@ if TYPE_CHECKING:
 
 @contextmanager
 def stepping(
-    watch: NanWatch, again: Callable[[], Any], batch: Batch, layout: Layout | None, at_once: bool
+    watch: NanWatch,
+    again: Callable[[], Any],
+    batch: Batch,
+    layout: Layout | None = None,
+    at_once: bool = False,
+    until: Callable[[], Any] | None = None,
 ) -> Iterator[None]:
     """What stands inside is one step of the watch's loop; `again` runs it once more.
 
+    until: runs more of it, up to the update, where `again` does not.
     Raises PoisonedStep where the step is refused, or raised because of what is not finite.
     """
     watch._before, watch._told, watch._telling.news = watch.steps, False, None
     written, own = watch._writes.expected, of_function(again)
     snapshot = watch._snapshots.take(RandomState.take(), parameters=written, more=own)
     watch._writes.begin()
-    whole = Repeatable(again, snapshot, batch, layout)
+    whole = Repeatable(again, snapshot, batch, layout, until=until)
     watch._exhaustions.begin(watch.steps, batch)
     watch._roots.waiting, watch._at_once = [], at_once
     try:

@@ -6,7 +6,7 @@ trainer.fit(module, datamodule)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from nan_watch.adapters.hooks import arguments, loss_of
 from nan_watch.adapters.installed import FRAMEWORK, pl
 from nan_watch.adapters.known import known, stranger
 from nan_watch.adapters.module_subject import subject_of
-from nan_watch.adapters.standing import Standing
+from nan_watch.adapters.standing import Part, Standing
 from nan_watch.adapters.together import together
 from probes.errors import RequestError
 from probes.subject import Batch
@@ -59,7 +59,8 @@ class WatchCallback(pl.Callback):
                 "was expected: give it one."
             )
         optimizers = known(trainer, "optimizers", FRAMEWORK)
-        self._standing = Standing(pl_module, together(optimizers), **self._options)
+        until = _until_update if pl_module.automatic_optimization else None
+        self._standing = Standing(pl_module, together(optimizers), until, **self._options)
         self._steps = self._standing.watch.steps
 
     def on_train_batch_start(
@@ -103,13 +104,47 @@ class _Again:
     def __call__(self, batch: Batch) -> Any:
         trainer, module = self.trainer, self.module
         with _unlogged(module), _uncounted(trainer):
-            given = arguments(module, batch, self.index)
-            loss = loss_of(known(trainer, "strategy", FRAMEWORK).training_step(*given))
+            loss = self._loss(batch)
             if module.automatic_optimization and isinstance(loss, Tensor):
                 scaler = getattr(trainer.precision_plugin, "scaler", None)
-                scaled = loss / self.parts if self.parts > 1 else loss
+                scaled = loss / self.parts
                 (scaled if scaler is None else scaler.scale(scaled)).backward()
         return loss if isinstance(loss, Tensor) else torch.zeros(())
+
+    def with_hooks(self, batch: Batch) -> Any:
+        """The passes with the module's own backward and what callbacks do around it."""
+        loss = self._loss(batch)
+        if not isinstance(loss, Tensor):
+            return torch.zeros(())
+        self.trainer.strategy.backward(loss / self.parts, _stepped(self.trainer))
+        return loss
+
+    def _loss(self, batch: Batch) -> Any:
+        given = arguments(self.module, batch, self.index)
+        return loss_of(known(self.trainer, "strategy", FRAMEWORK).training_step(*given))
+
+
+def _until_update(parts: Sequence[Part]) -> Any:
+    """The parts have run, the last in the module's `optimizer_step`; returns its loss."""
+    again: list[_Again] = [run for run, _ in parts]  # type: ignore[misc]
+    module, trainer, losses = again[-1].module, again[-1].trainer, list[Any]()
+    if getattr(trainer.precision_plugin, "scaler", None) is not None:
+        return torch.zeros(())  # whose scale the step would move
+    with _unlogged(module), _uncounted(trainer):
+        for each, (_, batch) in zip(again[:-1], parts, strict=False):
+            each.with_hooks(batch)
+
+        def closure() -> Any:
+            losses.append(again[-1].with_hooks(parts[-1][1]))
+            return losses[-1]
+
+        optimizer = trainer.strategy._lightning_optimizers[0]
+        module.optimizer_step(trainer.current_epoch, again[-1].index, optimizer, closure)
+    return losses[-1] if losses else torch.zeros(())
+
+
+def _stepped(trainer: Any) -> Any:
+    return known(trainer, "optimizers", FRAMEWORK)[0]
 
 
 @contextmanager

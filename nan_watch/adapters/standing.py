@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nan_watch.stepping import stepping
 from nan_watch.watch import NanWatch
 from probes.batch import map_leaves
 from probes.subject import Batch
 
 Part = tuple[Callable[[Batch], Any], Batch]
+Until = Callable[[Sequence[Part]], Any]
 
 
 class Standing:
     """Opens the watch at once; a step begins with its first part and ends by `end_step`.
 
     A refused step is explained at once, by running its parts again, each on what it was given.
+    until: runs parts again with what the framework does to the gradients before the update.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, **options: Any) -> None:
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, until: Until | None = None, **options: Any
+    ) -> None:
+        self._until = until
         self.watch = NanWatch(model, optimizer, **options)
         self.watch.__enter__()
         self._step: AbstractContextManager[None] | None = None
@@ -37,7 +43,7 @@ class Standing:
 
         parts: how many there are, where each has divided its loss by their number.
         """
-        if self.watch._replays.running:
+        if self.replays:
             return run(batch)
         self.note_part(run, batch, parts)
         try:
@@ -59,7 +65,8 @@ class Standing:
             self.watch.batch = self._seen
             whole = kept if parts == 1 else [kept]
             self._run = run  # where the watch sees what it reads
-            self._step = self.watch.stepping(self._again, batch=whole, at_once=True)
+            until = None if self._until is None else self._until_update
+            self._step = stepping(self.watch, self._again, whole, at_once=True, until=until)
             self._step.__enter__()
             self._whole = whole
         elif isinstance(self._whole, list):
@@ -69,9 +76,17 @@ class Standing:
 
     def _again(self) -> Any:
         loss = None
-        for run, batch in self._parts:
-            loss = run(map_leaves(batch, lambda _, leaf: leaf))
+        for run, batch in self._copied():
+            loss = run(batch)
         return loss
+
+    def _until_update(self) -> Any:
+        assert self._until is not None
+        return self._until(list(self._copied()))
+
+    def _copied(self) -> Iterator[Part]:
+        for run, batch in self._parts:
+            yield run, map_leaves(batch, lambda _, leaf: leaf)
 
     def end_step(self, error: BaseException | None = None) -> None:
         """The step is over. Raises PoisonedStep where what it raised is explained."""
@@ -93,6 +108,11 @@ class Standing:
             return self.watch.clip_grad_norm_(max_norm, list(parameters))
 
         return run
+
+    @property
+    def replays(self) -> bool:
+        """Whether what runs is a replay."""
+        return self.watch._replays.running
 
     def end(self, error: BaseException | None = None) -> None:
         """The watch is closed. Raises PoisonedStep where it explains what was raised."""

@@ -7,8 +7,10 @@ trainer.train()
 from __future__ import annotations
 
 import atexit
+import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ from nan_watch.adapters.around import Around
 from nan_watch.adapters.copied import names_of, optimizer_for, schedule_for
 from nan_watch.adapters.known import known, stranger
 from nan_watch.adapters.passes import passes
-from nan_watch.adapters.standing import Standing
+from nan_watch.adapters.standing import Part, Standing
 from nan_watch.adapters.stretched import FEWEST, longer_by
 from probes.errors import RequestError
 from probes.stepping.paced import Pace, Paced
@@ -72,7 +74,8 @@ class WatchCallback(TrainerCallback):
         self._end()
         called = trainer.model_wrapped  # compiled, or one of several processes'
         model = called if innermost(called) is trainer.model else trainer.model
-        self._standing = Standing(model, trainer.optimizer, **self._options)
+        until = partial(_until_update, trainer)
+        self._standing = Standing(model, trainer.optimizer, until, **self._options)
         atexit.register(self._end)
         self._wrap(trainer)
 
@@ -118,7 +121,8 @@ class WatchCallback(TrainerCallback):
             try:
                 return method(*args, **kwargs)
             except BaseException as error:
-                self._fail(error)
+                if self._standing is None or not self._standing.replays:
+                    self._fail(error)
                 raise
 
         return run
@@ -127,6 +131,19 @@ class WatchCallback(TrainerCallback):
         self._around.undo()
         if self._standing is not None:
             self._standing.end(error)
+
+
+def _until_update(trainer: Any, parts: Sequence[Part]) -> Any:
+    """The parts have run, and what the Trainer does to their gradients; returns the last's loss."""
+    loss = None
+    for run, batch in parts:
+        loss = run(batch)
+    clip = getattr(trainer, "_clip_grad_norm", None)  # of the versions that have it
+    if clip is not None and trainer.args.max_grad_norm:
+        clip(trainer.model_wrapped)
+    state, control = copy.copy(trainer.state), copy.copy(trainer.control)
+    trainer.callback_handler.on_pre_optimizer_step(trainer.args, state, control)
+    return loss
 
 
 def _trainer_above(callback: TrainerCallback) -> Trainer:

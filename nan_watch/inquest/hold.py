@@ -25,6 +25,7 @@ from probes.subject import Batch
 
 RAISED = "replay raised"
 LOSS = "<loss>"
+UNTIL = "code between the backward pass and the update"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Repeatable:
     started from. batch, layout: what it reads, so that keys, samples and tokens have names.
     returns: what the result of `run` is called; it is not the loss where only a part is run.
     rows: what has a row for each sample, where that is more than the batch. packs: whether a
-    capsule can hold it. within: what it is a part of, in words, where it is no pass.
+    capsule can hold it. within: what it is a part of, in words, where it is no pass. until: it and
+    what the loop does to its gradients, up to the update, where `run` is not all of that.
     """
 
     run: Callable[[], Any]
@@ -46,6 +48,7 @@ class Repeatable:
     rows: Batch = None
     packs: bool = True
     within: str | None = None
+    until: Callable[[], Any] | None = None
 
     @property
     def words(self) -> str:
@@ -90,7 +93,7 @@ class Inquest:
         if case.origin is None:
             return finding
         born = partial(self._origin, case.symptom, step)
-        told = with_second(name_cause(case), case, born)
+        told = _of_gradients(with_second(name_cause(case), case, born), finding, case)
         proofs = 0 if told.confirmed is None else 1  # which stays first
         rows = step.batch if step.rows is None else step.rows
         first, rest = told.evidence[:proofs], told.evidence[proofs:]
@@ -116,4 +119,33 @@ class Inquest:
             raises=symptom.raised is not None,
             under=under,
         )
-        return origin and step.in_its_words(origin)
+        told = origin and step.in_its_words(origin)
+        if told is not None and told.within is None and told.is_of_gradients and symptom.grads:
+            told = replace(told, within=UNTIL)
+        return told
+
+
+def by_gradient_code(
+    inquest: Inquest, symptom: Symptom, finding: Finding, step: Repeatable
+) -> Finding | None:
+    """The finding as what a framework runs between the backward pass and the update tells it.
+
+    None where it does not. It may be heard outside, and so is run only where the passes are well.
+    """
+    if step.until is None:
+        return None
+    more = replace(step, run=step.until, packs=False, within=UNTIL)
+    told = inquest.hold(symptom, finding, more)
+    if inquest.found is None or inquest.found[1].culprit.given is not None:
+        inquest.found = None
+        return None
+    none = Evidence("no capsule", "it could not hold the trainer's own code")
+    return replace(told, evidence=(*told.evidence, none))
+
+
+def _of_gradients(told: Finding, finding: Finding, case: Case) -> Finding:
+    """The finding, whose place is the gradient that was seen first, where code wrote that."""
+    origin, first = case.origin, finding.site in {each.name for each in case.symptom.grads}
+    if origin is None or origin.within != UNTIL or not first:
+        return told
+    return replace(told, site=finding.site, phase=finding.phase)

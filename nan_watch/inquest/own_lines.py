@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nan_watch.case.symptom import Symptom
 from nan_watch.inquest.captured import Captured
-from nan_watch.inquest.hold import Inquest, Repeatable
+from nan_watch.inquest.hold import UNTIL, Inquest, Repeatable
 from nan_watch.inquest.marks import Mark, users_frames
 from nan_watch.inquest.models_part import Part, lacks
 from nan_watch.inquest.passage import Passage, passage_until, passages
@@ -29,7 +29,6 @@ from probes.replay import Replayed, Snapshot, is_finite, replay
 from probes.stepping.roots import noted_roots
 
 TRIED = 4  # stretches of lines
-UNTIL = "code between the backward pass and the update"
 COPIED = (list, dict, set)  # what the lines may add to, and which are given to them as copies
 
 

@@ -26,7 +26,7 @@ from nan_watch.inquest.captured import Captured
 from nan_watch.inquest.chart import chart, write_chart
 from nan_watch.inquest.compressed import Unreduced, as_reduced, hook_of, unreduced
 from nan_watch.inquest.copies import norms
-from nan_watch.inquest.hold import RAISED, Inquest, Repeatable
+from nan_watch.inquest.hold import RAISED, Inquest, Repeatable, by_gradient_code
 from nan_watch.inquest.kept_update import KeptUpdates, by_update
 from nan_watch.inquest.models_part import Part, explain, lacks
 from nan_watch.inquest.own_lines import by_own_lines
@@ -181,6 +181,8 @@ class Replays:
         One that takes its batch from an iterator reads the next one then.
         """
         told = self._inquest.hold(symptom, finding, step)
+        if self._inquest.found is None and self._ends and symptom.grads:
+            told = by_gradient_code(self._inquest, symptom, finding, step) or told
         if self._inquest.found is not None or lacks(self.captured) is not None:
             return told
         part = explain(self.captured, self._inquest, symptom, finding)

@@ -30,6 +30,7 @@ FUSED = (
     *("aten._scaled_dot_product_", "aten._efficient_attention_", "aten._flash_attention_"),
     *("aten._transformer_encoder_layer", "aten._native_multi_head_attention"),
 )
+ADDS = "AccumulateGrad"
 NEAR = 24  # operators before an exception that may have led to it
 SHOWN = 12
 NAMED = 4
@@ -106,6 +107,15 @@ class Origin:
         held = self.culprit.held
         return held is not None and not held.nan and any(r.held.inf for r in self.culprit.reads)
 
+    @property
+    def is_of_gradients(self) -> bool:
+        """Whether code outside of every pass wrote it into gradients: no backward pass did.
+
+        One that adds to such a gradient afterwards, as of a later micro-batch, did not.
+        """
+        born = self.culprit.given is None and not any(n.startswith("<") for n in self.symptoms)
+        return born and self.phase == "forward" and not any(map(_is_of_pass, self.path))
+
     def story(self) -> tuple[str, ...]:
         """A line for the birth, for what it fed, and for each symptom; the middle may be cut."""
         chain = list(self.path)
@@ -117,6 +127,10 @@ class Origin:
         more = len(self.symptoms) - NAMED
         named = ", ".join(self.symptoms[:NAMED]) + (f" and {more} more" if more > 0 else "")
         return (*before, *lines, f"not finite: {named}")
+
+
+def _is_of_pass(event: Event) -> bool:
+    return event.phase != "forward" and event.node != ADDS
 
 
 def _line(event: Event) -> str:
