@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.nn.utils.rnn import PackedSequence
 
+from probes.compiled_calls import CompiledCalls
 from probes.modules import called_modules, every_module, watched_modules
-from probes.traced import Traced, recompiled
+from probes.traced import Traced
 from probes.wrapped import called_instead
 
 
@@ -114,7 +115,7 @@ class Bus:
     def __enter__(self) -> Self:
         """Every hook is on, or, where one could not be registered, none."""
         with ExitStack() as hooks:
-            hooks.enter_context(recompiled())
+            hooks.enter_context(CompiledCalls(self))
             for module in called_modules(self.called) if self.entered is not None else ():
                 hooks.callback(module.register_forward_pre_hook(_Entered(self)).remove)
             if self.seer(Kind.INPUT):

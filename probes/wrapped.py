@@ -43,22 +43,33 @@ def innermost(model: nn.Module) -> nn.Module:
 
 def called_instead(wrappers: Sequence[nn.Module]) -> nn.Module | None:
     """The outermost of them, where one is compiled code, into which hooks cannot call back."""
-    return wrappers[0] if any(_is_optimized(each) for each in wrappers) else None
+    return wrappers[0] if any(is_optimized(each) for each in wrappers) else None
 
 
 def is_compiled(model: nn.Module) -> bool:
     """Whether `torch.compile` returned it, or `model.compile()` was called."""
-    return _is_optimized(model) or getattr(model, "_compiled_call_impl", None) is not None
+    return is_optimized(model) or getattr(model, "_compiled_call_impl", None) is not None
 
 
 def _inside(model: nn.Module) -> nn.Module | None:
     if isinstance(model, DistributedDataParallel):
         inner: nn.Module = model.module
         return inner
-    return model._orig_mod if _is_optimized(model) else None  # type: ignore[return-value]
+    return model._orig_mod if is_optimized(model) else None  # type: ignore[return-value]
 
 
-def _is_optimized(model: nn.Module) -> bool:
+def optimized(model: nn.Module) -> list[nn.Module]:
+    """Every module that `torch.compile` made of the model, whoever holds it."""
+    frames = sys.modules.get("torch._dynamo.eval_frame")
+    if frames is None:
+        return []
+    kind = frames.OptimizedModule
+    found = [each for each in gc.get_objects() if type(each) is kind]
+    return [each for each in found if innermost(each) is model]
+
+
+def is_optimized(model: nn.Module) -> bool:
+    """Whether `torch.compile` returned it."""
     frames = sys.modules.get("torch._dynamo.eval_frame")
     return frames is not None and isinstance(model, frames.OptimizedModule)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -148,11 +149,20 @@ def lacks(captured: Captured) -> str | None:
     if captured.is_tied:
         return "its calls speak to the other processes, and this one must not run alone"
     if not captured.known:
-        return "no call of the model with gradients was seen since the optimizer's last step"
+        return (
+            f"no call of the model with gradients was seen since the optimizer's last step{_or()}"
+        )
     for call in captured.known:
         if call.changed is not None:
             return f"`{call.changed}` of the model's arguments was changed in place after the call"
     return None
+
+
+def _or() -> str:
+    """What else may be, where code is compiled."""
+    if "torch._dynamo" not in sys.modules:
+        return ""
+    return "; one that stands inside of a function that is compiled is not known"
 
 
 def _fit(call: Call) -> bool:

@@ -37,7 +37,7 @@ from probes.finding import Evidence, Finding, Verdict
 from probes.patch import Edited
 from probes.record import Recorder
 from probes.whole import gathered, is_split, made_whole
-from probes.wrapped import alone, is_compiled
+from probes.wrapped import alone, is_compiled, optimized
 
 OF_UPDATES = (PoisonedParameter.code, OptimizerUnderflow.code, NonFiniteSetting.code)
 GATHERED = 3  # refused steps for which a sharded model is made whole
@@ -227,7 +227,7 @@ class Replays:
     def _compilers(self, told: Finding) -> Finding:
         """The finding, with what it means that the same step is finite without the compiler."""
         model = self.captured.model
-        compiled = any(is_compiled(each) for each in (*self._wrappers, *model.modules()))
+        compiled = any(map(is_compiled, (*self._wrappers, *model.modules(), *optimized(model))))
         ran = self.step is not None or lacks(self.captured) is None
         raised = any(each.what == RAISED for each in told.evidence)
         if not compiled or not ran or raised or told.op is not None or self._inquest.found:

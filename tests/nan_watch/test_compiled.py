@@ -86,16 +86,22 @@ def safe(kind: type[nn.Module] = Net) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("kind", "backend"), [(Net, "aot_eager"), (Halves, "aot_eager"), (Halves, "inductor")]
+    ("kind", "backend", "inner"),
+    [
+        (Net, "aot_eager", False),
+        (Net, "aot_eager", True),
+        (Halves, "aot_eager", False),
+        (Halves, "inductor", True),
+    ],
 )
 def test_the_graph_stays_whole_the_bits_stay_the_same_and_outputs_are_seen(
-    kind: type[nn.Module], backend: str
+    kind: type[nn.Module], backend: str, inner: bool
 ) -> None:
     bare, model = safe(kind), safe(kind)
     trained(bare, whole(bare, backend))
     torch._dynamo.reset()
     compiled = whole(model, backend)
-    watch = trained(model, compiled, compiled)
+    watch = trained(model, compiled, model if inner else compiled)
     assert watch is not None
     assert all(
         torch.equal(one, two)
@@ -108,9 +114,10 @@ def test_the_graph_stays_whole_the_bits_stay_the_same_and_outputs_are_seen(
     assert (seen.value > 0).all()
 
 
-def poison(watched: Any, model: nn.Module, call: Callable[[Tensor], Tensor]) -> None:
+def poison(watched: Any, model: nn.Module, make: Callable[[], Callable[[Tensor], Tensor]]) -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     with NanWatch(watched, optimizer):
+        call = make()
         for zero in (False, True):
             optimizer.zero_grad()
             x = torch.ones(4, 6)
@@ -121,30 +128,49 @@ def poison(watched: Any, model: nn.Module, call: Callable[[Tensor], Tensor]) -> 
             optimizer.step()
 
 
-@pytest.mark.parametrize("way", ["cold", "warm", "inner", "in place", "inside"])
-def test_operator_and_line_are_named_however_it_is_compiled(way: str) -> None:
+def in_place(model: nn.Module) -> nn.Module:
+    model.compile(backend="aot_eager", fullgraph=True)
+    return model
+
+
+def by_a_function(model: nn.Module) -> Any:
+    return torch.compile(lambda x: model(x), backend="aot_eager", fullgraph=True)
+
+
+def line(mark: str) -> str:
+    lines = Path(__file__).read_text().splitlines()
+    [number] = [number for number, text in enumerate(lines, 1) if text.endswith(f"# HERE {mark}")]
+    return f"{__file__}:{number}"
+
+
+@pytest.mark.parametrize("compiled", [whole, in_place])
+@pytest.mark.parametrize("way", ["cold", "warm", "inner", "inner, warm", "inside"])
+def test_operator_and_line_are_named_however_it_is_compiled(
+    way: str, compiled: Callable[[nn.Module], Any]
+) -> None:
     model = safe()
-    call: Any = whole(model)
-    given: Any = model if way == "inner" else call
-    if way == "warm":
+    call: Any = None if way == "inside" else compiled(model)
+    if "warm" in way:
         call(torch.ones(4, 6)).sum().backward()
-    if way == "in place":
-        model.compile(backend="aot_eager", fullgraph=True)
-        call = given = model
+    given = call if way in ("cold", "warm") else model
+    own = torch.compile
     with pytest.raises(PoisonedStep) as caught:
-        poison(given, model, call)
+        poison(given, model, lambda: compiled(model) if call is None else call)
     finding = caught.value.finding
-    assert finding.step == 1
-    if way in ("cold", "warm"):
-        [line] = [
-            number
-            for number, text in enumerate(Path(__file__).read_text().splitlines(), 1)
-            if text.endswith("# HERE root")
-        ]
-        assert (finding.node, finding.source) == ("SqrtBackward0", f"{__file__}:{line}")
-        assert finding.samples == (2,)
-    else:  # the call is inside of what is compiled, and is not known
-        assert finding.site is not None
+    assert (finding.node, finding.source) == ("SqrtBackward0", line("root"))
+    assert (finding.step, finding.samples) == (1, (2,))
+    assert torch.compile is own
+    kept = model._compiled_call_impl if call is None else getattr(call, "forward", None)
+    assert "compiled_calls" not in getattr(kept, "__code__", own.__code__).co_filename
+
+
+def test_a_call_within_a_larger_piece_that_is_compiled_is_seen_and_said_to_be_one() -> None:
+    model = safe()
+    with pytest.raises(PoisonedStep) as caught:
+        poison(model, model, lambda: by_a_function(model))
+    finding = caught.value.finding
+    assert finding.site is not None
+    assert any("inside of a function that is compiled" in str(e.value) for e in finding.evidence)
 
 
 def test_the_second_model_of_a_class_is_seen_as_well() -> None:
@@ -171,5 +197,6 @@ def miscompiled(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[.
 def test_a_fault_of_the_compiled_code_alone_is_said_to_be_one() -> None:
     model = safe()
     compiled: Any = torch.compile(model, backend=miscompiled)
-    with pytest.raises(PoisonedStep, match="only the compiled code shows it"):
-        trained(model, compiled, compiled)
+    for given in (compiled, model):
+        with pytest.raises(PoisonedStep, match="only the compiled code shows it"):
+            trained(model, compiled, given)
