@@ -125,24 +125,6 @@ class Inquest:
         return told
 
 
-def by_gradient_code(
-    inquest: Inquest, symptom: Symptom, finding: Finding, step: Repeatable
-) -> Finding | None:
-    """The finding as what a framework runs between the backward pass and the update tells it.
-
-    None where it does not. It may be heard outside, and so is run only where the passes are well.
-    """
-    if step.until is None:
-        return None
-    more = replace(step, run=step.until, packs=False, within=UNTIL)
-    told = inquest.hold(symptom, finding, more)
-    if inquest.found is None or inquest.found[1].culprit.given is not None:
-        inquest.found = None
-        return None
-    none = Evidence("no capsule", "it could not hold the trainer's own code")
-    return replace(told, evidence=(*told.evidence, none))
-
-
 def _of_gradients(told: Finding, finding: Finding, case: Case) -> Finding:
     """The finding, whose place is the gradient that was seen first, where code wrote that."""
     origin, first = case.origin, finding.site in {each.name for each in case.symptom.grads}

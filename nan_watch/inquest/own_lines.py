@@ -51,7 +51,7 @@ class OwnLines:
         names = {k: v.copy() if type(v) in COPIED else v for k, v in self.names.items()}
         roots: list[Tensor] = []
         quiet = redirect_stdout(io.StringIO())
-        with no_step(), _no_word(), quiet, noted_roots(roots.append, live=True):
+        with no_step(), no_word(), quiet, noted_roots(roots.append, live=True):
             exec(self.passage.code, names)
         return roots[-1]
 
@@ -164,7 +164,8 @@ class _NoWord(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _no_word() -> AbstractContextManager[Any]:
+def no_word() -> AbstractContextManager[Any]:
+    """Inside, no word is sent to other processes, where there are some."""
     several = distributed.is_available() and distributed.is_initialized()
     alone = not several or distributed.get_world_size() < 2
     return nullcontext() if alone else _NoWord()  # type: ignore[no-untyped-call]

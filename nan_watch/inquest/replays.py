@@ -26,7 +26,8 @@ from nan_watch.inquest.captured import Captured
 from nan_watch.inquest.chart import chart, write_chart
 from nan_watch.inquest.compressed import Unreduced, as_reduced, hook_of, unreduced
 from nan_watch.inquest.copies import norms
-from nan_watch.inquest.hold import RAISED, Inquest, Repeatable, by_gradient_code
+from nan_watch.inquest.gradient_code import by_gradient_code
+from nan_watch.inquest.hold import RAISED, Inquest, Repeatable
 from nan_watch.inquest.kept_update import KeptUpdates, by_update
 from nan_watch.inquest.models_part import Part, explain, lacks
 from nan_watch.inquest.own_lines import by_own_lines

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 from nan_watch import NanWatch, PoisonedStep
+from nan_watch.adapters.standing import Standing
 from probes.finding import Finding, Verdict
 
 EMPTY = slice(16, 32)  # samples without a weight
@@ -225,3 +230,41 @@ def test_of_a_trainer(way: str, parts: int) -> None:
         trained(way, 0.0, parts)
     demand_named(caught.value.finding, 2 // parts)
     assert all(f.verdict is Verdict.NOTE for f in trained(way, 1e-8, parts).findings)
+
+
+@pytest.mark.slow
+def test_a_trainer_whose_code_speaks_to_other_processes_is_not_waited_for(
+    ranks: Callable[[int, Callable[[int], Any]], list[Any]],
+) -> None:
+    def work(rank: int) -> Any:
+        model, (x, weight) = DistributedDataParallel(Net()), rows()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        heard: list[int] = []
+
+        def passes(batch: Any) -> Tensor:
+            loss: Tensor = model(**batch)["loss"]
+            loss.backward()
+            return loss
+
+        def until(parts: Any) -> None:
+            list(starmap(lambda run, batch: run(batch), parts))
+            heard.append(1)
+            dist.all_reduce(torch.zeros(1))
+            heard.append(2)
+
+        standing = Standing(model, optimizer, until, out="run", timeout=30)
+        try:
+            for at in range(0, 64, 8):
+                optimizer.zero_grad()
+                standing.part(passes, {"x": x[at : at + 8], "weight": weight[at : at + 8]})
+                scaled(model, 0.0)
+                optimizer.step()
+        except PoisonedStep as refusal:
+            standing.end(refusal)
+            return [refusal.finding.code, refusal.finding.step, heard]
+        return []
+
+    (code, step, heard), (other, _, silent) = ranks(2, work)
+    assert (code, step, other) == ("NAN000", 2, "NAN000")
+    assert set(heard) == {1}
+    assert silent == []
