@@ -76,7 +76,8 @@ class Thawed:
             yield self._switched(switched)
         elif statistics:
             found = mixed(experiment, statistics[0])
-            if found is not None and found.share >= self.mixes:
+            sick = found is not None and found.share >= self.mixes
+            if found is not None and sick and statistics[0] in _moved_in_training(experiment):
                 yield self._mixed(found, statistics)
             else:
                 yield self._said(Verdict.NOTE, statistics, "stands in a frozen module")

@@ -46,10 +46,11 @@ class Transfer(nn.Module):
 class Careful(Transfer):
     """Whose statistics alone follow the data, or nothing of the encoder does."""
 
-    def __init__(self, made: nn.Sequential, follows: bool) -> None:
+    def __init__(self, made: nn.Sequential, follows: bool, begun: bool = True) -> None:
         super().__init__(made)
         self.follows = follows
-        self.train()
+        if begun:
+            self.train()
 
     def train(self, mode: bool = True) -> Careful:
         super().train(mode)
@@ -120,6 +121,7 @@ def test_a_frozen_part_that_was_left_in_training_mode_is_told() -> None:
     [
         lambda: Careful(trained(), follows=True),
         lambda: Careful(trained(), follows=False),
+        lambda: Careful(trained(), follows=False, begun=False),  # till a loop calls `train()`
         lambda: Transfer(trained(seen=False)),  # drawn features, whose statistics are to be found
         Contrast,
         Taught,
