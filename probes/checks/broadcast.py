@@ -28,7 +28,9 @@ class Broadcast:
     features is told as well, wherever it stands: there the n-th feature of all samples gets the
     n-th sample's number, and with any other size of batch the code would raise. It is known by
     its values, which follow the order of the samples, as those of the last axis do not. Where they
-    are drawn, it is known by trying it: with a sample less, the loss raises there.
+    are drawn, it is known by trying it: with a sample less, the loss raises there. Keys of pairs of
+    samples, as a graph's adjacency, are known by the loss, which is the same where their rows and
+    columns are in the samples' new order; what meets their columns is meant to.
 
     Sick: `F.mse_loss(model(x), y)` with `(N, 1)` and `(N,)`; `returns - critic(x).detach()`.
     Healthy: `F.mse_loss(model(x).squeeze(-1), y)`; `score[:, None] - score`.

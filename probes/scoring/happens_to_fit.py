@@ -13,6 +13,7 @@ from probes.batch import map_leaves, take
 from probes.experiment import Experiment, copied
 from probes.nested import tensors_in
 from probes.raised import source_here
+from probes.scoring.across import holds_pairs
 from probes.subject import Batch
 from probes.undisturbed import undisturbed
 
@@ -73,7 +74,8 @@ def happens_to_fit(experiment: Experiment) -> Fit | None:
 
     There a tensor whose one axis of more than one entry is shorter by a sample is laid against an
     axis that is not, while the other's own samples stand on another. Keys that may be no samples,
-    as a weight a class of as many classes, are left whole: it stops without them, too.
+    as a weight a class of as many classes, are left whole: it stops without them, too. Where keys
+    hold pairs of samples, as the edges of a graph do, it stops whatever the code does.
     """
     size = experiment.size
     if size < 3 or experiment.uncut is not None:  # with fewer samples it runs
@@ -88,6 +90,8 @@ def happens_to_fit(experiment: Experiment) -> Fit | None:
     for call in _run(experiment, experiment.batch, size).found:
         same = (call.op, call.source) == (stopped.op, stopped.source)
         if same and call.given in ((numbers, other), (other, numbers)):
+            if holds_pairs(experiment):
+                return None
             pair = stopped.given if call.given[0] == numbers else stopped.given[::-1]
             return Fit(call.op.strip("_"), call.source, numbers, other, (pair[0], pair[1]))
     return None
