@@ -17,6 +17,7 @@ from probes.guess import complete
 from probes.layout import Labels, Layout
 from probes.raised import said
 from probes.scoring.calls import Call, Kind, Scoring
+from probes.scoring.switched_off import switched_on
 from probes.scoring.weighed import weighed
 from probes.subject import Batch, Subject
 from probes.undisturbed import undisturbed
@@ -132,7 +133,8 @@ def _calls(
     for batch in batches:
         with undisturbed(subject.model, training), torch.no_grad(), Scoring() as scoring:
             totals.append(float(subject.loss(subject.model, batch)))
-        seen.append(weighed(subject, batch, scoring.calls, training))
+        calls = weighed(subject, batch, scoring.calls, training)
+        seen.append(switched_on(subject, batch, calls, training))
     return seen, totals
 
 
