@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar, Literal
 
-from torch import Tensor
-
-from probes.batch import take
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import State
 from probes.states.attributes import Attribute, Leaves, changed, same, written_at
 from probes.states.blame import blamed
+from probes.states.by_sample import has_entries, is_content
 from probes.states.life import Life, Outputs, differs, later_goes_on, noise_of, other_batches
 from probes.states.recurrence import equal
+from probes.states.starts import STARTS, starts_elsewhere
 from probes.states.strayed import Rewritten, has_samples, rewritten, strayed
 from probes.states.stream import is_stream
 from probes.subject import Batch
 
 Act = Callable[[Life, Batch], Outputs]
 ERROR = "error: "
+START = "start: "
 DRIFT = 1e-4  # of an output: less is the rounding of weights that are normalised again
 ACTS: dict[str, Act] = {"evaluation": Life.evaluate, "training": Life.train}
 
@@ -50,8 +50,9 @@ class LeftOver:
     """A batch gives other numbers when another batch came before it, at the same weights.
 
     Copies of the model are given the batch alone, and another batch first; in evaluation mode,
-    and in training without an optimizer step. What was carried is found by emptying one
-    attribute after the other: a hidden state that is not reset, an encoding that is kept and
+    and in training without an optimizer step. Where no output tells, what recurrent layers start
+    from may: untrained ones forget it over a long sequence. What was carried is found by emptying
+    one attribute after the other: a hidden state that is not reset, an encoding that is kept and
     read again; then parameters that the pass writes itself are put back, and names that outlive
     a call: default values, closures, globals. Samples that read what other samples left are a
     warning; where they read the first batch ever since, a fault; where batches continue each
@@ -86,9 +87,23 @@ class LeftOver:
             if seen is not None:
                 yield from self._findings(experiment, seen)
                 return
+        if (faded := self._faded(experiment)) is not None:
+            yield from self._findings(experiment, faded)
+            return
         if reason is not None:
             raise reason
         yield from self._missing(experiment)
+
+    def _faded(self, experiment: Experiment) -> _Seen | None:
+        """A state that is carried into a recurrent layer, which forgets it before the end."""
+        found = starts_elsewhere(experiment)
+        if found is None:
+            return None
+        how, before, (site, share, limit) = found
+        act, batch = STARTS[how], experiment.batch
+        told = _given(act, before), _given(act, batch), act(Life(experiment), batch)
+        seen = _Seen(act, how, before, f"{START}{site}", share, limit, blamed(experiment, *told))
+        return seen if _kept(experiment, seen) else None
 
     def _seen(self, experiment: Experiment, how: str, act: Act) -> _Seen | None:
         batch = experiment.batch
@@ -146,12 +161,7 @@ class LeftOver:
         declared = [each for each in experiment.declared.states if each.over == "batch"]
         if any(each.carried for each in declared):
             return
-        kept = [
-            each
-            for each in seen.culprits
-            if _has_samples(experiment, seen, each) or _is_recurrent(experiment, seen, each)
-        ]
-        if kept:
+        if kept := _kept(experiment, seen):
             yield self._carried(experiment, seen, kept, declared)
         elif memo := _memo(experiment, seen):
             yield self._carried(experiment, seen, memo, declared)
@@ -191,7 +201,7 @@ class LeftOver:
         if seen.how == "training":
             return
         first = seen.culprits[0]
-        numbers = any(_is_content(leaf) for _, leaf in _held(experiment, seen, first))
+        numbers = any(is_content(leaf) for _, leaf in _held(experiment, seen, first))
         only_loss = seen.name == LOSS and bool(experiment.outputs)
         yield replace(
             _said(
@@ -305,25 +315,36 @@ def _said(
 
 
 def _called(seen: _Seen) -> str:
+    if seen.name.startswith(START):
+        return f"the first state of `{seen.name.removeprefix(START)}`"
     return "the loss" if seen.name == LOSS else f"`{seen.name}`"
 
 
 def _what(seen: _Seen) -> str:
     """The end of a sentence that begins with the batch's."""
+    if seen.name.startswith(START):
+        return (
+            f"first state in `{seen.name.removeprefix(START)}` is another one, which the present "
+            "weights forget before the end, so that no output shows it yet"
+        )
     if seen.name.startswith(ERROR):
         return f"result is an error: {seen.name.removeprefix(ERROR)}"
     name = "loss" if seen.name == LOSS else f"`{seen.name}`"
     return f"{name} changes by {100 * seen.share:.2g}%"
 
 
+def _kept(experiment: Experiment, seen: _Seen) -> list[Attribute]:
+    return [
+        each
+        for each in seen.culprits
+        if _has_samples(experiment, seen, each) or _is_recurrent(experiment, seen, each)
+    ]
+
+
 def _held(experiment: Experiment, seen: _Seen, attribute: Attribute) -> Leaves:
     life = Life(experiment)
     seen.act(life, seen.before)
     return life.contents.get(attribute, ())
-
-
-def _is_content(leaf: object) -> bool:
-    return isinstance(leaf, Tensor) and leaf.numel() > 1 and leaf.is_floating_point()
 
 
 def _is_renewed(experiment: Experiment, seen: _Seen, attribute: Attribute) -> bool:
@@ -343,7 +364,7 @@ def _memo(experiment: Experiment, seen: _Seen) -> list[Attribute]:
     return [
         each
         for each in moved
-        if any(_is_content(leaf) for _, leaf in life.contents.get(each, ()))
+        if any(is_content(leaf) for _, leaf in life.contents.get(each, ()))
         and not _is_renewed(experiment, seen, each)
         and _has_samples(experiment, seen, each)
     ]
@@ -359,38 +380,13 @@ def _is_recurrent(experiment: Experiment, seen: _Seen, attribute: Attribute) -> 
     states = [held.value for call in calls for held in (*call.before, *call.gave)]
     leaves = life.contents.get(attribute, ())
     return any(
-        _is_content(leaf) and any(equal(leaf, state) for state in states) for _, leaf in leaves
+        is_content(leaf) and any(equal(leaf, state) for state in states) for _, leaf in leaves
     )
 
 
 def _has_samples(experiment: Experiment, seen: _Seen, attribute: Attribute) -> bool:
-    """Whether it holds an entry a sample: an axis that shrinks with the batch, or follows it."""
-    size = experiment.size
-    if size < 2:
-        return any(_is_content(leaf) for _, leaf in _held(experiment, seen, attribute))
-    whole = _held(experiment, seen, attribute)
-    for order in (range(size - 1), [*range(size - 1), 0], [*range(size - 1), 1]):
-        fewer = replace(seen, before=take(seen.before, order, experiment.layout))
-        try:
-            other = _held(experiment, fewer, attribute)
-        except ExperimentError:
-            continue
-        if len(other) == len(whole) and any(
-            _follows(one, two, size) for (_, one), (_, two) in zip(whole, other, strict=True)
-        ):
-            return True
-    return False
-
-
-def _follows(one: object, two: object, size: int) -> bool:
-    """Whether one axis of `size` lost an entry, or changed in its last entry alone."""
-    if not isinstance(one, Tensor) or not isinstance(two, Tensor) or one.ndim != two.ndim:
-        return False
-    if one.shape != two.shape:
-        pairs = [(a, b) for a, b in zip(one.shape, two.shape, strict=True) if a != b]
-        return pairs == [(size, size - 1)]
-    moved = one.double() != two.double()
-    return bool(moved.any()) and any(
-        n == size and not bool(moved.narrow(axis, 0, n - 1).any())
-        for axis, n in enumerate(one.shape)
+    return has_entries(
+        experiment,
+        lambda before: _held(experiment, replace(seen, before=before), attribute),
+        seen.before,
     )

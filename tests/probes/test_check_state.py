@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -301,3 +302,40 @@ def test_a_key_that_is_passed_over_for_another_is_told(sick: bool) -> None:
     found = check(subject, chosen(["WIR007"])).findings
     told = [("gru", Verdict.WARN), ("model", Verdict.WARN)] if sick else []
     assert sorted((f.site or "", f.verdict) for f in found) == told
+
+
+class Long(nn.Module):
+    """Its state fades over many steps. way: `kept`, `reset` before each batch or `between`."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(4, 6, batch_first=True), nn.Linear(6, 3)
+        self.way = way
+        self.hidden: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = None if self.way == "reset" else self.hidden
+        out, self.hidden = self.gru(x, given)
+        assert self.hidden is not None
+        self.hidden = self.hidden.detach() * (self.way != "between")
+        logits: Tensor = self.head(out[:, -1])
+        return logits
+
+
+def long(way: str, streams: bool = False, layout: Layout | None = None) -> list[Finding]:
+    """What STA001 says of two batches of 60 steps, which go on in each other or do not."""
+    seed_everything(0)
+    x = torch.randn(6, 120, 4) if not streams else torch.randn(6, 120, 4).mul(0.05).cumsum(1)
+    batches = [{"x": part, "labels": torch.arange(6) % 3} for part in x.chunk(2, 1)]
+    subject = of(Long(way), layout)
+    return list(check(replace(subject, batches=batches), chosen(["STA001"])).findings)
+
+
+def test_a_state_that_is_left_over_and_fades_before_the_end_is_told() -> None:
+    (told,) = long("kept")
+    assert (told.site, told.verdict) == ("model.hidden", Verdict.WARN)
+    assert "first state in `gru`" in told.message
+    assert long("reset") == long("between") == []
+    assert [each.verdict for each in long("kept", streams=True)] == [Verdict.NOTE]
+    declared = Layout(states=(State("model.hidden", over="batch", detached=True),))
+    assert long("kept", layout=declared) == []
