@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
+from probes.ancestry import nodes_behind
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.modules import every_module
@@ -24,6 +25,7 @@ CONVOLUTIONS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
+MOVES = ("PermuteBackward", "TransposeBackward", "TBackward")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +197,20 @@ def _has_zeros(view: Reshaped, one: int, two: int) -> bool:
 
 
 def _is_convolved(experiment: Experiment, seen: Alive, view: Reshaped) -> bool:
-    """Whether what was given another shape is what a convolution has just given."""
+    """Whether what was given another shape is what a convolution has just given, axes in place.
+
+    Axes are as long as they were also where they were moved in between and are equally long.
+    """
     earlier = [each for each in seen.shown if each.order < view.order]
     if not earlier or tuple(earlier[-1].tensor.shape) != view.before:
         return False
     modules = dict(every_module(experiment.subject.model))
     last = [each for each in earlier if each.tensor is earlier[-1].tensor]
-    return any(isinstance(modules.get(each.module), CONVOLUTIONS) for each in last)
+    if not any(isinstance(modules.get(each.module), CONVOLUTIONS) for each in last):
+        return False
+    before = set(nodes_behind(earlier[-1].tensor))
+    since = (type(node).__name__ for node in nodes_behind(view.out) if node not in before)
+    return not any(name.startswith(MOVES) for name in since)
 
 
 def _reaches(experiment: Experiment, seen: Alive, view: Reshaped) -> bool:
