@@ -10,6 +10,7 @@ import torch
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
+from probes.operators.one_hots import Met
 from probes.softmaxes.formed import Use, normalised, places
 from probes.softmaxes.over_queries import over_queries
 
@@ -29,7 +30,11 @@ class SoftmaxAxis:
     a sum of products. Clusters, slots or experts that compete for items are as many as the model
     has and not as the batch brings, and weights that are divided by their sum after are healthy.
     Log-probabilities out of which the last
-    axis is picked, but which sum to one along another, are of the wrong axis.
+    axis is picked, but which sum to one along another, are of the wrong axis. So is what meets,
+    entry by entry, a one-hot of labels whose classes stand along another axis than the one that
+    sums to one: compared, picked out along the classes, or where the sum of one runs over some of a
+    sample's places and was itself summed up, or the same scores are normalised over the classes
+    too. Weights over all places whose share in a class is taken, and scores of pairs, are healthy.
 
     Sick: `F.log_softmax(scores, dim=0)` of (sample, class).
     Healthy: `F.log_softmax(scores, dim=-1)`; `F.log_softmax(a @ b.T, dim=0)`.
@@ -50,6 +55,32 @@ class SoftmaxAxis:
             if what is not None:
                 yield self._said(use, what)
         yield from self._contracted(experiment)
+        for met in experiment.operated.met:
+            key = _key(experiment, met)
+            if key is not None:
+                yield self._beside(met, key)
+
+    def _beside(self, met: Met, key: str) -> Finding:
+        of, classes = met.of, met.hot.shape[met.axis]
+        way = "compared" if met.compared else "multiplied"
+        too = f"; the same scores are normalised over axis {met.axis} elsewhere" * met.twice
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{of.op}` of {tuple(of.given.shape)} runs over axis {of.axis}, and is {way} "
+            f"with a one-hot of `{key}`, whose {classes} classes stand along axis {met.axis} of "
+            f"{tuple(met.hot.shape)}: places compete for each class, not the classes{too}.",
+            fix="Take the softmax over the axis of the classes.",
+            site=of.site,
+            op=of.op,
+            phase="forward",
+            source=of.source,
+            evidence=(
+                Evidence("axis that sums to one", of.axis),
+                Evidence("axis of the classes", met.axis),
+            ),
+        )
 
     def _contracted(self, experiment: Experiment) -> Iterator[Finding]:
         """One finding a module whose weights are normalised over the queries."""
@@ -116,3 +147,33 @@ def _what(experiment: Experiment, use: Use) -> str | None:
 def _labels(experiment: Experiment) -> list[torch.Tensor]:
     keys = [each.key for each in experiment.layout.labels]
     return [experiment.tensors[key] for key in keys if key in experiment.tensors]
+
+
+def _key(experiment: Experiment, met: Met) -> str | None:
+    """The key whose classes the one-hot holds, or that is the one-hot itself; None without one.
+
+    Nor where as many items stand in the batch: what is chosen among may be these.
+    """
+    if met.hot.shape[met.axis] in _items(experiment):
+        return None
+    classes, there = met.labels
+    for key, each in experiment.tensors.items():
+        if each.numel() == met.hot.numel():
+            if bool((each.to(met.hot.device).reshape(met.hot.shape) == met.hot).all()):
+                return key
+        elif each.numel() == classes.numel():
+            apart = (each.to(classes.device).double().reshape(classes.shape) - classes)[there]
+            if bool((apart == apart[0]).all()):  # with or without a background in front
+                return key
+    return None
+
+
+def _items(experiment: Experiment) -> set[int]:
+    """Lengths of rows of ids and numbers, and of pictures but for their channels."""
+    found = set[int]()
+    for tensor in experiment.tensors.values():
+        shape = tensor.shape
+        if tensor.is_floating_point():
+            shape = shape[1:] if tensor.ndim > 3 else shape[:-1]
+        found.update(shape[1:])
+    return found

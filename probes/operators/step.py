@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from probes.operators.cuts import Cuts, Looked
 from probes.operators.doubled import Doubled, Doubles
 from probes.operators.normed import Cosine, Crossed, NormedAxes
+from probes.operators.one_hots import Met, OneHots
 from probes.softmaxes.formed import Formed, Use
 from probes.stepping.one_step import step_under
 from probes.subject import Batch, Subject
@@ -19,7 +20,7 @@ class Operated:
     uses: of softmaxes and sigmoids, where that reaches the loss. crossed: products along another
     axis than the one that was normalised. cosines: calls of `cosine_similarity`.
     looked: look-ups by numbers that were cut to whole ones.
-    doubled: sums of a tensor and itself.
+    doubled: sums of a tensor and itself. met: softmaxes and one-hots along another axis.
     """
 
     uses: tuple[Use, ...]
@@ -27,17 +28,20 @@ class Operated:
     cosines: tuple[Cosine, ...]
     looked: tuple[Looked, ...]
     doubled: tuple[Doubled, ...]
+    met: tuple[Met, ...]
 
 
 def operated(subject: Subject, batch: Batch) -> Operated:
     """One step was taken and undone. Raises ExperimentError where it raises."""
     model = subject.model
     formed, normed, cuts, doubles = Formed(model), NormedAxes(model), Cuts(model), Doubles(model)
-    step_under(subject, batch, formed, normed, cuts, doubles)
+    hots = OneHots(model)
+    step_under(subject, batch, formed, normed, cuts, doubles, hots)
     return Operated(
         uses=tuple(use for use in formed.uses if use.reaches),
         crossed=tuple(normed.crossed),
         cosines=tuple(normed.cosines),
         looked=tuple(cuts.looked),
         doubled=tuple(doubles.found),
+        met=hots.found(),
     )
