@@ -85,8 +85,10 @@ class Pairing:
             against=list(meeting.labels),
             limit=found.limit,
         )
-        if found.apart:
-            partners = {i: _partner(asked, meeting, found, i) for i in found.apart[:4]}
+        partners = {i: _partner(asked, meeting, found, i) for i in found.apart[:4]}
+        if 2 * len(found.apart) < experiment.size and set(partners.values()) <= {None}:
+            partners = {}  # the others meet their own, and these several: a loss over pairs
+        if partners:
             yield self._finding(asked, order, meeting, found, partners)
         elif (apart := mixed_apart(experiment, meeting)) is not None:
             yield self._mixed(experiment, meeting, apart)
