@@ -15,6 +15,7 @@ from probes.compare import NOISES, gap
 from probes.experiment import Experiment, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.guess import LABELS
+from probes.reading.looked_up import is_looked_up
 from probes.reading.rows import classes, is_read, looked, reader
 from probes.vary import vary
 
@@ -31,7 +32,8 @@ class Contradicting:
     while labels went on; or what tells the samples apart is left out: a key of the batch with which
     they would hardly contradict each other, and that neither the loss nor an output changes with,
     is named, unless it numbers the samples or answers by itself. What the layer that reads an
-    input reads as well, such as a negative sample, is no label.
+    input reads as well, such as a negative sample, is no label, nor what is looked up in a table
+    that learns and is scored against nothing, such as an item beside its user.
 
     Sick: `rows.append(rows[0])` while `labels.append(label)`.
     Healthy: `rows.append(row)`.
@@ -172,9 +174,11 @@ def _is_unread(experiment: Experiment, key: str) -> bool:
 
 
 def _is_input(experiment: Experiment, label: str, keys: list[str]) -> bool:
-    """Whether the layer that reads one of the keys first reads it, too."""
+    """Whether the layer that reads one of the keys first reads it, too, or a table does."""
     first = reader(experiment, label)
-    return first is not None and any(reader(experiment, key) == first for key in keys)
+    return (
+        first is not None and any(reader(experiment, key) == first for key in keys)
+    ) or is_looked_up(experiment, label)
 
 
 def _groups(experiment: Experiment, keys: list[str], label: str) -> dict[Row, Counter[float]]:
