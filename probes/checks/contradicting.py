@@ -17,9 +17,14 @@ from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_
 from probes.guess import LABELS
 from probes.reading.looked_up import is_looked_up
 from probes.reading.rows import classes, is_read, looked, reader
+from probes.states.life import Life, later_goes_on
 from probes.vary import vary
 
 Row = tuple[bytes, ...]
+OFTEN = (
+    "Nothing, where a category goes with several labels, as a user does with items; else look "
+    "where inputs and labels are put together."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,9 @@ class Contradicting:
     a note; where much of what was looked at cannot be right, inputs were repeated, cut or cleared
     while labels went on; or what tells the samples apart is left out: a key of the batch with which
     they would hardly contradict each other, and that neither the loss nor an output changes with,
-    is named, unless it numbers the samples or answers by itself. What the layer that reads an
+    is named, unless it numbers the samples or answers by itself. Where all that is read is one
+    category a sample, which has several labels by its nature, it is a note, and nothing is said
+    where a batch goes on from the batch before. What the layer that reads an
     input reads as well, such as a negative sample, is no label, nor what is looked up in a table
     that learns and is scored against nothing, such as an item beside its user.
 
@@ -70,10 +77,15 @@ class Contradicting:
             several = [group for group in groups.values() if len(group) > 1]
             count = sum(sum(group.values()) for group in groups.values())
             wrong = _wrong(groups)
-            if wrong and not _is_input(experiment, label, keys):
+            if wrong and not _is_input(experiment, label, keys) and not _goes_on(experiment):
                 finding = self._finding(experiment, keys, label, several, count, wrong)
                 apart = self._apart(experiment, keys, label, wrong)
-                yield finding if apart is None else _with_key(finding, apart, wrong)
+                if apart is not None:
+                    yield _with_key(finding, apart, wrong)
+                elif all(_is_category(experiment, key) for key in keys):
+                    yield replace(finding, verdict=Verdict.NOTE, fix=OFTEN)
+                else:
+                    yield finding
 
     def _apart(
         self, experiment: Experiment, keys: list[str], label: str, wrong: int
@@ -171,6 +183,20 @@ def _is_unread(experiment: Experiment, key: str) -> bool:
         return False
     before, limit = experiment.evaluated.ran.outputs, NOISES * experiment.evaluated.noise
     return all(name in ran and gap(value, ran[name])[0] <= limit for name, value in before.items())
+
+
+def _goes_on(experiment: Experiment) -> bool:
+    """Whether batches read what those before them left: no input tells all then."""
+    try:
+        return later_goes_on(experiment, Life.evaluate)
+    except ExperimentError:
+        return False
+
+
+def _is_category(experiment: Experiment, key: str) -> bool:
+    """Whether it is one whole number a sample, which comes again by its nature."""
+    tensor = experiment.tensors[key]
+    return tensor.numel() == experiment.size and not tensor.is_floating_point()
 
 
 def _is_input(experiment: Experiment, label: str, keys: list[str]) -> bool:

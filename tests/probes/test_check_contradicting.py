@@ -90,3 +90,55 @@ def test_what_moves_the_loss_and_not_the_likeliest_class_is_read(reads: bool) ->
     assert [each.code for each in check(subject, chosen(only=["LBL006"])).findings] == (
         [] if reads else ["LBL006"]
     )
+
+
+class Goes(nn.Module):
+    """Reads a number of each sample, and what it kept of the batch before."""
+
+    def __init__(self, keeps: bool) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(1, 8), nn.Linear(8, 3)
+        self.keeps = keeps
+        self.hidden: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        begins = float(x[0]) > 99
+        hidden = self.cell(x, None if begins else self.hidden)
+        self.hidden = hidden.detach() if self.keeps else None
+        logits: Tensor = self.head(hidden)
+        return logits
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_nothing_contradicts_where_a_batch_goes_on_from_the_one_before(keeps: bool) -> None:
+    seed_everything(0)
+    batches = [
+        {"x": (torch.arange(8) % 2).float()[:, None], "labels": torch.randint(0, 3, (8,))}
+        for _ in range(4)
+    ]
+    batches[0]["x"][0] = 100.0  # the first of its sequences
+    batches[1]["x"] = 1 - batches[1]["x"]
+    subject = Subject(
+        Goes(keeps),
+        batches,
+        lambda model, batch: F.cross_entropy(model(batch["x"]), batch["labels"]),
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+        predict=lambda model, batch: model(batch["x"]),
+    )
+    found = check(subject, chosen(only=["LBL006"])).findings
+    assert [each.verdict for each in found] == ([] if keeps else [Verdict.WARN])
+
+
+@pytest.mark.parametrize("category", [True, False])
+def test_one_category_a_sample_has_several_labels_by_its_nature(category: bool) -> None:
+    seed_everything(0)
+    table = nn.Embedding(4, 8) if category else nn.Linear(1, 8)
+    x = torch.arange(32) % 4 if category else torch.arange(32).float()[:, None] % 4
+    subject = Subject(
+        nn.Sequential(table, nn.Tanh(), nn.Linear(8, 3)),
+        [{"x": x, "labels": LABELS}],
+        lambda model, batch: F.cross_entropy(model(batch["x"]), batch["labels"]),
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+    )
+    (told,) = check(subject, chosen(only=["LBL006"])).findings
+    assert told.verdict is (Verdict.NOTE if category else Verdict.WARN)
