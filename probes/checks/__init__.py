@@ -83,6 +83,7 @@ from probes.checks.scored_padding import ScoredPadding
 from probes.checks.shared import Shared
 from probes.checks.shared_class import SharedClass
 from probes.checks.shift_not_undone import ShiftNotUndone
+from probes.checks.short_sum import ShortSum
 from probes.checks.softmax_axis import SoftmaxAxis
 from probes.checks.stale_cache import StaleCache
 from probes.checks.step_parity import StepParity
@@ -177,6 +178,7 @@ RULES: tuple[Check[Experiment], ...] = (
     ScoredPadding(),
     IndexAlignment(),
     UncountedHeads(),
+    ShortSum(),
     JoinedGraphs(),
     LeftOver(),
     StillState(),

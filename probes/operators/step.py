@@ -8,6 +8,7 @@ from probes.operators.cuts import Cuts, Looked
 from probes.operators.doubled import Doubled, Doubles
 from probes.operators.normed import Cosine, Crossed, NormedAxes
 from probes.operators.one_hots import Met, OneHots
+from probes.operators.prefix_sums import PrefixSums, Short
 from probes.softmaxes.formed import Formed, Use
 from probes.stepping.one_step import step_under
 from probes.subject import Batch, Subject
@@ -21,6 +22,7 @@ class Operated:
     axis than the one that was normalised. cosines: calls of `cosine_similarity`.
     looked: look-ups by numbers that were cut to whole ones.
     doubled: sums of a tensor and itself. met: softmaxes and one-hots along another axis.
+    short: differences of a running sum that are divided by one more than they sum.
     """
 
     uses: tuple[Use, ...]
@@ -29,14 +31,15 @@ class Operated:
     looked: tuple[Looked, ...]
     doubled: tuple[Doubled, ...]
     met: tuple[Met, ...]
+    short: tuple[Short, ...]
 
 
 def operated(subject: Subject, batch: Batch) -> Operated:
     """One step was taken and undone. Raises ExperimentError where it raises."""
     model = subject.model
     formed, normed, cuts, doubles = Formed(model), NormedAxes(model), Cuts(model), Doubles(model)
-    hots = OneHots(model)
-    step_under(subject, batch, formed, normed, cuts, doubles, hots)
+    hots, sums = OneHots(model), PrefixSums(model)
+    step_under(subject, batch, formed, normed, cuts, doubles, hots, sums)
     return Operated(
         uses=tuple(use for use in formed.uses if use.reaches),
         crossed=tuple(normed.crossed),
@@ -44,4 +47,5 @@ def operated(subject: Subject, batch: Batch) -> Operated:
         looked=tuple(cuts.looked),
         doubled=tuple(doubles.found),
         met=hots.found(),
+        short=sums.found(),
     )

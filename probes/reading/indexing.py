@@ -153,7 +153,7 @@ class Indexing(TorchFunctionMode):
         source = args[0]
         if not isinstance(source, Tensor):
             return
-        found = _subscripts(args[1], source) if name == "__getitem__" else _named(name, args, given)
+        found = picked(name, args, given)
         if found is not None:
             axis, index, rows = found
             order, line = next(self._clock), source_here()
@@ -162,6 +162,14 @@ class Indexing(TorchFunctionMode):
 
 
 Found = tuple[int, Tensor, tuple[Tensor, ...]]
+"""An axis, the integers along it, and those along the axes before where they were given as well."""
+
+
+def picked(name: str, args: Sequence[Any], given: Mapping[str, Any]) -> Found | None:
+    """What such a function takes by index, or a subscript of its first argument."""
+    if name == "__getitem__":
+        return _subscripts(args[1], args[0])
+    return _named(name, args, given)
 
 
 def _named(name: str, args: Sequence[Any], given: Mapping[str, Any]) -> Found | None:
