@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -90,9 +91,12 @@ def _call(model: nn.Module, site: str, trace: _Results) -> Parting | None:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
+    """alone: whether the operator gives nothing besides, as packing does, by what samples lack."""
+
     name: str
     value: Tensor
     source: str | None
+    alone: bool
 
 
 class _Results(TorchDispatchMode):
@@ -118,7 +122,7 @@ class _Results(TorchDispatchMode):
             self._left -= first.numel() * first.element_size()
             if self._left > 0:
                 kept = first.detach().clone()
-                self.found.append(_Result(func._schema.name, kept, source_here()))
+                self.found.append(_Result(func._schema.name, kept, source_here(), first is out))
         return out
 
     def _is_of_interest(self, result: Tensor) -> bool:
@@ -131,18 +135,22 @@ def _first(
     """The first operator that gives something else where it is to be the same."""
     names = tuple(each.name.replace("::", ".") for each in before.found)
     for at, (one, two) in enumerate(zip(before.found, after.found, strict=False)):
-        value: Tensor | None = two.value
-        if value is not None and value.shape != one.value.shape and cut is not None:
-            value = cut(value, tuple(one.value.shape))
-            if value is None and one.name == two.name:
-                continue
-        if one.name != two.name or value is None or one.value.shape != value.shape:
+        value = _fitted(two.value, one.value.shape, cut)
+        if one.name != two.name or (value is None and one.alone and cut is None):
             return None
-        where = look(site, one.value)
-        if where is None:
+        where = None if value is None else look(site, one.value)
+        if value is None or where is None:
             continue
         where = where.expand(one.value.shape)
         limit = ROUNDING.get(one.value.dtype, 0.0) * scale(one.value, where)
         if gap(one.value, value, where)[0] > limit:
             return Parting(names[at], one.source, names[:at], names[at + 1 :])
     return None
+
+
+def _fitted(value: Tensor, shape: torch.Size, cut: Cut | None) -> Tensor | None:
+    """It in that shape; None where it has another and cannot be cut to it."""
+    if value.shape == shape or cut is None:
+        return value if value.shape == shape else None
+    fits = cut(value, tuple(shape))
+    return fits if fits is not None and fits.shape == shape else None

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from probes import Subject
 from probes.checking import chosen
@@ -61,6 +62,22 @@ class Divided(Mean):
         return logits
 
 
+class Sorted(Mean):
+    """Packed by length, longest first, and not put back; what packing gives hangs on the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRU(16, 16, batch_first=True)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        order = lengths.argsort(descending=True)
+        hidden = self.embedding(ids[order])
+        packed = pack_padded_sequence(hidden, lengths[order], batch_first=True)
+        _, last = self.cell(packed)
+        logits: Tensor = self.head(last[0])  # sorted
+        return logits
+
+
 class Each(Mean):
     """Every place by itself."""
 
@@ -98,13 +115,25 @@ def test_it_may_be_a_line_of_the_loss_behind_the_model() -> None:
     assert source(Each(), divided, "MSK004") in lines("<loss>")
 
 
-def source(model: nn.Module, loss: Callable[[nn.Module, Any], Tensor], code: str) -> str:
+def test_it_is_found_beside_packed_sequences_whose_size_hangs_on_the_batch() -> None:
+    def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(model(b["ids"], b["lengths"]), b["labels"])
+
+    assert source(Sorted(), loss, "MSK002", LENGTHS.flip(0)) in lines("sorted")
+
+
+def source(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Any], Tensor],
+    code: str,
+    lengths: Tensor = LENGTHS,
+) -> str:
     chance = torch.Generator().manual_seed(0)
-    ids = torch.randint(3, 50, (6, 9), generator=chance) * (torch.arange(9) < LENGTHS[:, None])
+    ids = torch.randint(3, 50, (6, 9), generator=chance) * (torch.arange(9) < lengths[:, None])
     seed_everything(0)
     subject = Subject(
         model,
-        [{"ids": ids, "lengths": LENGTHS, "labels": torch.tensor([0, 1, 2, 0, 1, 2])}],
+        [{"ids": ids, "lengths": lengths, "labels": torch.tensor([0, 1, 2, 0, 1, 2])}],
         loss,
         lambda model: torch.optim.Adam(model.parameters()),
     )
