@@ -136,7 +136,7 @@ class OneHots(TorchFunctionMode):
         given = args[0].detach()
         axis = args[1] if len(args) > 1 else kwargs.get("dim")
         axis = 1 if func is F.cross_entropy else axis
-        if not isinstance(axis, int) or given.ndim < 2:
+        if not isinstance(axis, int) or given.ndim < 2 or not given.numel():
             return
         axis %= given.ndim
         site = running(self._names)
@@ -188,7 +188,7 @@ class OneHots(TorchFunctionMode):
         if found is not None and isinstance(axes, (tuple, list)):
             found.picked |= [each % args[0].ndim for each in axes] == [found.axis]
         known = self._known.get(args[0])
-        if known is not None:
+        if known is not None and out.numel():
             count = args[0].numel() / out.numel() if is_sum else 1.0
             share = out.detach().double() * known[0].size / count
             known[0].summed |= bool(((share - 1).abs() < CONSTANT).all())

@@ -150,7 +150,7 @@ class PrefixSums(TorchFunctionMode):
 
     def _take(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Tensor) -> None:
         found = picked(name, args, kwargs)
-        if found is None:
+        if found is None or not out.numel():
             return
         axis, index, _ = found
         after = 0 if index.ndim == args[0].ndim else args[0].ndim - axis - 1

@@ -41,7 +41,9 @@ def said(loss: Loss) -> list[Finding]:
         lambda model, b: loss(model(b["x"]), b),
         lambda model: torch.optim.Adam(model.parameters()),
     )
-    return list(check(subject, chosen(["WIR014"])).findings)
+    judged = check(subject, chosen(["WIR014"]))
+    assert not judged.not_judged
+    return list(judged.findings)
 
 
 def hot(batch: Batch) -> Tensor:
@@ -173,8 +175,17 @@ def axial(z: Tensor, b: Batch) -> Tensor:
     return entropy(z + (z.softmax(3) * z).sum(3, keepdim=True) + z.softmax(2), b)
 
 
+def nothing(z: Tensor, b: Batch) -> Tensor:
+    """A class that no sample has, of which there are no rows."""
+    shares, of = z[:0].softmax(3), hot(b)[:0]
+    return (
+        entropy(z, b) + (shares * of).sum() + shares.sum(3).sum() + shares[:, :0].sum((2, 3)).sum()
+    )
+
+
 @pytest.mark.parametrize(
-    "loss", [key_points, share_inside, regions, aligned, by_heads, matched, balanced, axial]
+    "loss",
+    [key_points, share_inside, regions, aligned, by_heads, matched, balanced, axial, nothing],
 )
 def test_what_is_spread_over_places_on_purpose_is_silent(loss: Loss) -> None:
     assert said(loss) == []

@@ -46,7 +46,9 @@ def said(work: Work, border: bool = False) -> list[Finding]:
         lambda m, b: F.mse_loss(m(b["ids"], b["from"], b["to"]), b["y"]),
         lambda m: torch.optim.Adam(m.parameters()),
     )
-    return list(check(subject, chosen(["IDX022"])).findings)
+    judged = check(subject, chosen(["IDX022"]))
+    assert not judged.not_judged
+    return list(judged.findings)
 
 
 def take(x: Tensor, at: Tensor) -> Tensor:
@@ -149,9 +151,23 @@ def area(x: Tensor, one: Tensor, two: Tensor) -> Tensor:
     return (both[..., 2:] - both[..., :-2]) / (2 * width(one, two))
 
 
+def nothing(x: Tensor, one: Tensor, two: Tensor) -> Tensor:
+    """No spans, beside others that are right."""
+    return whole(x, one, two) + gathered(x, one[:, :0], two[:, :0]).sum()
+
+
 @pytest.mark.parametrize(
     "work",
-    [whole, first_added, first_added_after, without_the_first, before_the_first, returns, area],
+    [
+        whole,
+        first_added,
+        first_added_after,
+        without_the_first,
+        before_the_first,
+        returns,
+        area,
+        nothing,
+    ],
 )
 def test_what_sums_as_much_as_it_says_is_silent(work: Work) -> None:
     assert said(work) == []
