@@ -15,22 +15,30 @@ from overfit.rules.too_slow import TooSlow
 from overfit.trend import trend
 from probes.finding import Evidence, Finding, Verdict
 
+LAST = "previous gold token"
+ONE_TOKEN = (
+    "Look what keeps a place from those before it: an attention over another axis than "
+    "theirs, a mask that hides them, a state that is not handed on; more steps will not mend it."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class StuckOnFloor:
     """Training ended on a floor, or under one: the model is blind, or might as well be.
 
     It is blind where its loss stays the same, but for `same` of itself, when the inputs are
-    exchanged between the samples (told of weights that moved by `moved` of their size at least).
-    It might as well be where the loss lies within `near` of what the labels' frequencies, the
-    mean target or the same model trained on shuffled inputs give, or no accuracy is better than
-    the most frequent label, and the loss has stopped falling (by `falling` from one quarter to
-    the next, after the weights went `learned` of their size). An accuracy of a sequence that has
-    stopped below what its own previous label gives is told of too. Where fewer of these samples
-    are memorised, and no floor does that, the input is read: then it is no floor of the labels. It
-    is read as well where one of several accuracies is perfect, which its own floor is not. Where
-    the untrained model followed the input by `seen` or more, it was training that lost it, and the
-    place where it is lost now is no cause.
+    exchanged between the samples (told of weights that moved by `moved` of their size at
+    least). It might as well be where the loss lies within `near` of what the labels'
+    frequencies, the mean target or the same model trained on shuffled inputs give, or no
+    accuracy is better than the most frequent label, and the loss has stopped falling (by
+    `falling` from one quarter to the next, after the weights went `learned` of their size). An
+    accuracy of a sequence that has stopped below what its own previous label gives is told of
+    too, and so is one that stopped at that, loss and accuracy both, as does what reads nothing
+    before the last token. Where fewer of these samples are memorised, and no floor does that,
+    the input is read: then it is no floor of the labels. It is read as well where one of
+    several accuracies is perfect, which its own floor is not. Where the untrained model
+    followed the input by `seen` or more, it was training that lost it, and the place where it
+    is lost now is no cause.
 
     Sick: `model(batch["x"] * 0)`, or the first token in place of the last.
     Healthy: `model(batch["x"])`.
@@ -87,8 +95,9 @@ class StuckOnFloor:
             return None
         if _reads(curves):
             return None
-        found = self._by_loss(curves) or self._by_accuracy(curves)
-        of_labels = found is not None and found.name in (PRIOR, MEAN)
+        last = self.on_last(curves)
+        found = self._by_loss(curves) or last or self._by_accuracy(curves)
+        of_labels = found is not None and (found is last or found.name in (PRIOR, MEAN))
         return None if of_labels and self.fewer.read(curves) else found
 
     def _by_loss(self, curves: Curves) -> Floor | None:
@@ -124,8 +133,23 @@ class StuckOnFloor:
             and each.head in heads
             and heads[each.head].hits[-1] < (each.accuracy or 0.0) * heads[each.head].counts[-1] - 1
         ]
-        first = [each for each in under if each.name == "previous gold token"]
+        first = [each for each in under if each.name == LAST]
         return min(first, key=lambda each: each.accuracy or 0.0, default=None)
+
+    def on_last(self, curves: Curves) -> Floor | None:
+        """What the token before gives, where the only head and the whole loss are both at it."""
+        whole = {each.head for each in curves.floors if each.name == PRIOR and each.exact}
+        if len(curves.heads) != 1:
+            return None
+        for each in curves.floors:
+            if each.name != LAST or each.head not in curves.heads.keys() & whole:
+                continue
+            loss, right = (each.loss or 0.0), (each.accuracy or 0.0)
+            met = abs(curves.end - loss) <= self.near * (loss - curves.least)
+            last = curves.heads[each.head].last
+            if met and right > 0 and abs(last - right) <= self.near * right:
+                return each
+        return None
 
     def judge(self, curves: Curves) -> Iterator[Finding]:
         """One finding where it is stuck on a floor."""
@@ -139,7 +163,7 @@ class StuckOnFloor:
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=self._message(curves, floor),
-            fix=_fix(lost is not None, self.blind(curves), self._unlearned(curves)),
+            fix=self._fix(curves, floor, lost is not None),
             site=(lost.site or "model") if lost else "<data>" if self.blind(curves) else None,
             op=lost.op if lost else None,
             phase="forward",
@@ -147,6 +171,12 @@ class StuckOnFloor:
             source=lost.source if lost else None,
             evidence=tuple(self._evidence(curves)),
         )
+
+    def _fix(self, curves: Curves, floor: Floor | None, lost: bool) -> str:
+        blind = self.blind(curves)
+        if floor is not None and floor is self.on_last(curves) and not blind:
+            return ONE_TOKEN
+        return _fix(lost, blind, self._unlearned(curves))
 
     def _unlearned(self, curves: Curves) -> bool:
         """Whether the untrained model followed the input."""
@@ -161,6 +191,9 @@ class StuckOnFloor:
         told = _reached(curves, floor)
         if not self.blind(curves):
             how = "on" if floor is not None and not _under(curves, floor) else "under"
+            if floor is not None and floor is self.on_last(curves):
+                told += " to what goes by the label before and by nothing else"
+                return f"{where} is stuck on the floor {name}: {told}."
             return f"{where} is stuck {how} the floor {name}: {told} without reading the input."
         place = ""
         if look.lost is not None and not self._unlearned(curves):
@@ -186,7 +219,7 @@ class StuckOnFloor:
             yield from look.rests.evidence(curves.name)
         for each in curves.floors:
             head = curves.heads.get(each.head)
-            if each.name in (PRIOR, MEAN, BLIND, "previous gold token"):
+            if each.name in (PRIOR, MEAN, BLIND, LAST):
                 if each.accuracy is not None and head is not None:
                     what = f"`{each.head}` right, beside the floor `{each.name}`"
                     yield Evidence(what, head.last, each.accuracy)

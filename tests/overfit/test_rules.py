@@ -56,6 +56,10 @@ GONE = [1.6] * 50 + [math.nan]
 
 SUNK = [-1.6 * 1.1 ** min(i, 26) for i in range(100)]
 ZERO = Finding("GRD003", "exact-zero", Verdict.WARN, "`a` gets none.", "Look.", site="a")
+BIGRAM = (
+    Floor("label prior", "token", 0.2, 1.5, True),
+    Floor("previous gold token", "token", 0.4, 0.71),
+)
 
 COURSES = [
     ("FIT001", curves(FALLING)),
@@ -81,6 +85,8 @@ COURSES = [
     ("FIT002", curves(FALLING, [0, 2], look=Look(), watched=(ZERO,))),  # nothing was missing
     ("FIT012", curves(STUCK, [0, 2], look=Look(), watched=(ZERO,))),
     ("FIT002", curves(FALLING, [0, 2], floors=(Floor("label prior", "token", 1.0, 0.0, True),))),
+    ("FIT007", curves(STUCK, [0, 4], look=Look(), floors=BIGRAM)),
+    ("FIT002", curves(STUCK, [0, 6], look=Look(), floors=BIGRAM)),  # more is right than by that
     ("FIT005", curves(FALLING, ended="died", said="ValueError: no", source="train.py:3")),
 ]
 
