@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
+from torch import Tensor
 
 from overfit.heads import Heads
 from overfit.interventions import RATES, at_rate
@@ -39,20 +40,48 @@ def settled(subject: Subject, batches: Sequence[Batch]) -> Settled | None:
     By the subject's own optimizer, which begins afresh and without a schedule; all is as it was
     afterwards.
     """
+    return _from(subject, batches, kept(subject))
+
+
+def again(
+    subject: Subject, batches: Sequence[Batch], began: Mapping[str, Tensor]
+) -> Settled | None:
+    """The same from the weights it began with, where the loss is above that of these weights."""
+    now = kept(subject)
+    ended = _loss(subject, batches)
+    try:
+        subject.model.load_state_dict(dict(began))
+        risen = not ended <= _loss(subject, batches)
+    finally:
+        subject.model.load_state_dict(now)
+    return _from(subject, batches, began) if risen else None
+
+
+def kept(subject: Subject) -> dict[str, Tensor]:
+    """The model's weights and buffers as they are now."""
+    return {name: value.clone() for name, value in subject.model.state_dict().items()}
+
+
+def _from(
+    subject: Subject, batches: Sequence[Batch], start: Mapping[str, Tensor]
+) -> Settled | None:
     if subject.train_step is not None:
         return None
-    model = subject.model
-    now = {name: value.clone() for name, value in model.state_dict().items()}
-    found = []
+    model, now, found = subject.model, kept(subject), []
     try:
         for rate in (1.0, RATES[0]):
-            model.load_state_dict(now)
+            model.load_state_dict(dict(start))
             found.append(_trained(replace(at_rate(subject, rate), schedule=None), batches))
     finally:
         model.load_state_dict(now)
         model.zero_grad(set_to_none=True)
-    (kept, right), (smaller, better) = found
-    return Settled(STEPS, kept, smaller, right, better)
+    (whole, right), (smaller, better) = found
+    return Settled(STEPS, whole, smaller, right, better)
+
+
+def _loss(subject: Subject, batches: Sequence[Batch]) -> float:
+    with undisturbed(subject.model, training=True), kept_random_state(), torch.no_grad():
+        return fmean(float(subject.loss(subject.model, batch)) for batch in batches)
 
 
 def _trained(subject: Subject, batches: Sequence[Batch]) -> tuple[float, float | None]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from overfit.bottleneck import Bottleneck, bottleneck
 from overfit.decay import is_direct
 from overfit.lagging import Lagging, lagging
-from overfit.settled import Settled, settled
+from overfit.reach import Reach, reach
+from overfit.settled import Settled, again, settled
 from probes.subject import Batch, Subject
 
 Found = TypeVar("Found")
@@ -24,13 +25,17 @@ class Trials:
 
     settled: what a tenth of the rate does. direct: whether decay is taken off the weights
     themselves. bottleneck: the layer whose few numbers keep the squared error up. lagging: the copy
-    that is evaluated in place of the trained weights.
+    that is evaluated in place of the trained weights. reach: the least that the loss can be with
+    labels that no output can be. again: what a tenth of the rate does from the start, where the
+    loss ended above it.
     """
 
     settled: Settled | None = None
     direct: bool | None = None
     bottleneck: Bottleneck | None = None
     lagging: Lagging | None = None
+    reach: Reach | None = None
+    again: Settled | None = None
 
     @classmethod
     def of(cls, subject: Subject, batches: Sequence[Batch], began: Mapping[str, Tensor]) -> Trials:
@@ -40,6 +45,8 @@ class Trials:
             direct=tried(lambda: is_direct(subject)),
             bottleneck=tried(lambda: bottleneck(subject, batches)),
             lagging=tried(lambda: lagging(subject, batches, began)),
+            reach=tried(lambda: reach(subject, batches)),
+            again=tried(lambda: again(subject, batches, began)),
         )
 
     @classmethod
@@ -52,6 +59,8 @@ _MADE: Mapping[str, Callable[..., Any]] = {
     "settled": Settled,
     "bottleneck": Bottleneck,
     "lagging": Lagging,
+    "reach": Reach,
+    "again": Settled,
 }
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from overfit.ceilings import EMPTY, UNREACHABLE, UNSCORED, Ceiling
 from overfit.curves import Accuracy, Curves
+from overfit.reach import Reach
 from overfit.rules.lacking import lacks_course
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Verdict
@@ -33,7 +34,9 @@ class CeilingReached:
     all others right, and next to nothing left. Told where what is right lies within `near` labels
     of the most that can be, and every other accuracy is perfect or at its own ceiling. Or where
     such labels make `drowns` of the loss or more, so that what may be learned of the others is
-    drowned: a mask's -1e9 gives 1e9 for each.
+    drowned: a mask's -1e9 gives 1e9 for each. Or where numbers are asked for that the operator
+    behind the output cannot give, as a softplus none below 0, and the loss has come down to what
+    these leave of it, within `close` of what there was to learn, which is `most` of it or more.
     Labels that contradict each other are FIT015.
 
     Sick: `accuracy = (scores.argmax(-1) == labels).float().mean()` where padding is labelled -100.
@@ -42,6 +45,8 @@ class CeilingReached:
 
     near: float = 0.5
     drowns: float = 0.95
+    close: float = 0.1
+    most: float = 0.5
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT006"
@@ -52,11 +57,13 @@ class CeilingReached:
         """A course, and labels beside the inputs."""
         if (why := lacks_course(curves)) is not None:
             return why
+        if curves.look is not None and curves.look.trials.reach is not None:
+            return None
         return curves.unjudged[0] if curves.unjudged and not curves.floors else None
 
     def holds(self, curves: Curves) -> bool:
         """Whether a ceiling keeps the samples from being memorised, and nothing else does."""
-        known = self._reached(curves) or self._drowning(curves)
+        known = self._reached(curves) or self._drowning(curves) or self._out_of_reach(curves)
         return bool(known) and not self.unless.holds(curves)
 
     def judge(self, curves: Curves) -> Iterator[Finding]:
@@ -65,6 +72,10 @@ class CeilingReached:
             return
         reached = self._reached(curves)
         found = reached or self._drowning(curves)
+        beyond = self._out_of_reach(curves)
+        if not found and beyond is not None:
+            yield self._beyond(curves, beyond)
+            return
         worst = min(found, key=lambda each: each.accuracy or 0.0)
         told = _told(worst, curves.heads[worst.head], bool(reached), curves.end)
         yield Finding(
@@ -86,6 +97,30 @@ class CeilingReached:
                 )
                 for each in found
             ),
+        )
+
+    def _out_of_reach(self, curves: Curves) -> Reach | None:
+        """What labels that no output can be leave of the loss, where it has come down to that."""
+        found = None if curves.look is None else curves.look.trials.reach
+        if found is None or not found.loss > 0 or not found.loss < curves.unread:
+            return None
+        near = curves.end - found.loss <= self.close * (curves.unread - found.loss)
+        return found if near and found.loss >= self.most * curves.end else None
+
+    def _beyond(self, curves: Curves, found: Reach) -> Finding:
+        told = f"; right are {curves.told}" if curves.heads else ""
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"the loss of {curves.suite} is at its ceiling: {found.beyond} of "
+            f"{found.count} labels lie beyond what `{found.op}` gives, {found.gives}, and leave "
+            f"{found.loss:.4g} of the loss to any model; it is {curves.end:.4g}{told}.",
+            fix=f"Leave out `{found.op}`, or bring the labels to what it gives.",
+            site="<loss>",
+            op=found.op,
+            source=found.source,
+            evidence=(Evidence("loss at the end", curves.end, found.loss, anchor=curves.name),),
         )
 
     def _drowning(self, curves: Curves) -> list[Ceiling]:

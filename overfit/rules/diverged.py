@@ -23,7 +23,8 @@ class Diverged:
     came back below half of it. It holds as well where the loss ends negative, `depth` times its
     start below it, and what is counted is no better than at the start: a loss that can fall for
     ever asks for nothing, as one of the wrong sign does. Where it leapt above `peak` times its
-    first value in the first steps, it is a step too large that threw it there.
+    first value in the first steps, it is a step too large that threw it there; so it is where a
+    tenth of the rate, from the start, leaves `calmed` of what there is to learn or less.
 
     Sick: the step is too large.
 
@@ -37,6 +38,7 @@ class Diverged:
     depth: float = 100.0
     gain: float = 0.25
     few: int = 5
+    calmed: float = 0.5
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT003"
@@ -121,6 +123,7 @@ class Diverged:
                 f"{curves.told}."
             )
         if curves.ended != "refused":
+            thrown = thrown or self._calm(curves)
             why = "" if thrown is None else f"{thrown}; "
             return (
                 f"training on {curves.suite} (seed {curves.seed}) diverged: {why}the loss went "
@@ -152,6 +155,19 @@ class Diverged:
         return (
             f"the step is too large, for {at} of them threw the loss from {first:.4g} to "
             f"{curves.losses[at]:.4g}"
+        )
+
+    def _calm(self, curves: Curves) -> str | None:
+        """What a tenth of the rate does from the start, where the loss falls by it."""
+        tried = None if curves.look is None else curves.look.trials.again
+        if tried is None or not tried.smaller < min(tried.kept, curves.start):
+            return None
+        if not tried.smaller - curves.least <= self.calmed * (curves.start - curves.least):
+            return None
+        return (
+            f"the step is too large, for {tried.steps} steps from the start at a tenth of the "
+            f"learning rate bring the loss down to {tried.smaller:.4g}, and at the whole rate it "
+            f"is {tried.kept:.4g} by then"
         )
 
     def _fix(self, curves: Curves) -> str:

@@ -4,58 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from probes.batch import leaves
 from probes.experiment import LOSS, Experiment, attempted, copied
 from probes.finding import Evidence, Finding, Verdict
-from probes.raised import source_here
 from probes.replay import Snapshot, replay
-from probes.scoring.bounds import Bounds, bounds
-
-LOSSES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
-DIFFERENCES = ("sub", "__sub__", "__rsub__", "rsub")
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """Numbers that an operator with bounds is asked for. op: of the loss. source: its line."""
-
-    op: str
-    given: Bounds
-    wanted: Tensor
-    source: str | None
-
-
-class _Asks(TorchFunctionMode):
-    """Notes what losses, and differences from what the batch holds, ask of outputs with bounds."""
-
-    def __init__(self, known: set[int]) -> None:
-        super().__init__()
-        self.known = known
-        self.found: list[_Asked] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The function's result."""
-        given = kwargs or {}
-        name = getattr(func, "__name__", "")
-        pair = [*args, *given.values()][:2]
-        if name in LOSSES + DIFFERENCES and all(isinstance(each, Tensor) for each in pair):
-            for output, wanted in (pair, pair[::-1]):
-                self._note(name, output, wanted)
-        return func(*args, **given)
-
-    def _note(self, name: str, output: Tensor, wanted: Tensor) -> None:
-        if wanted.requires_grad or not wanted.is_floating_point() or output.shape != wanted.shape:
-            return
-        if name in DIFFERENCES and wanted.data_ptr() not in self.known:
-            return  # it may be anything; the batch holds labels
-        if (given := bounds(output)) is not None:
-            self.found.append(_Asked(name.strip("_"), given, wanted.detach(), source_here()))
+from probes.scoring.asks import Asked, Asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +64,9 @@ class OutOfReach:
                 return
 
 
-def _asked(experiment: Experiment) -> list[_Asked]:
+def _asked(experiment: Experiment) -> list[Asked]:
     subject, batch = experiment.subject, copied(experiment.batch)
-    asks = _Asks({each.data_ptr() for each in leaves(batch).values() if isinstance(each, Tensor)})
+    asks = Asks({each.data_ptr() for each in leaves(batch).values() if isinstance(each, Tensor)})
 
     def step() -> Tensor:
         with attempted("`Subject.loss`"), torch.enable_grad():
