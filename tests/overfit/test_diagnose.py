@@ -66,6 +66,7 @@ def test_an_object_is_diagnosed_on_copies_and_that_is_said(
         "loss_left": 0.05,
         "heads_left": 0.05,
         "loss_gone": 0.001,
+        "heads_chosen": 0.1,
     }
     (note,) = record.facts["settings"]["notes"]
     assert "do not follow the seed" in note
