@@ -1,6 +1,7 @@
 """Trainers of other people's frameworks, each imported only where it is used.
 
-`nan_watch.adapters.transformers`, `.lightning` and `.accelerate`; a plain loop needs none.
+`nan_watch.adapters.transformers` and `.lightning`. A plain loop needs none, and what Accelerate
+has prepared goes into `NanWatch` as it is.
 """
 
 from __future__ import annotations
