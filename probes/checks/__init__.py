@@ -29,6 +29,7 @@ from probes.checks.full_lengths import FullLengths
 from probes.checks.future import Future
 from probes.checks.gradient import Gradient
 from probes.checks.half_cleared import HalfCleared
+from probes.checks.heads_for_places import HeadsForPlaces
 from probes.checks.heavy_dropout import HeavyDropout
 from probes.checks.held import Held
 from probes.checks.hidden_rows import HiddenRows
@@ -218,4 +219,5 @@ RULES: tuple[Check[Experiment], ...] = (
     HiddenRows(),
     OverlappingFields(),
     ViewForTranspose(),
+    HeadsForPlaces(),
 )
