@@ -17,13 +17,17 @@ def with_second(told: Finding, case: Case, born: Callable[[Under], Origin | None
     """The finding, and where its patch does not cure, what is born next in the patched step.
 
     Where the patches of both cure the step, and neither does with the other one's elsewhere, both
-    are confirmed together. born: the origin of the step that is run under a patch.
+    are confirmed together. born: the origin of the step that is run under a patch; what the step
+    was given is no cause beside the first, whose consequence it may be, come back from elsewhere,
+    as from another stage of a pipeline.
     """
     if told.confirmed is not False or case.trial is None:
         return told
     for patch in patches_of(told.code, case):
         origin = born(patch.cure)
-        if origin is None or case.origin is None or _place(origin) == _place(case.origin):
+        if origin is None or case.origin is None or origin.culprit.given is not None:
+            continue
+        if _place(origin) == _place(case.origin):
             continue
         unfused = case.trial.unfused or origin.kernels == "unfused"
         trial = replace(case.trial, along=patch.cure, unfused=unfused)
