@@ -132,7 +132,7 @@ def test_of_a_trainer() -> None:
     try:
         assert is_named(refused(loop))
     finally:
-        standing.watch.__exit__(None, None, None)
+        standing.end()
 
 
 @pytest.mark.parametrize("draws", DRAWS)
