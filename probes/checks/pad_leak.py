@@ -34,10 +34,10 @@ class PadLeak:
     comes of attention rows that see nothing alone is left to MSK005, and what the loss takes from
     nothing but scores of hidden places to LBL003. Where one value marks what is
     hidden, and stands nowhere else, a model may take its mask from there: then comparisons come
-    out as before, and only what is looked up or computed is other. Where nothing leaks so, the
-    same is done in training mode, from the same random state, if the model keeps running
-    statistics: what leaks there, and no more once those are used, is a norm that takes its
-    statistics over padding.
+    out as before, what a cross entropy or a bag of embeddings leaves out for that value stays out,
+    and only what is looked up or computed is other. Where nothing leaks so, the same is done in
+    training mode, from the same random state, if the model keeps running statistics: what leaks
+    there, and no more once those are used, is a norm that takes its statistics over padding.
 
     Sick: `encoder(ids).mean(1)`, where `lengths` says that the rows are padded.
     Healthy: `(encoder(ids) * mask).sum(1) / mask.sum(1)`.

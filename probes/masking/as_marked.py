@@ -16,6 +16,12 @@ from probes.masking.hidden import Hidden
 from probes.subject import Batch
 
 TRUTHS = {"aten::nonzero", "aten::count_nonzero", "aten::sign"}  # beside all that give booleans
+PASSED_OVER = {  # by operator: the argument of ids, and that of the id that it leaves out itself
+    "aten::nll_loss_forward": (1, 4),
+    "aten::nll_loss2d_forward": (1, 4),
+    "aten::_embedding_bag": (1, 8),
+    "aten::_embedding_bag_forward_only": (1, 8),
+}
 
 
 def is_marked(experiment: Experiment, each: Hidden) -> bool:
@@ -34,8 +40,9 @@ def as_marked(
     """The evaluation of a batch with other content, in which all comparisons come out as before.
 
     A mask that the model takes from its ids (`ids.eq(0)`) hides what it hid, while vectors that
-    are looked up there, and numbers that stand there, are others. Raises ExperimentError where the
-    subject raises.
+    are looked up there, and numbers that stand there, are others. Ids that an operator leaves out
+    by itself, as a cross entropy does with its `ignore_index`, are left out as well. Raises
+    ExperimentError where the subject raises.
     """
     return experiment.evaluate(batch, (*under, _Comparisons(_compared(experiment))))
 
@@ -45,7 +52,7 @@ def truths(experiment: Experiment) -> list[Tensor]:
 
     Raises ExperimentError where the subject raises.
     """
-    return [truth for _, truth in _compared(experiment)]
+    return [truth for name, truth in _compared(experiment) if name not in PASSED_OVER]
 
 
 def _compared(experiment: Experiment) -> list[tuple[str, Tensor]]:
@@ -79,16 +86,35 @@ class _Comparisons(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """The operator has run; a comparison gives what it gave before."""
+        name = func._schema.name
+        if name in PASSED_OVER:
+            args = self._passing_over(name, args)
         out = func(*args, **(kwargs or {}))
-        if type(out) is not Tensor or not _is_truth(func._schema.name, args, out):
+        if type(out) is not Tensor or not _is_truth(name, args, out):
             return out
+        before = self._before(name, out)
+        return out if before is None else before.to(out.dtype).clone()
+
+    def _before(self, name: str, truth: Tensor) -> Tensor | None:
+        """What this comparison gave before; None where nothing is known."""
         place = len(self.found)
-        self.found.append((func._schema.name, out.detach().clone()))
+        self.found.append((name, truth.detach().clone()))
         if self._lost or place >= len(self._known):
-            return out
-        name, before = self._known[place]
-        self._lost = name != func._schema.name or before.shape != out.shape
-        return out if self._lost else before.to(out.dtype).clone()
+            return None
+        known, before = self._known[place]
+        self._lost = known != name or before.shape != truth.shape
+        return None if self._lost else before
+
+    def _passing_over(self, name: str, args: Any) -> Any:
+        """The arguments, with the id that is left out wherever it stood before."""
+        ids, left_out = (args[at] if at < len(args) else None for at in PASSED_OVER[name])
+        if not isinstance(ids, Tensor) or left_out is None:
+            return args
+        before = self._before(name, ids == left_out)
+        if before is None:
+            return args
+        at = PASSED_OVER[name][0]
+        return (*args[:at], ids.masked_fill(before, left_out), *args[at + 1 :])
 
 
 def _is_truth(name: str, args: Any, out: Tensor) -> bool:
