@@ -27,7 +27,8 @@ class ScoredPadding:
     from the padding just before its start, where its first token is predicted. Without a mask
     of their axes, runs of one label that rows end in, and that stands nowhere else, are padding.
     A second term of the loss may count places that the first one ignores: there the loss has a
-    gradient that hangs on labels, though the label there is the ignored one.
+    gradient that hangs on labels, though the label there is the ignored one. Labels that are
+    matched to outputs as a set, or aligned to them, have no places there, and none is padding.
 
     Sick: `labels=ids` with padding in them.
     Healthy: `labels=ids.masked_fill(mask == 0, -100)`.

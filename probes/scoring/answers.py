@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -101,6 +101,33 @@ def scores(experiment: Experiment, labels: Labels, tries: int = 4) -> Scores:
     return found
 
 
+def grad_with(
+    experiment: Experiment, labels: Labels, others: Mapping[str, Tensor]
+) -> Tensor | None:
+    """The gradient of `scores` with other values in some keys; None where its form is another."""
+    found = scores(experiment, labels)
+    shape = tuple(experiment.tensors[labels.key].shape)
+    lines = _grad_at(experiment, others, found.index, shape, found.first)
+    return None if lines is None or lines.shape != found.grad.shape else lines
+
+
+def _grad_at(
+    experiment: Experiment,
+    others: Mapping[str, Tensor],
+    index: int,
+    shape: tuple[int, ...],
+    first: bool,
+) -> Tensor | None:
+    batch = experiment.batch
+    for key, other in others.items():
+        batch = with_leaf(batch, key, other)
+    after = alive(experiment, batch, picks=False)
+    if len(after.shown) <= index:
+        return None
+    grad = after.of_loss([after.shown[index].tensor])[0]
+    return None if grad is None else lines_of(grad, shape, first)
+
+
 def _made(experiment: Experiment, labels: Labels, tries: int) -> Scores:
     values = experiment.tensors[labels.key]
     before = alive(experiment)
@@ -168,11 +195,7 @@ def _answers(
         other = varied(values, only)
         if other is None or torch.equal(other, values):
             continue
-        after = alive(experiment, with_leaf(experiment.batch, labels.key, other), picks=False)
-        if len(after.shown) <= index:
-            continue
-        found = after.of_loss([after.shown[index].tensor])[0]
-        lines = None if found is None else lines_of(found, tuple(values.shape), first)
+        lines = _grad_at(experiment, {labels.key: other}, index, tuple(values.shape), first)
         if lines is None:
             continue
         moved = (lines - grad).abs() > SMALL * grad.abs().max()

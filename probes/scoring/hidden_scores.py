@@ -16,7 +16,7 @@ from probes.masking.trailing import trailing
 from probes.masking.visible import Visible, changed, differ
 from probes.reading.alive import alive
 from probes.scoring.answers import Scores, keys, lines_of, scores
-from probes.scoring.wanted import wanted
+from probes.scoring.placed import is_asked, is_placed
 from probes.subject import Batch
 from probes.vary import vary
 
@@ -48,12 +48,13 @@ def _hidden_scores(experiment: Experiment, labels: Labels) -> HiddenScores | Non
     if not masks:
         return None
     found = scores(experiment, labels)
-    if found.shift is None and not _is_asked(experiment, labels):
+    if found.shift is None and not is_asked(experiment, labels):
         return None  # whose labels they are is LBL002's
     for mask in masks:
         wrong = _scored(found, mask)
         is_all = mask.mask.means != "id" or bool((found.scored | mask.keep).all())
-        if bool(wrong.any()) and is_all and _is_its_own(experiment, found, mask, labels):
+        sure = bool(wrong.any()) and is_all and _is_its_own(experiment, found, mask, labels)
+        if sure and is_placed(experiment, labels):
             return HiddenScores(found, mask, wrong)
     return None
 
@@ -116,11 +117,6 @@ def label_masks(experiment: Experiment, labels: Labels) -> list[Hidden]:
         mask = Mask(labels.key, (labels.key,), means="id")
         found = [Hidden(mask, labels.key, ~runs, None, f"labels=({labels!r},)")]
     return [m for m in found if not bool(m.keep.all())]
-
-
-def _is_asked(experiment: Experiment, labels: Labels) -> bool:
-    """Whether outputs are asked for the labels at their own places, fed to a decoder as well."""
-    return any(each.key == labels.key and each.ahead == 0 for each in wanted(experiment))
 
 
 def _scored(found: Scores, mask: Hidden) -> Tensor:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probes.experiment import Experiment, with_leaf
+from probes.experiment import Experiment
 from probes.finding import ExperimentError
 from probes.layout import Labels
 from probes.masking.hidden import Hidden
-from probes.reading.alive import alive
-from probes.scoring.answers import SMALL, keys, lines_of, scores
+from probes.scoring.answers import SMALL, grad_with, keys, scores
+from probes.scoring.placed import is_placed
 from probes.vary import vary
 
 MOVED = 1e-3  # of the gradient at ignored places: less does not count as changed
@@ -35,8 +35,8 @@ def counted(experiment: Experiment, labels: Labels) -> Counted | None:
     """The ignored places that the loss has a gradient at, which hangs on the labels elsewhere.
 
     A penalty of all outputs has one too, and asks for no label. Labels along one axis may be
-    shifted: places count whose neighbours are ignored as well. Raises ExperimentError where no
-    output has the labels' axes.
+    shifted: places count whose neighbours are ignored as well. Labels that are matched or aligned
+    to outputs have no places there. Raises ExperimentError where no output has the labels' axes.
     """
     values = experiment.tensors[labels.key]
     if values.ndim < 2:
@@ -51,16 +51,13 @@ def counted(experiment: Experiment, labels: Labels) -> Counted | None:
     other = vary(values, valid, values[valid]) if bool(places.any()) else None
     if other is None or torch.equal(other, values):
         return None
-    after = alive(experiment, with_leaf(experiment.batch, labels.key, other))
-    if len(after.shown) <= found.index:
-        return None
-    grad = after.of_loss([after.shown[found.index].tensor])[0]
-    lines = None if grad is None else lines_of(grad, tuple(values.shape), found.first)
-    if lines is None or lines.shape != found.grad.shape:
+    after = grad_with(experiment, labels, {labels.key: other})
+    if after is None:
         return None
     largest = float(found.grad[places].abs().max())
-    change = float((lines - found.grad)[places].abs().max()) / largest
-    return Counted(ignore, places, change) if change > MOVED else None
+    change = float((after - found.grad)[places].abs().max()) / largest
+    moved = change > MOVED and is_placed(experiment, labels)
+    return Counted(ignore, places, change) if moved else None
 
 
 def ignores(experiment: Experiment, each: Hidden) -> bool:
