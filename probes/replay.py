@@ -242,16 +242,8 @@ def replay(
     the step raises. What else the user's code counts up by itself is not known here.
     """
     parameters = dict(model.named_parameters())
-    now = Snapshot.take(model, parameters=True)
-    given = {name: parameter.grad for name, parameter in parameters.items()}
-    with ExitStack() as last:
-        for each in now.tensors():  # a graph of before must not think that they changed
-            last.enter_context(_unsafe_preserve_version_counter(each))
-        last.callback(_give_back, parameters, given)
-        last.callback(now.restore)
+    with given_back(model), ExitStack() as last:
         last.callback(give_back, standing([each for each, _ in snapshot.generators]))
-        last.callback(remembered(model))
-        last.callback(_give_attributes_back, [(m, dict(vars(m))) for m in model.modules()])
         _give_back(parameters, dict.fromkeys(parameters))
         snapshot.restore()
         innermost = [each for each in with_inner(optimizers) if not _inner(each)]
@@ -264,6 +256,26 @@ def replay(
         for name, parameter in parameters.items():
             grads[name] = seen.get(id(parameter), grads[name])
         return Replayed(loss.detach(), grads, _turned_odd(model, snapshot))
+
+
+@contextmanager
+def given_back(model: nn.Module) -> Iterator[None]:
+    """Afterwards the model is as it was, and the random states are, also where something raises.
+
+    Its parameters, their gradients and whether they require one, buffers, modes, and plain
+    attributes, with what these hold.
+    """
+    parameters = dict(model.named_parameters())
+    now = Snapshot.take(model, parameters=True)
+    given = {name: parameter.grad for name, parameter in parameters.items()}
+    with ExitStack() as last:
+        for each in now.tensors():  # a graph of before must not think that they changed
+            last.enter_context(_unsafe_preserve_version_counter(each))
+        last.callback(_give_back, parameters, given)
+        last.callback(now.restore)
+        last.callback(remembered(model))
+        last.callback(_give_attributes_back, [(m, dict(vars(m))) for m in model.modules()])
+        yield
 
 
 def _minimised(told: object, roots: Sequence[Tensor]) -> Tensor:

@@ -17,6 +17,7 @@ from probes.slopes.functions import Wrong, applied, own_functions, wrong
 from probes.slopes.inert import only_adds
 from probes.slopes.lost_draw import lost_draw
 from probes.slopes.recomputed import Recomputed, recomputed
+from probes.slopes.rewritten import slope_along, thrown_away
 from probes.slopes.slope import Direction, Exact, Slope, direction, dot
 from probes.slopes.uncut import Cut, Cuts
 
@@ -43,11 +44,14 @@ class Gradient:
     module by module. A wrong backward of the user's own is a fault, and so is what is computed
     again in backward, as in checkpointing, with other draws or another state than in forward;
     what no gradient passes, or `.data` cuts, a warning, and so is a `detach` or `no_grad` around a
-    whole term of the loss, whose value moves the loss and no gradient, and a normal draw of which
-    mean and scale learn nothing. A `detach` or `no_grad` that leaves other ways back, as around a
-    target, the loss that a `train_step` reports and does not minimise, such as the sum of a GAN's
-    two, a forward that is constant between jumps (a straight-through estimator), the identity
-    with another backward (a reversal) and other draws from parameters are notes.
+    whole term of the loss, whose value moves the loss and no gradient, a normal draw of which mean
+    and scale learn nothing, and a parameter that each pass writes anew, whatever stood there. What
+    the first pass alone writes, as from the first batch, stands there before slopes are taken, and
+    what each pass makes of what stood there is reckoned with. A `detach` or `no_grad` that leaves
+    other ways back, as around a target, the loss that a `train_step` reports and does not minimise,
+    such as the sum of a GAN's two, a forward that is constant between jumps (a straight-through
+    estimator), the identity with another backward (a reversal) and other draws from parameters are
+    notes.
 
     Sick: `backward` of x ** 3 that returns `grad * 2 * x`; `x / x.data.norm()`.
     Healthy: `F.gumbel_softmax(x, hard=True)`; `x + (quantised - x).detach()`.
@@ -68,7 +72,11 @@ class Gradient:
         """One finding for each function that is wrong, or one for where it goes wrong."""
         exact = Exact(experiment)
         with exact.float64(), attempted("in float64 the loss"):
-            bad = self._bad(experiment, exact)
+            gradient = exact.gradient()
+            bad, lost = self._bad(experiment, exact, gradient), thrown_away(exact, gradient)
+        held = [name for name in lost if name in experiment.stepped.rates]
+        if held:
+            yield self._thrown_away(held)
         again = recomputed(experiment) if bad else None
         if again is not None:
             yield self._recomputed(again, max(bad, key=lambda each: abs(each.slope.real or 0.0)))
@@ -77,12 +85,13 @@ class Gradient:
             with exact.float64(), attempted("in float64 the loss"):
                 yield from self._why(exact, bad, report)
 
-    def _bad(self, experiment: Experiment, exact: Exact) -> list[_Bad]:
-        gradient, groups = exact.gradient(), _groups(experiment)
-        found, kept = [], []
+    def _bad(
+        self, experiment: Experiment, exact: Exact, gradient: Mapping[str, Tensor | None]
+    ) -> list[_Bad]:
+        groups, found, kept = _groups(experiment), [], []
         for name, parameters in groups.items():
             way = _still(exact, direction(parameters, 0))
-            slope = exact.along(way, dot(gradient, way))
+            slope = slope_along(exact, gradient, way)
             kept.append([slope.back, float("nan") if slope.real is None else slope.real])
             if slope.back == 0 and _moved_by_other_losses(experiment, parameters):
                 continue
@@ -150,6 +159,20 @@ class Gradient:
             if found.op is not None
             else "Let what is checkpointed give the same twice: nothing that it counts up, draws "
             "from `random` or numpy, or writes as it is called.",
+        )
+
+    def _thrown_away(self, names: list[str]) -> Finding:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"each pass writes `{names[0]}`{more} anew, whatever stands there: no step of "
+            "the optimizer lasts.",
+            fix="Write it once, as from the first batch, or let it be a buffer.",
+            site=names[0].rpartition(".")[0] or "model",
+            phase="forward",
+            evidence=(Evidence("parameters that are written anew", float(len(names))),),
         )
 
     def _of_a_report(self, bad: _Bad) -> Finding:
@@ -270,7 +293,7 @@ def _disagrees_again(
     exact: Exact, gradient: Mapping[str, Tensor | None], parameters: Mapping[str, Tensor]
 ) -> bool:
     ways = [_still(exact, direction(parameters, seed)) for seed in range(1, WAYS)]
-    return not any(exact.along(way, dot(gradient, way)).agree for way in ways)
+    return not any(slope_along(exact, gradient, way).agree for way in ways)
 
 
 def _wrong_functions(exact: Exact) -> list[Wrong]:

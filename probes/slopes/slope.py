@@ -15,6 +15,7 @@ from probes.experiment import Experiment, attempted, copied
 from probes.finding import ExperimentError
 from probes.patch import Widened, wider
 from probes.replay import Snapshot, replay
+from probes.slopes.settled import settled
 from probes.slopes.shifted import Shifts
 from probes.subject import Batch
 
@@ -73,10 +74,11 @@ class Exact:
         with wider(self.model, self._batch, torch.float64):
             torch.set_default_dtype(torch.float64)
             try:
-                self._snapshot = Snapshot.take(self.model)
-                with attempted("in float64 the loss"):
-                    self._check()
-                yield
+                with settled(self.model, self._pass):
+                    self._snapshot = Snapshot.take(self.model)
+                    with attempted("in float64 the loss"):
+                        self._check()
+                    yield
             finally:
                 torch.set_default_dtype(before)
 
@@ -87,6 +89,11 @@ class Exact:
         if abs(loss - again) > 10 * NOISE * abs(loss):
             raise ExperimentError("the loss in float64 is another one each time")
         self.loss, self.names = loss, [n for n, p in self.model.named_parameters()]
+
+    def _pass(self) -> None:
+        """The loss has run once, and what it wrote stays."""
+        with attempted("in float64 the loss"), Widened(lambda: True, torch.float64):
+            self._subject.loss(self.model, map_leaves(self._batch, lambda _, leaf: _own(leaf)))
 
     def _run(
         self,
@@ -133,6 +140,16 @@ class Exact:
     def along(self, direction: Direction, back: float) -> Slope:
         """The slope along a direction, beside what the backward pass says of it."""
         return self._slope(lambda size: self.value(direction, size), back)
+
+    def left(self, direction: Direction | None = None, size: float = 0.0) -> dict[str, Tensor]:
+        """What stands in every parameter when the loss has run, from parameters that were moved."""
+        found: dict[str, Tensor] = {}
+
+        def look(_: Tensor) -> None:
+            found.update({n: p.detach().clone() for n, p in self.model.named_parameters()})
+
+        self._run(direction, size, False, None, look=look)
+        return found
 
     def at(self, events: Sequence[tuple[str, int, str]]) -> dict[tuple[str, int, str], float]:
         """What the backward pass says of each event's slope: a module's call, its in or out."""
