@@ -122,6 +122,8 @@ class Snapshot:
         for module, training in self.modes:
             module.training = training
         for parameter, requires_grad in self.trained:
+            if not parameter.is_leaf:  # it was written in place, and a `no_grad` around it undone
+                parameter.detach_()
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad_(requires_grad)
 

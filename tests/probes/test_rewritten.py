@@ -64,10 +64,14 @@ def entropy(model: nn.Module, batch: Batch) -> Tensor:
 
 
 class Averaged(nn.Module):
-    """A branch, and its moving average, which is brought up to date as the loss runs."""
+    """A branch, and its moving average, which is brought up to date as the loss runs.
 
-    def __init__(self, *last: nn.Module) -> None:
+    in_place: in its own memory, without gradients.
+    """
+
+    def __init__(self, *last: nn.Module, in_place: bool = False) -> None:
         super().__init__()
+        self.in_place = in_place
         self.online = nn.Sequential(nn.Linear(5, WIDTH), *last)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
 
@@ -77,7 +81,11 @@ class Averaged(nn.Module):
 
     def aim(self, x: Tensor) -> Tensor:
         for old, new in zip(self.target.parameters(), self.online.parameters(), strict=True):
-            old.data = 0.9 * old.data + 0.1 * new.data
+            if self.in_place:
+                with torch.no_grad():
+                    old.mul_(0.9).add_(new, alpha=0.1)
+            else:
+                old.data = 0.9 * old.data + 0.1 * new.data
         with torch.no_grad():
             aim: Tensor = self.target(x)
         return aim
@@ -96,6 +104,7 @@ def told(model: nn.Module, loss: Callable[[nn.Module, Batch], Tensor]) -> list[s
     before = {name: each.clone() for name, each in model.state_dict().items()}
     findings = check(subject, chosen(["WIR011"])).findings
     assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+    assert all(each.is_leaf for each in model.parameters())
     return [one.message for one in findings if one.verdict.rank > Verdict.NOTE.rank]
 
 
@@ -110,6 +119,7 @@ def learning(model: nn.Module) -> list[nn.Parameter]:
         (lambda: layers(Scaled(learned=False)), entropy),
         (lambda: layers(Normalised(WIDTH, WIDTH)), entropy),
         (Averaged, contrast),
+        (lambda: Averaged(in_place=True), contrast),
     ],
 )
 def test_what_the_loss_writes_is_no_wrong_gradient(
@@ -124,6 +134,7 @@ def test_what_the_loss_writes_is_no_wrong_gradient(
         (lambda: layers(Scaled(), nn.Linear(WIDTH, WIDTH), Cut()), entropy),
         (lambda: layers(Normalised(WIDTH, WIDTH), Cut()), entropy),
         (lambda: Averaged(nn.Linear(WIDTH, WIDTH), Cut()), contrast),
+        (lambda: Averaged(nn.Linear(WIDTH, WIDTH), Cut(), in_place=True), contrast),
     ],
 )
 def test_a_gradient_that_is_cut_is_told_beside_what_the_loss_writes(
