@@ -99,6 +99,7 @@ from probes.checks.unasked_mask import UnaskedMask
 from probes.checks.uncleared import Uncleared
 from probes.checks.uncounted_heads import UncountedHeads
 from probes.checks.unit_axis import UnitAxis
+from probes.checks.unlearned_end import UnlearnedEnd
 from probes.checks.unmoved import Unmoved
 from probes.checks.unreachable_label import UnreachableLabel
 from probes.checks.unread_columns import UnreadColumns
@@ -198,6 +199,7 @@ RULES: tuple[Check[Experiment], ...] = (
     StepParity(),
     FullLengths(),
     IgnoredClass(),
+    UnlearnedEnd(),
     UnreachableLabel(),
     OutOfReach(),
     SharedClass(),

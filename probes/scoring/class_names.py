@@ -18,6 +18,12 @@ NOTHING = re.compile(
 )
 """What a class is called that is none: padding, special tokens, places without a label."""
 
+END = re.compile(r"(^|_)(eos|eot|end|stop)(_|$)", re.IGNORECASE)
+"""What a variable or a setting is called that holds the id that ends a text."""
+
+SPELT = re.compile(r"^[<\[].*(/s|eo[st]|end|stop).*[>\]]$|^eos$", re.IGNORECASE)
+"""How a vocabulary spells it."""
+
 Names = tuple[str, ...]
 
 
@@ -35,6 +41,25 @@ def name_of(subject: Subject, count: int, kind: int) -> str | None:
     """What that class of so many is called; None where that is not one name."""
     found = {names[kind] for names in class_names(subject, count)}
     return found.pop() if len(found) == 1 else None
+
+
+def ends_called(subject: Subject) -> set[int]:
+    """Whole numbers that are called an end: by a variable, a setting, or in a vocabulary."""
+    found = set()
+    for space in _spaces(subject):
+        for name, value in list(space.items()):
+            if type(value) is int and END.search(str(name)):
+                found.add(value)
+            elif isinstance(value, (list, tuple)):
+                found |= {i for i, each in enumerate(value) if _spells_end(each)}
+            elif isinstance(value, dict):
+                pairs = [*value.items(), *((held, key) for key, held in value.items())]
+                found |= {i for word, i in pairs if type(i) is int and _spells_end(word)}
+    return found
+
+
+def _spells_end(word: object) -> bool:
+    return isinstance(word, str) and SPELT.search(word) is not None
 
 
 def _values(subject: Subject) -> Iterator[Any]:
