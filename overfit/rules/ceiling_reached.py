@@ -12,6 +12,7 @@ from overfit.reach import Reach
 from overfit.rules.lacking import lacks_course
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Verdict
+from probes.scoring.bounds import fix, words
 
 UNTAUGHT = "labels that are counted, but that the loss does not score"
 FIXES = {
@@ -35,9 +36,9 @@ class CeilingReached:
     of the most that can be, and every other accuracy is perfect or at its own ceiling. Or where
     such labels make `drowns` of the loss or more, so that what may be learned of the others is
     drowned: a mask's -1e9 gives 1e9 for each. Or where numbers are asked for that the operator
-    behind the output cannot give, as a softplus none below 0, and the loss has come down to what
-    these leave of it, within `close` of what there was to learn, which is `most` of it or more.
-    Labels that contradict each other are FIT015.
+    behind the output cannot give, as a softplus none below 0, scaled by what no weight moves, and
+    the loss has come down to what these leave of it, within `close` of what there was to learn,
+    which is `most` of it or more. Labels that contradict each other are FIT015.
 
     Sick: `accuracy = (scores.argmax(-1) == labels).float().mean()` where padding is labelled -100.
     Healthy: the same over `labels != -100`.
@@ -114,12 +115,13 @@ class CeilingReached:
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=f"the loss of {curves.suite} is at its ceiling: {found.beyond} of "
-            f"{found.count} labels lie beyond what `{found.op}` gives, {found.gives}, and leave "
-            f"{found.loss:.4g} of the loss to any model; it is {curves.end:.4g}{told}.",
-            fix=f"Leave out `{found.op}`, or bring the labels to what it gives.",
+            f"{found.count} labels lie beyond what {words(found.op, found.scaled)} gives, "
+            f"{found.gives}, and leave {found.loss:.4g} of the loss to any model; it is "
+            f"{curves.end:.4g}{told}.",
+            fix=fix(found.op, found.scaled),
             site="<loss>",
             op=found.op,
-            source=found.source,
+            source=found.scaled or found.source,
             evidence=(Evidence("loss at the end", curves.end, found.loss, anchor=curves.name),),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +31,15 @@ SHAPES = (
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """An operator, such as `sigmoid`, and between which numbers all that it gives lies."""
+    """An operator, such as `sigmoid`, and between which numbers all that it gives lies.
+
+    scaled: the line that makes others of these, where one does; then these are what is bounded.
+    """
 
     op: str
     least: float
     most: float
+    scaled: str | None = None
 
     def beyond(self, wanted: Tensor, share: float = 0.01) -> Tensor:
         """Like `wanted`, true where a number is out of reach.
@@ -45,20 +50,47 @@ class Bounds:
         slack = share * (span if math.isfinite(span) else float(wanted.abs().max()))
         return (wanted < self.least - slack) | (wanted > self.most + slack)
 
+    @property
+    def words(self) -> str:
+        """The operator, and the line that makes others of its numbers."""
+        return words(self.op, self.scaled)
+
+    @property
+    def fix(self) -> str:
+        """What brings labels beyond it within reach."""
+        return fix(self.op, self.scaled)
+
     def __str__(self) -> str:
         if math.isinf(self.most):
-            return f"{self.least:g} or more"
+            return f"{self.least:.4g} or more"
         return (
-            f"{self.most:g} or less"
+            f"{self.most:.4g} or less"
             if math.isinf(self.least)
-            else f"{self.least:g} to {self.most:g}"
+            else f"{self.least:.4g} to {self.most:.4g}"
         )
 
 
-def bounds(output: Tensor) -> Bounds | None:
-    """Those of the operator that gave these numbers; None where none is known."""
+def words(op: str, scaled: str | None) -> str:
+    """An operator with bounds, and the line that makes others of its numbers."""
+    return f"`{op}`, scaled at {scaled}," if scaled else f"`{op}`"
+
+
+def fix(op: str, scaled: str | None) -> str:
+    """What brings labels beyond what it gives within reach."""
+    if scaled:
+        return f"Scale what `{op}` gives to what the labels hold, at {scaled}, or leave it out."
+    return f"Leave out `{op}`, or bring the labels to what it gives."
+
+
+def bounds(output: Tensor, known: Mapping[Any, Bounds] | None = None) -> Bounds | None:
+    """Those of the operator that gave these numbers; None where none is known.
+
+    known: backward node to the bounds of what it made of such numbers.
+    """
     node: Any = output.grad_fn
     while node is not None:
+        if known and node in known:
+            return known[node]
         name = type(node).__name__.partition("Backward")[0]
         if name in BOUNDS:
             return Bounds(name.lower(), *BOUNDS[name])
