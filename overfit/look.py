@@ -229,6 +229,7 @@ class Looker:
         evaluated = tried(lambda: self._loss(self.batches))
         reading = tried(lambda: self._reading(before=evaluated))
         began = tried(self._began) or (None, None)
+        fading = tried(lambda: fade(self.subject, self.fullest, self.began, began[1]))
         counted = bool(trained and trained.counts) or any(each.loss for each in found)
         lost = None
         if reading is not None and reading <= UNREAD_KEY * 100:
@@ -256,10 +257,10 @@ class Looker:
             climbed=tried(lambda: self._climbed(began[0], drawn)),
             affine=tried(self._affine),
             bottom=None if counted else tried(lambda: bottom(self.subject, self.batches)),
-            fading=tried(lambda: fade(self.subject, self.fullest, self.began, began[1])),
+            fading=fading,
             scales=tried(lambda: other_scales(self.subject, self.batches, self.began)) or (),
             released=tried(lambda: released(self.subject, self.batches, self.began)),
-            trials=Trials.of(self.subject, self.batches, self.began),
+            trials=Trials.of(self.subject, self.batches, self.began, fading is not None),
             **(tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
         )
 

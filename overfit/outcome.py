@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from overfit.curves import Curves
+from overfit.faster import Faster
 from overfit.rules import RULES
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Judgement, Verdict, judge
@@ -23,6 +24,12 @@ FADED = ("FIT002", "FIT004", "FIT007", "FIT009", "FIT013", "FIT015")
 
 HIDDEN = ("FIT007", "FIT015")
 """Those of them over an input of which nothing is left."""
+
+BY_RATE = ("FIT004", "FIT009")
+"""Those of them that a larger rate may mend."""
+
+READ = 0.1  # of the loss: what exchanging the inputs does to it where they count
+LOWER = 0.1  # of what there was to learn: by how much more a larger rate learns
 
 
 def outcome(curves: Curves) -> Judgement:
@@ -71,12 +78,18 @@ def _explained(finding: Finding, curves: Curves) -> Finding:
 
 
 def _with_fading(finding: Finding, curves: Curves) -> Finding:
-    """With the layers through which the input fades, where it hardly counts from the start."""
+    """With the layers through which the input fades, where it hardly counts from the start.
+
+    Where it counts in the end, it came through them; where a larger rate alone learns more from
+    the same start, they hold nothing back, and the rate is what is told.
+    """
     fading = None if curves.look is None else curves.look.fading
-    if fading is None or finding.code not in FADED:
+    if fading is None or finding.code not in FADED or _comes_through(curves):
         return finding
     if finding.code in HIDDEN and not fading.hides:  # it is lost elsewhere
         return finding
+    if (told := _faster(curves)) is not None:
+        return _with_rate(finding, told) if finding.code in BY_RATE else finding
     return replace(
         finding,
         site=fading.site,
@@ -84,6 +97,31 @@ def _with_fading(finding: Finding, curves: Curves) -> Finding:
         message=f"{finding.message.removesuffix('.')}; the likely cause: {fading.words}.",
         fix=FIX,
         evidence=(*finding.evidence, Evidence("what is left of the input", fading.left)),
+    )
+
+
+def _comes_through(curves: Curves) -> bool:
+    """Whether the trained model reads the input."""
+    reading = None if curves.look is None else curves.look.reading
+    return reading is not None and reading >= READ
+
+
+def _faster(curves: Curves) -> Faster | None:
+    """What a larger rate comes to from the start, if it is lower by a part of what there was."""
+    found = None if curves.look is None else curves.look.trials.faster
+    room = max(curves.unread - curves.least, 0.0) if curves.losses else 0.0
+    return found if found is not None and found.loss < curves.end - LOWER * room else None
+
+
+def _with_rate(finding: Finding, told: Faster) -> Finding:
+    """With what a larger rate comes to."""
+    return replace(
+        finding,
+        message=f"{finding.message.removesuffix('.')}; {told.words}.",
+        evidence=(
+            *finding.evidence,
+            Evidence(f"loss at {told.factor:g} times the rate", told.loss),
+        ),
     )
 
 

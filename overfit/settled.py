@@ -71,7 +71,7 @@ def _from(
     try:
         for rate in (1.0, RATES[0]):
             model.load_state_dict(dict(start))
-            found.append(_trained(replace(at_rate(subject, rate), schedule=None), batches))
+            found.append(trained(replace(at_rate(subject, rate), schedule=None), batches))
     finally:
         model.load_state_dict(now)
         model.zero_grad(set_to_none=True)
@@ -84,12 +84,15 @@ def _loss(subject: Subject, batches: Sequence[Batch]) -> float:
         return fmean(float(subject.loss(subject.model, batch)) for batch in batches)
 
 
-def _trained(subject: Subject, batches: Sequence[Batch]) -> tuple[float, float | None]:
+def trained(
+    subject: Subject, batches: Sequence[Batch], steps: int = STEPS
+) -> tuple[float, float | None]:
+    """The mean loss of the last half of so many steps, and what the worst head has right then."""
     loop, losses = Loop(subject), []
     with undisturbed(subject.model, training=True), kept_random_state(), torch.enable_grad():
         seed_everything(0)
-        for step in range(STEPS):
+        for step in range(steps):
             losses.append(float(loop.step(batches[step % len(batches)], None)))
     look = Heads(subject, batches).evaluate()
     shares = [look.hits[name] / count for name, count in look.counts.items() if count > 0]
-    return fmean(losses[STEPS // 2 :]), min(shares, default=None)
+    return fmean(losses[steps // 2 :]), min(shares, default=None)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from overfit.bottleneck import Bottleneck, bottleneck
 from overfit.decay import is_direct
+from overfit.faster import Faster, faster
 from overfit.lagging import Lagging, lagging
 from overfit.reach import Reach, reach
 from overfit.settled import Settled, again, settled
@@ -27,7 +28,8 @@ class Trials:
     themselves. bottleneck: the layer whose few numbers keep the squared error up. lagging: the copy
     that is evaluated in place of the trained weights. reach: the least that the loss can be with
     labels that no output can be. again: what a tenth of the rate does from the start, where the
-    loss ended above it.
+    loss ended above it. faster: what ten times the rate does from the start, where the input fades
+    on its way through the weights that it began with.
     """
 
     settled: Settled | None = None
@@ -36,10 +38,20 @@ class Trials:
     lagging: Lagging | None = None
     reach: Reach | None = None
     again: Settled | None = None
+    faster: Faster | None = None
 
     @classmethod
-    def of(cls, subject: Subject, batches: Sequence[Batch], began: Mapping[str, Tensor]) -> Trials:
-        """All of them are made; the model, which had such weights, is as it was afterwards."""
+    def of(
+        cls,
+        subject: Subject,
+        batches: Sequence[Batch],
+        began: Mapping[str, Tensor],
+        fades: bool = False,
+    ) -> Trials:
+        """All of them are made; the model, which had such weights, is as it was afterwards.
+
+        fades: whether the input faded on its way through these.
+        """
         return cls(
             settled=tried(lambda: settled(subject, batches)),
             direct=tried(lambda: is_direct(subject)),
@@ -47,6 +59,7 @@ class Trials:
             lagging=tried(lambda: lagging(subject, batches, began)),
             reach=tried(lambda: reach(subject, batches)),
             again=tried(lambda: again(subject, batches, began)),
+            faster=tried(lambda: faster(subject, batches, began)) if fades else None,
         )
 
     @classmethod
@@ -61,6 +74,7 @@ _MADE: Mapping[str, Callable[..., Any]] = {
     "lagging": Lagging,
     "reach": Reach,
     "again": Settled,
+    "faster": Faster,
 }
 
 

@@ -15,6 +15,8 @@ from overfit.rules.memorised import Memorised
 from overfit.trend import trend
 from probes.finding import Evidence, Finding, Verdict
 
+SOME = 0.9  # of the learning rate: what a schedule that left less took off
+
 
 @dataclass(frozen=True, slots=True)
 class TooSlow:
@@ -24,10 +26,10 @@ class TooSlow:
     the one before staying as it is, comes to `target` of what there was to learn within `most`
     times the steps that it had. How many that would be is extrapolated, and said to be so: along
     a line, towards a limit, or as a power of the steps. Where a schedule, clipping or an eps left
-    a tenth of the steps or less, that is said. A fall that shrinks towards a limit above
-    the target is no matter of steps, unless it is `fast` and no fewer samples were memorised, or it
-    is known what holds the steps back. Neither is it where a narrow layer in front of affine ones
-    makes most of the error that is left.
+    a tenth of the steps or less, that is said; else, how far the weights went, and at what rate.
+    A fall that shrinks towards a limit above the target is no matter of steps, unless it is `fast`
+    and no fewer samples were memorised, or it is known what holds the steps back. Neither is it
+    where a narrow layer in front of affine ones makes most of the error that is left.
     It is a note where training is in order and the suite was short: the same loop memorised fewer
     samples, nothing held the steps back, every head has `nearly` of it right, and as many steps
     again would do. Where every head had `almost` of it right and `with_heads` of the loss was left,
@@ -140,13 +142,15 @@ class TooSlow:
             message=(
                 f"{what}: after {len(curves.losses)} steps "
                 f"the loss is {curves.end:.4g} of {curves.start:.4g} and still falls{told}; "
+                f"{'' if short or held else _pace(curves)}"
                 f"extrapolated, it would need about {whole} steps in all."
             ),
             fix=held.fix
             if held
             else f"Give it time: `--steps {whole}`."
             if short
-            else f"Try a learning rate ten times higher; or give it time: `--steps {whole}`.",
+            else f"Try a learning rate ten times higher{_warm_up(curves)}; or give it time: "
+            f"`--steps {whole}`.",
             site="<optimizer>",
             step=curves.steps[-1],
             evidence=(
@@ -157,6 +161,27 @@ class TooSlow:
                 *(held.evidence if held else ()),
             ),
         )
+
+
+def _pace(curves: Curves) -> str:
+    """How far the weights went, at which rate, and what the schedule left of it."""
+    drive, moved = curves.drive, curves.look.moved if curves.look is not None else None
+    if drive is None or not drive.rate or moved is None:
+        return ""
+    left = (drive.usual or drive.rate) / drive.rate
+    last = "" if drive.last is None else f" and {drive.last / drive.rate:.2g} in the last"
+    share = f", of which the schedule left {left:.2g} in the median step{last}," * (left < SOME)
+    at = f"at a learning rate of {drive.rate:.3g}{share}"
+    return f"{at} the weights went {moved:.2g} of their size; "
+
+
+def _warm_up(curves: Curves) -> str:
+    """What to do about one that had not ended."""
+    drive = curves.drive
+    if drive is None or drive.rate is None or drive.last is None or drive.usual is None:
+        return ""
+    rises = drive.usual < drive.last < SOME * drive.rate
+    return ", and a warm-up that ends within these steps" if rises else ""
 
 
 def _gains(curves: Curves) -> bool:
