@@ -38,7 +38,7 @@ from overfit.rests import Rests
 from overfit.scored_keys import scored_keys
 from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
-from overfit.terms import norms_of_terms, own_norms
+from overfit.terms import norms_of_parts
 from overfit.trials import Trials, made_again, tried
 from probes.layout import Layout
 from probes.reading.lost import Lost
@@ -246,7 +246,7 @@ class Looker:
             size=self._size(),
             lost=lost,
             cuts=tried(lambda: cuts(self.subject, self.batches[0])) or (),
-            parts=tried(self._parts) or {},
+            parts=tried(lambda: norms_of_parts(self.subject, self.batches[0])) or {},
             mode_site=self._mode_site(evaluated, drawn),
             wrong=wrong_samples(found),
             near=tried(lambda: near_conflicts(self.batches, self.keys, found)) or (),
@@ -260,7 +260,7 @@ class Looker:
             fading=fading,
             scales=tried(lambda: other_scales(self.subject, self.batches, self.began)) or (),
             released=tried(lambda: released(self.subject, self.batches, self.began)),
-            trials=Trials.of(self.subject, self.batches, self.began, fading is not None),
+            trials=Trials.of(self.subject, self.batches, self.began, fading is not None, self.keys),
             **(tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
         )
 
@@ -366,27 +366,6 @@ class Looker:
                 now += float(parameter.detach().double().square().sum())
                 before += float(self.began[name].double().square().sum())
         return math.sqrt(now / before) if before > 0 and math.isfinite(now) else None
-
-    def _parts(self) -> dict[str, dict[str, float]]:
-        """Part of the loss to the gradient norm that it gives each module with parameters.
-
-        Of a loss whose parts nobody has named, the terms that it is the sum of.
-        """
-        found: dict[str, dict[str, float]] = {}
-        terms: dict[str, Callable[[nn.Module, Batch], Tensor]] = {**self.subject.parts}
-        if not terms:
-            with undisturbed(self.model, training=True), torch.enable_grad():
-                return norms_of_terms(self.subject, self.batches[0])
-        terms["<loss>"] = self.subject.loss
-        for name, part in terms.items():
-            self.model.zero_grad(set_to_none=True)
-            with undisturbed(self.model, training=True), torch.enable_grad():
-                value = part(self.model, self.batches[0])
-                if value.requires_grad:
-                    value.backward()
-            found[name] = own_norms(self.model)
-        self.model.zero_grad(set_to_none=True)
-        return found
 
 
 def kept_start(model: nn.Module) -> dict[str, Tensor]:

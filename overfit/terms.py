@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from probes.scoring.addends import addends
 from probes.subject import Batch, Subject
+from probes.undisturbed import undisturbed
 
 WHOLE = "<loss>"
 MOST = 6  # terms that a loss is looked into for
@@ -31,6 +33,28 @@ def norms_of_terms(subject: Subject, batch: Batch) -> dict[str, dict[str, float]
         (WHOLE, whole, 1.0),
     ]:
         found[name] = _norms(subject.model, value / weight)
+    return found
+
+
+def norms_of_parts(subject: Subject, batch: Batch) -> dict[str, dict[str, float]]:
+    """Part of the loss to the gradient norm that it gives each module with parameters.
+
+    Of a loss whose parts nobody has named, the terms that it is the sum of.
+    """
+    found: dict[str, dict[str, float]] = {}
+    terms: dict[str, Callable[[nn.Module, Batch], Tensor]] = {**subject.parts}
+    if not terms:
+        with undisturbed(subject.model, training=True), torch.enable_grad():
+            return norms_of_terms(subject, batch)
+    terms[WHOLE] = subject.loss
+    for name, part in terms.items():
+        subject.model.zero_grad(set_to_none=True)
+        with undisturbed(subject.model, training=True), torch.enable_grad():
+            value = part(subject.model, batch)
+            if value.requires_grad:
+                value.backward()
+        found[name] = own_norms(subject.model)
+    subject.model.zero_grad(set_to_none=True)
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from overfit.blind_heads import BlindHead, blind_heads
 from overfit.bottleneck import Bottleneck, bottleneck
 from overfit.decay import is_direct
 from overfit.faster import Faster, faster
@@ -29,7 +30,7 @@ class Trials:
     that is evaluated in place of the trained weights. reach: the least that the loss can be with
     labels that no output can be. again: what a tenth of the rate does from the start, where the
     loss ended above it. faster: what ten times the rate does from the start, where the input fades
-    on its way through the weights that it began with.
+    on its way through the weights that it began with. blind: heads that do not follow the input.
     """
 
     settled: Settled | None = None
@@ -39,6 +40,7 @@ class Trials:
     reach: Reach | None = None
     again: Settled | None = None
     faster: Faster | None = None
+    blind: tuple[BlindHead, ...] = ()
 
     @classmethod
     def of(
@@ -47,10 +49,11 @@ class Trials:
         batches: Sequence[Batch],
         began: Mapping[str, Tensor],
         fades: bool = False,
+        keys: Sequence[str] = (),
     ) -> Trials:
         """All of them are made; the model, which had such weights, is as it was afterwards.
 
-        fades: whether the input faded on its way through these.
+        fades: whether the input faded on its way through these. keys: those of the inputs.
         """
         return cls(
             settled=tried(lambda: settled(subject, batches)),
@@ -60,12 +63,14 @@ class Trials:
             reach=tried(lambda: reach(subject, batches)),
             again=tried(lambda: again(subject, batches, began)),
             faster=tried(lambda: faster(subject, batches, began)) if fades else None,
+            blind=tried(lambda: blind_heads(subject, batches, began, keys)) or (),
         )
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Trials:
         """The trials whose fields stand in the record."""
-        return cls(**{**row, **made_again(row, _MADE)})
+        blind = tuple(BlindHead(**each) for each in row.get("blind", ()))
+        return cls(**{**row, **made_again(row, _MADE), "blind": blind})
 
 
 _MADE: Mapping[str, Callable[..., Any]] = {

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from overfit.blind_heads import BlindHead
 from overfit.curves import Curves
 from overfit.floors import Floor
 from overfit.rules.lacking import lacks_look
 from overfit.rules.memorised import Memorised
 from overfit.starved import LITTLE, Weighed, starved
-from probes.finding import Evidence, Finding, Verdict
+from probes.finding import Evidence, Finding, Phase, Verdict
 
 PLACES = ("WIR002", "GRD004", "GRD003")
 
@@ -25,6 +26,7 @@ class _Why:
     source: str | None = None
     fix: str | None = None
     evidence: tuple[Evidence, ...] = ()
+    phase: Phase = "backward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class HeadStuck:
     fell by at most `gain`, without being complete. Where the parts of the loss are given, so is
     the gradient that each gives to each module, and the weight that it has in the whole loss; so
     it is of the terms that the loss is seen to be the sum of. A part that reads no label, as a KL
-    against a prior, learns nothing that it could be stuck at.
+    against a prior, learns nothing that it could be stuck at. A head that gives the same whichever
+    sample's input it is given, before training and after it, is told with where its input is lost.
 
     Sick: `loss = key_loss`, where `db_loss` was to be added.
     Healthy: `loss = key_loss + db_loss`.
@@ -116,7 +119,7 @@ class HeadStuck:
                 or f"Follow `{name}` from its loss back: whether its part is in the loss, and at "
                 "what weight, whether its labels are its own, and what its gradient reaches.",
                 site=why.site or name,
-                phase="backward",
+                phase=why.phase,
                 step=curves.steps[-1],
                 source=why.source,
                 evidence=(*why.evidence, *_evidence(curves)),
@@ -149,6 +152,8 @@ def _why(curves: Curves, name: str) -> _Why:
     """What is known of the head's signal."""
     look = curves.look
     assert look is not None
+    if (blind := next((each for each in look.trials.blind if each.head == name), None)) is not None:
+        return _of_blind(blind)
     part = look.parts.get(name, {})
     if part and not any(part.values()):
         return _Why("its part of the loss gives no module a gradient")
@@ -170,6 +175,20 @@ def _why(curves: Curves, name: str) -> _Why:
             if each.code == code:
                 return _Why(each.message.rstrip("."), each.site, each.source)
     return _Why("its gradient is not cut off: look at its labels, and at what it reads")
+
+
+def _of_blind(blind: BlindHead) -> _Why:
+    """A head that is the same whichever sample it is given."""
+    line = f" at {blind.source}" if blind.source else ""
+    module = f" in `{blind.site}`" if blind.site else ""
+    return _Why(
+        f"it does not read the input, which is lost on the way to it at `{blind.op}`{module}"
+        f"{line}: what that gives is the same for every sample",
+        blind.site or "model",
+        blind.source,
+        fix=f"Give `{blind.head}` what follows the input in place of what that line gives.",
+        phase="forward",
+    )
 
 
 def _of_weight(curves: Curves, name: str, own: Weighed) -> _Why:

@@ -46,12 +46,20 @@ def where_lost(
     what comes out follows the input, or where too much runs to tell. Yes and no count where
     nothing else is lost: ids that are compared with padding are not.
     """
+    second = followed(model, run, batch, other)
+    found = None if second is None else second.found
+    return None if found is not None and found.op in LOSSES.values() else found
+
+
+def followed(
+    model: nn.Module, run: Callable[[Batch, Follow], object], batch: Batch, other: Batch
+) -> Follow | None:
+    """What came of the second of the two runs, beside the first; None where that cannot be told."""
     first = Follow({}, model, None)
     run(batch, first)
     second = Follow(_moved(batch, other), model, first.marks)
     run(other, second)
-    found = second.found if len(first.marks) < MOST and not second.parted else None
-    return None if found is not None and found.op in LOSSES.values() else found
+    return second if len(first.marks) < MOST and not second.parted else None
 
 
 def lost_of(experiment: Experiment, other: Batch) -> Lost | None:
@@ -83,8 +91,8 @@ class Follow(TorchFunctionMode):
     """While it is entered, marks what every operator gives, or compares it with earlier marks.
 
     moved: ids of tensors that differ from the earlier run. losses: where the input was lost, each
-    with the tensor that it is a part of, where it was picked. parted: whether the two runs took
-    different ways.
+    with the tensor that it is a part of, where it was picked, and with what was made. parted:
+    whether the two runs took different ways.
     """
 
     def __init__(
@@ -98,8 +106,9 @@ class Follow(TorchFunctionMode):
         self.sites = {id(module): name for name, module in model.named_modules()}
         self.earlier = earlier
         self.marks: list[tuple[float, float]] = []
-        self.losses: list[tuple[Lost, int | None]] = []
+        self.losses: list[tuple[Lost, int | None, Tensor]] = []
         self.followed: set[int] = set()  # tensors of which a part was picked that differs
+        self.read: dict[int, set[int]] = {}  # what each tensor was made of
         self.parted = False
         self._held: list[Tensor] = []  # so that no id is given twice
         self._bytes = 0
@@ -131,6 +140,7 @@ class Follow(TorchFunctionMode):
         if place >= len(self.earlier):
             self.parted = True
             return
+        self.read.setdefault(id(made), set()).update(map(id, reads))
         differs = _differ(self.marks[place], self.earlier[place])
         self.moved[id(made)] = differs
         read = any(self.moved.get(id(each), False) for each in reads)
@@ -140,13 +150,23 @@ class Follow(TorchFunctionMode):
         if of is not None and differs:
             self.followed.add(of)
         if read and not differs and not weak and name not in MAKERS and name != "__get__":
-            self.losses.append((Lost(name.strip("_"), self.site(), source_here()), of))
+            lost = Lost(name.strip("_"), self.site(), source_here())
+            self.losses.append((lost, of, made))
 
     @property
     def found(self) -> Lost | None:
         """Where the input was lost."""
-        lost = (each for each, of in reversed(self.losses) if of not in self.followed)
+        lost = (each for each, of, _ in reversed(self.losses) if of not in self.followed)
         return next(lost, None)
+
+    def lost_before(self, end: Tensor) -> Lost | None:
+        """Where the input was lost on the way to what does not follow it."""
+        way, left = {id(end)}, [id(end)]
+        while left:
+            new = self.read.get(left.pop(), set()) - way
+            way |= new
+            left += new
+        return next((one for one, _, made in reversed(self.losses) if id(made) in way), None)
 
     def site(self) -> str | None:
         """The innermost module at work."""
