@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from probes.batch import sample_count
+from probes.batch import sample_count, take
 from probes.experiment import LOSS, Experiment
-from probes.finding import Evidence, Finding, Verdict
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.first_step import first_batch
 from probes.scoring.scored import Scored, scored
 from probes.stepping.growth import Growth, growing
@@ -22,6 +23,7 @@ from probes.subject import Batch
 TWICE = "softmax is applied twice: cross entropy, which applies its own, is given probabilities"
 NO_LOG = "the log is forgotten: the loss is minus the probability of the label, not minus its log"
 RAW = "the loss is minus the raw score of the label: nothing normalises it, and it has no floor"
+Formula = Callable[[Scored], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,12 @@ class LossFormula:
 
     From outputs and labels the cross entropy is computed, and what it becomes with softmax twice,
     with the log forgotten, or with nothing normalised; the one that the subject's loss equals, to
-    five digits, tells what it does. None of them is silence. A softmax over another axis than the
-    classes is a fault; a mean that divides by padding, or by the classes as well, a warning. A sum
-    over places is a note; a warning where one step of the subject's makes its loss on the same
-    batch rise, and would not if it were divided by the places. A start far above the entropy of
+    five digits, tells what it does, if it equals it as well without any one of the samples: at a
+    start all of them are near to guessing evenly, and some number there is another's by chance.
+    None of them is silence. A softmax over another axis than the classes is a fault; a mean that
+    divides by padding, or by the classes as well, a warning. A sum over places is a note; a warning
+    where one step of the subject's makes its loss on the same batch rise, and would not if it were
+    divided by the places. A start far above the entropy of
     guessing evenly (`high` times), in evaluation and in training, where batch norm that has not
     learned its statistics yet has the batch's, is a note; from `absurd` times on, scores of a
     wrong scale are a warning, at the first of three layers or more that each make what they are
@@ -69,8 +73,11 @@ class LossFormula:
                     yield self._high(loss, each, growing(experiment))
                 return
             sound, apart = _sound(each, right)
-            for words, value in _wrong(each):
-                if self._is(loss, value) and not self._is(sound, value, apart):
+            for words, formula in _wrong(each):
+                value = formula(each)
+                if not self._is(loss, value) or self._is(sound, value, apart):
+                    continue
+                if self._holds(experiment, each, formula):
                     yield self._said(each, words, loss, right)
                     return
             if (times := self._multiple(experiment, loss, right, each)) is not None:
@@ -79,6 +86,20 @@ class LossFormula:
 
     def _is(self, one: float, two: float, times: float = 1.0) -> bool:
         return abs(one - two) <= times * self.alike * max(abs(one), abs(two), 1e-3)
+
+    def _holds(self, experiment: Experiment, each: Scored, formula: Formula) -> bool:
+        """Whether the loss without any one of the samples, where it can be had, is that as well."""
+        for left in range(experiment.size) if experiment.size > 1 else ():
+            rows = [row for row in range(experiment.size) if row != left]
+            fewer = experiment.of_batch(take(experiment.batch, rows, experiment.layout))
+            try:
+                loss = float(fewer.evaluated.ran.outputs[LOSS])
+                found = [formula(one) for one in scored(fewer) if one.stands_for(each)]
+            except (ExperimentError, KeyError):
+                continue
+            if found and math.isfinite(loss) and not any(self._is(loss, one) for one in found):
+                return False
+        return True
 
     def _multiple(
         self, experiment: Experiment, loss: float, right: float, each: Scored
@@ -207,18 +228,21 @@ def _sound(each: Scored, right: float) -> tuple[float, float]:
     return each.picked(each.scores.clamp(min=torch.finfo(each.scores.dtype).tiny).log()), 10.0
 
 
-def _wrong(each: Scored) -> Iterator[tuple[str, float]]:
+def _wrong(each: Scored) -> Iterator[tuple[str, Formula]]:
     """What the loss would be by each wrong formula."""
-    scores, soft = each.scores, each.scores.softmax(1)
     if each.are_probabilities:
-        yield TWICE, each.picked(scores.log_softmax(1))
-        yield NO_LOG, each.picked(scores)
+        yield TWICE, lambda given: given.picked(given.scores.log_softmax(1))
+        yield NO_LOG, lambda given: given.picked(given.scores)
         return
-    yield TWICE, each.picked(soft.log_softmax(1))
-    yield NO_LOG, each.picked(soft)
-    yield RAW, each.picked(scores)
+    yield TWICE, lambda given: given.picked(given.scores.softmax(1).log_softmax(1))
+    yield NO_LOG, lambda given: given.picked(given.scores.softmax(1))
+    yield RAW, lambda given: given.picked(given.scores)
     for axis in range(each.whole.ndim - 1):
         yield (
             f"softmax runs over axis {axis} of the scores, not over the {each.classes} classes",
-            each.picked(each.over(axis)),
+            partial(_over, axis),
         )
+
+
+def _over(axis: int, given: Scored) -> float:
+    return given.picked(given.over(axis))

@@ -38,6 +38,10 @@ class Scored:
         sums = self.scores.sum(1)
         return bool((self.scores >= 0).all() and ((sums - 1).abs() < 1e-3).all())
 
+    def stands_for(self, other: Scored) -> bool:
+        """Whether it is the same output and the same key, of another batch."""
+        return (self.output, self.labels_key) == (other.output, other.labels_key)
+
     def picked(self, values: Tensor) -> float:
         """The mean of minus the values at the labels."""
         return -float(values.gather(1, self.labels[:, None]).mean())

@@ -206,6 +206,26 @@ def test_outputs_that_are_all_the_same_prove_no_formula(size: float, told: bool)
     assert ("WIR010" in [each.code for each in said(shares)]) == told
 
 
+def test_a_number_that_two_losses_share_by_chance_proves_no_formula() -> None:
+    seed_everything(0)
+    x, other = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    model = nn.Linear(4, 3, bias=False)
+    labels = model(x).argmax(1).index_fill(0, torch.tensor([0]), int(model(x)[0].argmin()))
+
+    def apart() -> float:  # from the cross entropy of others, softmax applied twice
+        right, twice = F.cross_entropy(model(x), labels), model(x).softmax(-1)
+        return (right - F.cross_entropy(twice, other)).item()
+
+    low, high, start = 0.01, 100.0, model.weight.detach().clone()
+    for _ in range(40):
+        size = (low + high) / 2
+        model.weight.data.copy_(size * start)
+        low, high = (size, high) if apart() < 0 else (low, size)
+    assert abs(apart()) < 1e-5
+    whole = Subject(model, [(x, other, labels)], lambda m, b: F.cross_entropy(m(b[0]), b[2]), adam)
+    assert "WIR010" not in [each.code for each in said(whole)]
+
+
 def test_a_parameter_that_is_held_twice_and_one_that_is_missed_are_told() -> None:
     whole = classifier(F.cross_entropy)
     forgotten = replace(
