@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from probes.experiment import Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.masking.longer import Longer, longer
+from probes.scoring.outgrown import Outgrown, outgrown
 from probes.scoring.terms import FAR, Terms, grown, parts, terms
 
 
@@ -19,16 +20,19 @@ class DrownedPart:
 
     The gradient of each of `Subject.parts` is taken with respect to the parameters that all of
     them reach; from `far` times on, the shared layers follow the larger one alone. It is a
-    warning where both terms move with what no output reads, such as labels, and a fault where more
-    padding makes the smaller one smaller still, which is what it is divided by; a note where one
-    is not scored, as a penalty or a divergence, and where the loss itself weighs the smaller less.
+    warning where both terms move with what no output reads, such as labels, and a few dozen of the
+    subject's own steps leave it so; a fault where more padding makes the smaller one smaller still,
+    which is what it is divided by; a note where the larger one comes down with the first steps, as
+    what a head begins with does, where one is not scored, as a penalty or a divergence, and where
+    the loss itself weighs the smaller less.
     With every sample twice in the batch, a sum doubles and a mean stays: a larger term that is a
     sum beside a smaller one that is a mean is a warning, whatever they are, where they are so far
     apart in a whole batch; so much is also told of a loss that is seen to be a sum, of which nobody
     has named the terms. A note is all where `train_step` minimises something else than `loss`.
 
     Sick: the mean over 5 answers beside a mean that is divided by all 5000 outputs.
-    Healthy: each term a mean over its own answers; a divergence that begins near zero.
+    Healthy: each term a mean over its own answers; a divergence that begins near zero; a mean that
+    is large before the first steps.
     """
 
     far: float = FAR
@@ -57,6 +61,9 @@ class DrownedPart:
             return
         padded = _padded(experiment, found) if found.wanted else None
         finding = self._finding(found, padded)
+        if finding.verdict is Verdict.WARN and experiment.minimises_loss and not found.summed:
+            with suppress(ExperimentError):
+                finding = _once_begun(finding, found, outgrown(experiment, found, self.far))
         if not experiment.minimises_loss:  # the terms may be minimised one by one
             finding = replace(finding, verdict=Verdict.NOTE)
         guessed = padded[0].each.guessed if padded else None
@@ -93,6 +100,22 @@ class DrownedPart:
                 *evidence,
             ),
         )
+
+
+def _once_begun(finding: Finding, found: Terms, left: Outgrown | None) -> Finding:
+    """A note where the larger one comes down with the first steps."""
+    if left is None:
+        return finding
+    what = f"times as large after {left.steps} steps"
+    return replace(
+        finding,
+        verdict=Verdict.NOTE,
+        message=f"the gradient of `{found.large}` begins {found.times:.3g} times as large as that "
+        f"of `{found.small}`, on the {len(found.shared)} parameters that they share; after "
+        f"{left.steps} steps it is {left.times:.3g} times as large.",
+        fix="Nothing: what a term begins with is soon learned.",
+        evidence=(*finding.evidence, Evidence(what, left.times)),
+    )
 
 
 def _fix(found: Terms) -> str:
