@@ -22,6 +22,7 @@ from probes.masking.of_another import OfAnother, of_another
 from probes.masking.pattern import INVERTED, pattern
 from probes.masking.share import true_leaks
 from probes.masking.trailing import at_either_end
+from probes.masking.turned import Turned, turned
 from probes.masking.visible import Visible, changed, differ, leaks, seen_as_marked
 from probes.modules import every_module
 from probes.place import place
@@ -91,6 +92,9 @@ class MisappliedMask:
         for each, found in true_leaks(experiment):
             if each.mask.key not in done:
                 yield each, self._turned(experiment, each, found)
+            if each.mask.key not in done and (made_by := turned(experiment, each)) is not None:
+                own = replace(each, guessed=None) if made_by.blind else each
+                yield own, self._compared(experiment, own, found, made_by)
 
     def _of_another(self, experiment: Experiment, found: OfAnother) -> Finding:
         key, own = found.each.key, found.each.mask.key
@@ -173,6 +177,22 @@ class MisappliedMask:
         where = place(found, experiment.subject.model)
         words = f"`{key}` is inverted {where.words}: turned round, it lets nothing hidden through"
         return self._finding(each, words, where.site)
+
+    def _compared(
+        self, experiment: Experiment, each: Hidden, found: Comparison, by: Turned
+    ) -> Finding:
+        """Of a comparison that gives the opposite of what it should."""
+        line = f" at {by.source}" if by.source else ""
+        words = f"the mask that the code makes of `{each.mask.key}`{line} is inverted: turned round"
+        words += " there, it lets nothing hidden through"
+        if by.blind:
+            words += ", and as it is nothing visible is read"
+        where = place(found, experiment.subject.model)
+        made = self._finding(each, words, where.site)
+        fix = (
+            f"Turn the comparison{line} round, or what reads it: it lets see what is to be hidden."
+        )
+        return replace(made, source=by.source, fix=fix)
 
     def _finding(self, each: Hidden, words: str, site: str) -> Finding:
         first = [int(i) for i in (~each.keep).nonzero()[0]]
