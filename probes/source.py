@@ -1,9 +1,13 @@
-"""The user's own lines around the place that a finding names."""
+"""The user's own lines: those around the place that a finding names, and those of a function."""
 
 from __future__ import annotations
 
+import ast
+import linecache
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from types import CodeType
 
 AROUND, WIDEST, LARGEST = 3, 160, 2_000_000  # lines, characters, bytes
 
@@ -37,3 +41,22 @@ def source_lines(source: str | None) -> tuple[SourceLine, ...]:
         SourceLine(number, words[:WIDEST], number == culprit)
         for number, words in enumerate(lines[first - 1 : culprit + AROUND], first)
     )
+
+
+def function_of(code: CodeType) -> ast.FunctionDef | None:
+    """The definition that the code was made from; None where its file does not hold it."""
+    return _functions(code.co_filename).get((code.co_name, code.co_firstlineno))
+
+
+@lru_cache(maxsize=64)
+def _functions(file: str) -> dict[tuple[str, int], ast.FunctionDef]:
+    """The functions of a file by name and first line, that of decorators."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:  # such as a cell with a line of magic
+        return {}
+    return {
+        (node.name, min([node.lineno, *(each.lineno for each in node.decorator_list)])): node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    }

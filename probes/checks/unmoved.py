@@ -12,6 +12,7 @@ from torch import Tensor
 
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
+from probes.reading.unread_results import Dropped, dropped
 from probes.stepping.matters import matters
 
 
@@ -22,9 +23,12 @@ class Unmoved:
     Either no gradient comes there although the loss moves when the parameter is changed (the
     way back is cut: `detach`, `no_grad`, `.data`, `.item()`), or there is a gradient and a
     learning rate, and the optimizer does not write. A parameter that is not used at all, or that
-    the optimizer does not hold, is a note: a pooler that nobody reads, a teacher.
+    the optimizer does not hold, is a note: a pooler that nobody reads, a teacher. It is a warning
+    where the code that called its module does not keep what that gives, or by a name that no way
+    through it reads before it is set anew: there it was to be read, and is lost.
 
-    Sick: `head(encoder(x).detach())` with `Adam(model.parameters())`.
+    Sick: `head(encoder(x).detach())` with `Adam(model.parameters())`;
+    `emb = time(t); emb = kind(y)`, and so `emb` without the time.
     Healthy: the same without `detach`; or the encoder frozen by `requires_grad_(False)`.
     """
 
@@ -59,7 +63,10 @@ class Unmoved:
             yield self._cut(held, Verdict.WARN, "the loss depends on it")
         if others := [name for name in read if name not in held]:
             yield self._cut(others, Verdict.NOTE, "the optimizer does not hold it")
-        if unused:
+        trained = [name for name in silent[: self.most] if name in unused and name in stepped.rates]
+        lost = dropped(experiment, trained) if trained else []
+        yield from (self._dropped(each) for each in lost)
+        if unused := [name for name in unused if not any(name in each.names for each in lost)]:
             yield self._unused(unused)
         yield from self._unwritten(experiment, [name for name in live if name not in without])
 
@@ -89,6 +96,32 @@ class Unmoved:
             fix="Nothing, if that is meant; else look who should read its module's output.",
             site=_module(names[0]),
             phase="backward",
+            evidence=(Evidence("parameters that the loss does not depend on", len(names)),),
+        )
+
+    def _dropped(self, lost: Dropped) -> Finding:
+        unread = lost.unread
+        name, site, names = unread.name, lost.site, list(lost.names)
+        if name is None:
+            how = "not kept"
+        elif unread.by_round:
+            how = f"kept as `{name}`, which every round of the loop sets anew before it is read"
+        elif unread.again is not None:
+            how = f"kept as `{name}`, which line {unread.again} sets anew before it is read"
+        else:
+            how = f"kept as `{name}`, which nobody reads"
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"what `{site}` gives is {how}: the loss does not depend "
+            f"on `{names[0]}`{_more(names)}, which the optimizer is to train.",
+            fix=f"Hand on what `{site}` gives, or leave `{site}` out."
+            if name is None
+            else f"Read `{name}` there, or leave `{site}` out.",
+            site=site,
+            phase="forward",
+            source=lost.source,
             evidence=(Evidence("parameters that the loss does not depend on", len(names)),),
         )
 

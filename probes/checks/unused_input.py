@@ -22,6 +22,7 @@ from probes.reading.lost import Lost, lost_of
 from probes.reading.passed_over import forgotten, read_twice, starts_from_zero
 from probes.reading.read_apart import seen_apart
 from probes.reading.read_places import unread_places
+from probes.reading.unread_results import is_dropped
 from probes.scoring.behind_ids import read_behind_ids
 from probes.states.recurrence import Recurrent
 from probes.stepping.aim import updates
@@ -111,7 +112,7 @@ class UnusedInput:
     def _of(self, experiment: Experiment, key: str) -> Finding | None:
         """Where the key is lost on its way; None where nobody touches it."""
         if (dropped := _dropped(experiment, key)) is not None:
-            return self._lost(key, dropped)
+            return self._lost(key, dropped, is_dropped(experiment, dropped))
         if (calls := forgotten(experiment, key, lambda: _sites(experiment, [key]))) is not None:
             return self._forgotten(key, calls)
         if (twin := read_twice(experiment, key)) is not None:
@@ -160,11 +161,11 @@ class UnusedInput:
             evidence=(Evidence("keys with an effect", 0, 1, f"of {len(keys)}"),),
         )
 
-    def _lost(self, key: str, module: str) -> Finding:
+    def _lost(self, key: str, module: str, known: bool) -> Finding:
         return Finding(
             code=self.code,
             rule=self.rule,
-            verdict=Verdict.WARN,
+            verdict=Verdict.NOTE if known else Verdict.WARN,  # WIR002 says where it is let go
             message=f"`{module}` reads `{key}`, but nobody uses what it gives: with other values "
             f"in `{key}`, loss and outputs are the same, and `{module}` does not learn.",
             fix=f"Hand the output of `{module}` on, or leave `{module}` and `{key}` out.",
@@ -358,8 +359,7 @@ def _gone(experiment: Experiment, batches: Mapping[str, Batch]) -> dict[str, Los
 
 def _gives_the_same(at: Lost) -> str:
     """Of the operator that loses the input."""
-    line = f" at {at.source}" if at.source else ""
-    return f"`{at.op}`{line} gives the same whatever it is given"
+    return f"`{at.op}`{f' at {at.source}' if at.source else ''} gives the same whatever it is given"
 
 
 def _dropped(experiment: Experiment, key: str) -> str | None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import linecache
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from types import CodeType
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from probes.raised import own_frame, place_in
 from probes.running import names_of, running
+from probes.source import function_of
 
 SUMS = {"add", "iadd", "radd"}
 
@@ -63,7 +62,7 @@ def _sums_of_aliases(code: CodeType, line: int) -> list[tuple[str, str]]:
 
     Neither is set to anything else in between, on whatever branch, or in a loop around the sum.
     """
-    function = _functions(code.co_filename).get((code.co_name, code.co_firstlineno))
+    function = function_of(code)
     if function is None:
         return []
     found, every = [], list(_settings(function))
@@ -90,20 +89,6 @@ def _loops(function: ast.AST) -> Iterator[tuple[int, int]]:
     for node in ast.walk(function):
         if isinstance(node, (ast.For, ast.While)):
             yield node.lineno, node.end_lineno or node.lineno
-
-
-@lru_cache(maxsize=64)
-def _functions(file: str) -> dict[tuple[str, int], ast.AST]:
-    """The functions of a file by name and first line, that of decorators."""
-    try:
-        tree = ast.parse("".join(linecache.getlines(file)))
-    except SyntaxError:  # such as a cell with a line of magic
-        return {}
-    return {
-        (node.name, min([node.lineno, *(each.lineno for each in node.decorator_list)])): node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef)
-    }
 
 
 def _sums(function: ast.AST, line: int) -> Iterator[tuple[str, str]]:
