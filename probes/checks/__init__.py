@@ -53,6 +53,7 @@ from probes.checks.left_over import LeftOver
 from probes.checks.log_of_softmax import LogOfSoftmax
 from probes.checks.loss_formula import LossFormula
 from probes.checks.loss_input import LossInput
+from probes.checks.mask_as_target import MaskAsTarget
 from probes.checks.mask_disagreement import MaskDisagreement
 from probes.checks.misapplied_mask import MisappliedMask
 from probes.checks.misasked_table import MisaskedTable
@@ -196,6 +197,7 @@ RULES: tuple[Check[Experiment], ...] = (
     SwappedCoordinates(),
     TransposedTargets(),
     CopiedInput(),
+    MaskAsTarget(),
     StepParity(),
     FullLengths(),
     IgnoredClass(),

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from probes.experiment import LOSS
+from probes.batch import leaves
+from probes.experiment import LOSS, Experiment, attempted, copied
 from probes.nested import tensors_in
 from probes.raised import source_here
+from probes.replay import Snapshot, replay
 from probes.running import names_of, running
 
 
@@ -48,6 +50,19 @@ class Writes(TorchDispatchMode):
                     op = str(func).rpartition(".")[0]
                     self.found.append(Write(name, op, running(self._names) or LOSS, source_here()))
         return func(*args, **kwargs)
+
+
+def first_write(experiment: Experiment, key: str) -> Write | None:
+    """The first that the loss, in evaluation mode, does to this key of the batch; None without."""
+    model, own = experiment.subject.model, copied(experiment.batch)
+    writes = Writes(model, {key: leaves(own)[key]})
+
+    def step() -> Tensor:
+        with writes, attempted("`Subject.loss`, in evaluation mode,"):
+            return experiment.subject.loss(model.eval(), own).detach()
+
+    replay(step, model, Snapshot.take(model))
+    return next(iter(writes.found), None)
 
 
 def _written(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Iterator[Tensor]:

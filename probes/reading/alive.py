@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probes.batch import leaves
 from probes.bus import Bus, Kind, See
 from probes.experiment import Experiment, attempted, copied
 from probes.finding import ExperimentError
@@ -48,7 +49,8 @@ class Alive:
     `embedding`. summed: whole numbers that were summed up along an axis. pooled: what products,
     sums and differences gave, whether a module was shown it or not. parted: what was cut
     into parts, the first of each. rolled, sampled: how often numbers were
-    rolled, and read by a grid.
+    rolled, and read by a grid. fed: what modules were given without a gradient, of the shape of a
+    tensor of the batch, with the values that it had then.
     """
 
     loss: Tensor
@@ -65,6 +67,7 @@ class Alive:
     parted: tuple[Reshaped, ...] = ()
     rolled: int = 0
     sampled: int = 0
+    fed: tuple[Tensor, ...] = ()
 
     @property
     def given(self) -> tuple[Shown, ...]:
@@ -89,25 +92,42 @@ def gradients(value: Tensor, wanted: Sequence[Tensor]) -> list[Tensor | None]:
 
 @dataclass(slots=True)
 class _Keeps:
-    """Keeps what is shown. wakes: a constant that a module gives gets a gradient of its own."""
+    """Keeps what is shown. wakes: a constant that a module gives gets a gradient of its own.
+
+    shapes: those of the batch.
+    """
 
     wakes: bool
     clock: Iterator[int]
+    shapes: set[torch.Size]
     found: list[tuple[int, Tensor, int]] = field(default_factory=list)
+    fed: list[Tensor] = field(default_factory=list)
     sees: Mapping[Kind, See] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sees = {Kind.INPUT: self.see, Kind.OUTPUT: self.see_output}
+        self.sees = {Kind.INPUT: self.see_input, Kind.OUTPUT: self.see_output}
 
     def see(self, number: int, tensor: Tensor) -> None:
         if tensor.is_floating_point() and tensor.requires_grad:
             self.found.append((number, tensor, next(self.clock)))
+
+    def see_input(self, number: int, tensor: Tensor) -> None:
+        plain = not tensor.requires_grad and tensor.layout is torch.strided
+        fits = plain and tensor.shape in self.shapes
+        if fits and not any(_is_equal(tensor, each) for each in self.fed):
+            self.fed.append(tensor.clone())
+        self.see(number, tensor)
 
     def see_output(self, number: int, tensor: Tensor) -> None:
         frozen = tensor.is_floating_point() and not tensor.requires_grad and tensor.is_leaf
         if self.wakes and frozen and not tensor.is_inference():
             tensor.requires_grad_(True)
         self.see(number, tensor)
+
+
+def _is_equal(one: Tensor, two: Tensor) -> bool:
+    alike = (one.shape, one.dtype, one.device) == (two.shape, two.dtype, two.device)
+    return alike and torch.equal(one, two)
 
 
 def alive(experiment: Experiment, batch: Batch | None = None, picks: bool = True) -> Alive:
@@ -131,7 +151,8 @@ def alive(experiment: Experiment, batch: Batch | None = None, picks: bool = True
 def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Alive:
     model, subject = experiment.subject.model, experiment.subject
     clock = count()
-    keeps, indexing = _Keeps(wakes, clock), Indexing(clock)
+    shapes = {each.shape for each in leaves(batch).values() if isinstance(each, Tensor)}
+    keeps, indexing = _Keeps(wakes, clock, shapes), Indexing(clock)
     losses: list[Tensor] = []
 
     def step() -> Tensor:
@@ -161,6 +182,7 @@ def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Ali
         tuple(seen.parted),
         seen.rolled,
         seen.sampled,
+        tuple(keeps.fed),
     )
 
 
