@@ -20,9 +20,10 @@ from nan_watch.case.optimizers import is_extreme, is_plain, vanishing
 from nan_watch.case.symptom import Symptom
 from nan_watch.causes.poisoned_parameter import PoisonedParameter
 from nan_watch.flags import Doubles
-from nan_watch.inquest.copies import Copied, as_sick, copied, one_process, starting
+from nan_watch.inquest.copies import EACH, Copied, as_sick, copied, one_process, starting
 from nan_watch.inquest.from_line import Line
 from nan_watch.inquest.hold import Inquest, Repeatable
+from nan_watch.inquest.optimizer_code import Risk, risk
 from probes.finding import Evidence, Finding
 from probes.replay import RandomState, Snapshot, is_finite, replay
 
@@ -30,6 +31,8 @@ TORCHS = ("defaults", "_optimizer_", "_hook_", "_zero_grad_profile", "_patch_", 
 """How the attributes begin that torch gives every optimizer and that no step changes."""
 LARGE = 2**22  # numbers in the parameters of an update that is kept
 LARGEST = 2**27  # bytes of all that is copied of it
+SMALL = EACH // 8  # numbers in the parameters of one that is kept at every step, with gradients
+ENTRIES = 16  # that an optimizer holds for each of its parameters
 FIRST = 2  # updates of the run that are kept
 TINY, HUGE = 1e-18, 1e18  # norms whose square is next to nothing, or to infinity
 HUGE_HALF = 2.0**12  # of a gradient of halves, which end at 65504
@@ -108,12 +111,13 @@ class Update:
 
 
 class KeptUpdates:
-    """Keeps an update of an optimizer where it may go wrong; all the others cost nothing.
+    """Keeps an update of an optimizer where it may go wrong; the others cost next to nothing.
 
-    Such are the first two, whose state begins at zero. Of an optimizer whose step is not torch's
+    Such are the first two, whose state begins at zero, and each whose settings are extreme, or that
+    takes the root of a difference. Of torch's own, each too whose eps is no number in the
+    parameters' precision, or whose gradients are extreme. Of an optimizer whose step is not torch's
     own, each too in which a parameter's gradient is for the first time zero, next to it, or too
-    large to be squared. Of torch's own, each whose eps is no number in the parameters' precision,
-    whose settings or gradients are extreme, or that takes the root of a difference.
+    large to be squared; and each that is small and divides by what nothing keeps off zero.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -121,8 +125,9 @@ class KeptUpdates:
         halves = any(parameter.dtype is torch.float16 for parameter in model.parameters())
         self._huge = HUGE_HALF if halves else HUGE
         self._taken = Counter[int]()
-        self._vanishing: dict[tuple[Any, ...], bool] = {}  # looking at each parameter costs time
+        self._risks: dict[tuple[Any, ...], Risk] = {}  # looking at each parameter costs time
         self._odd: set[int] = set()  # places of parameters whose gradient has been so
+        self._vast: set[tuple[int, int]] = set()  # optimizers that hold too much, by parameters
         self.newest: Update | None = None
 
     def before(self, optimizer: Optimizer, grads: Doubles, *, bare: bool) -> None:
@@ -133,27 +138,40 @@ class KeptUpdates:
         """
         self.newest = None
         self._taken[id(optimizer)] += 1
+        plain = is_plain(optimizer)
+        if not plain and not (bare and one_process()):
+            return
+        rare = self._is_rare(optimizer, grads)
+        key = id(optimizer), sum(len(group["params"]) for group in optimizer.param_groups)
+        if key in self._vast and not rare:
+            return
+        level = Risk.DIFFERENCE if rare else self._risk(optimizer)
+        if level is Risk.NONE:
+            return
+        numbers, most = (SMALL, EACH) if level is Risk.EDGE else (LARGE, LARGEST)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        few = sum(map(Tensor.numel, parameters)) <= numbers
+        if few and {id(parameter) for parameter in parameters} <= self._models:
+            self.newest = self._kept(optimizer, parameters, most)
+        if self.newest is None:
+            self._vast.add(key)  # looking at each tensor costs time
+
+    def _is_rare(self, optimizer: Optimizer, grads: Doubles) -> bool:
+        """Whether it is one of a few in a run."""
         first = self._taken[id(optimizer)] <= FIRST
         if is_plain(optimizer):
-            risky = first or bool((grads > self._huge).any()) or self._is_risky(optimizer)
-        else:
-            risky = bare and (self._is_news(grads) or first) and one_process()
-        if not risky:
-            return
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        few = sum(map(Tensor.numel, parameters)) <= LARGE
-        if few and {id(parameter) for parameter in parameters} <= self._models:
-            self.newest = self._kept(optimizer, parameters)
+            return first or bool((grads > self._huge).any())
+        return self._is_news(grads) or first
 
-    def _is_risky(self, optimizer: Optimizer) -> bool:
+    def _risk(self, optimizer: Optimizer) -> Risk:
         groups = optimizer.param_groups
         if any(group.get("centered") for group in groups) or is_extreme(optimizer):
-            return True
+            return Risk.DIFFERENCE
         kinds = [(group.get("eps"), group.get("fused"), len(group["params"])) for group in groups]
         key = (id(optimizer), *kinds)
-        if key not in self._vanishing:
-            self._vanishing[key] = next(vanishing(optimizer), None) is not None
-        return self._vanishing[key]
+        if key not in self._risks:
+            self._risks[key] = _risk(optimizer)
+        return self._risks[key]
 
     def _is_news(self, grads: Doubles) -> bool:
         """Whether a gradient is for the first time next to nothing, or too large."""
@@ -163,25 +181,44 @@ class KeptUpdates:
         self._odd |= odd
         return bool(new)
 
-    def _kept(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> Update | None:
+    def _kept(self, optimizer: Optimizer, parameters: Sequence[Tensor], most: int) -> Update | None:
+        """It; None where it holds more bytes, or more entries than its parameters account for."""
         held, sources = {id(parameter) for parameter in parameters}, list[Tensor]()
+        entries = 0
 
         def leaf(tensor: Tensor) -> Leaf:
             sources.append(tensor)
             return Leaf(len(sources) - 1)
 
         def kept(value: Any) -> Any:
+            nonlocal entries
+            entries += 1
             if isinstance(value, Tensor):
                 return value if id(value) in held else leaf(value)
             return rebuilt(value, kept)
 
         of = [(p, leaf(p), None if p.grad is None else leaf(p.grad)) for p in parameters]
         its = {k: kept(v) for k, v in vars(optimizer).items() if not k.startswith(TORCHS)}
-        copies = copied(sources, LARGEST)
+        few = entries <= ENTRIES * (16 + len(parameters))  # and no list that grows with the run
+        copies = copied(sources, most) if few else None
         if copies is None:
             return None
         line = Line.of(sys._getframe(1))
         return Update(optimizer, of, its, copies, RandomState.take(host=False), line)
+
+
+def _risk(optimizer: Optimizer) -> Risk:
+    """What its code has; of torch's own, whether its eps is no number in its precision.
+
+    What can be told to center, and is not, takes no root of a difference; and an eps of zero
+    guards nothing.
+    """
+    if is_plain(optimizer):
+        return Risk.NONE if next(vanishing(optimizer), None) is None else Risk.DIFFERENCE
+    groups, found = optimizer.param_groups, risk(type(optimizer))
+    told = found is Risk.DIFFERENCE and any("centered" in group for group in groups)
+    bare = found is Risk.NONE and any(group.get("eps") == 0 for group in groups)
+    return Risk.EDGE if told or bare else found
 
 
 def _made_plain(optimizer: Optimizer) -> None:

@@ -101,8 +101,9 @@ class Replays:
 
     def waiting(self) -> list[Tensor]:
         """What is to be read: norms of the parameters that an update may have poisoned."""
-        kept = self.updates.newest or self.between.newest
-        return [] if kept is None else norms(list(kept.written))
+        kept = [each for each in (self.updates.newest, self.between.newest) if each is not None]
+        written = {id(tensor): tensor for each in kept for tensor in each.written}
+        return norms(list(written.values()))
 
     def gather(self, *, mine: bool) -> None:
         """A sharded model can be made whole in this process, where the refusal is its own.
