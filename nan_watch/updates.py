@@ -69,9 +69,14 @@ class Updates:
         return ratios
 
 
+def is_whole(numbers: int) -> bool:
+    """Whether each number is looked at of a parameter that has so many."""
+    return numbers <= BLOCKS * BLOCK
+
+
 def sample(parameter: Tensor) -> Tensor:
     """The parameter's numbers, or an even sample of them; a view where it can be."""
     flat = local(parameter.detach()).reshape(-1)  # (number,)
-    if flat.numel() <= BLOCKS * BLOCK:
+    if is_whole(flat.numel()):
         return flat
     return flat.as_strided((BLOCKS, BLOCK), (flat.numel() // BLOCKS, 1))  # (block, number)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 from nan_watch.case.symptom import Reading, Symptom
 from nan_watch.state import Poisoned
+from nan_watch.updates import is_whole
 from probes.finding import Evidence, Phase
 
+HUNT = ", or let `whynan hunt` run the steps again, which names the operator of an update"
 NEWS = 3  # finite steps before, after which a first `-inf` is news and not a mask
 
 
@@ -66,13 +68,24 @@ def _in_weights(symptom: Symptom) -> Place | None:
         lead.name,
         "update",
         symptom.step if symptom.of_update else max(0, symptom.step - 1),
-        f"{names} became not finite between the start and step {symptom.step}, though the "
+        f"{names} became not finite between {_since(symptom)} and step {symptom.step}, though the "
         "gradients of every step let through were finite: an update of the optimizer, or code "
         f"that writes the tensor, did it; step {symptom.step} is the first to show it.",
-        "Look at the optimizer's learning rate, eps and state, and at code that writes the tensor.",
+        "Look at the optimizer's learning rate, eps and state, and at code that writes the tensor"
+        f"{HUNT}.",
         where,
         evidence,
     )
+
+
+def _since(symptom: Symptom) -> str:
+    """The newest update after which all of them are known to have been finite, in words."""
+    newest: list[int] = []
+    for each in symptom.state:
+        ratios = symptom.past.of("update", "ratio", each.name) if is_whole(each.of) else []
+        finite = [step for step, value in ratios if math.isfinite(value) and step < symptom.step]
+        newest += finite[-1:] or [-1]
+    return f"the update of step {min(newest)}" if min(newest) >= 0 else "the start"
 
 
 def _listed(tensors: Sequence[Poisoned]) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nan_watch.capsule.start import Start
+from nan_watch.case.first import HUNT
 from nan_watch.causes.exploding_recurrence import ExplodingRecurrence
 from nan_watch.causes.step_too_large import StepTooLarge
 from nan_watch.rerun.kept import oldest_since
@@ -37,6 +38,8 @@ def settle(finding: Finding, subject: Subject, start: Start, run: Path) -> Findi
     is named.
     """
     of_update = finding.phase == "update" and finding.op is None
+    if of_update:  # which is no advice any more
+        finding = replace(finding, fix=finding.fix.replace(HUNT, ""))
     grown = finding.code in (StepTooLarge.code, ExplodingRecurrence.code)
     if finding.step is None or not (of_update or grown):
         return finding

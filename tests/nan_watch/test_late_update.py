@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nan_watch import NanWatch, PoisonedStep
+from nan_watch.hunt import hunt
 from nan_watch.inquest.kept_update import SMALL, KeptUpdates
 from probes.finding import Finding
+from probes.subject import Subject
 
 LATE, STEPS = 6, 9  # LATE: the step that goes wrong
 LITTLE = 16  # numbers in a parameter
@@ -121,6 +123,33 @@ def test_the_root_of_a_difference_is_named_in_a_larger_one_too(numbers: int) -> 
     finding = named(Spread, numbers)
     assert (finding.op, finding.source) == ("aten.sqrt", line("spread"))
     assert (finding.code, finding.phase, finding.step) == ("NAN023", "update", LATE)
+
+
+def test_one_that_is_not_kept_tells_since_when_and_what_to_do() -> None:
+    finding = named(Signed, LITTLE, closure=True)
+    assert (finding.code, finding.op, finding.step) == ("NAN017", None, LATE)
+    before = f"became not finite between the update of step {LATE - 1} and step {LATE + 1}"
+    assert before in finding.message
+    assert "`whynan hunt`" in finding.fix
+
+
+def test_of_a_parameter_that_is_not_looked_at_whole_nothing_is_known() -> None:
+    finding = named(Signed, 2 * SMALL)
+    assert (finding.code, finding.op) == ("NAN017", None)
+    assert "between the start and step" in finding.message
+
+
+def test_a_run_from_the_start_names_what_was_not_kept(tmp_path: Path) -> None:
+    numbers = 2 * SMALL
+    subject = Subject(
+        Scale(numbers),
+        [{"factor": factor(step, numbers)} for step in range(STEPS)],
+        lambda model, batch: model(**batch),
+        lambda model: Signed([model.weight]),
+    )
+    finding = hunt(subject, STEPS, tmp_path / "run").judgement.findings[0]
+    assert (finding.op, finding.source, finding.step) == ("aten.div", line("size"), LATE)
+    assert "`whynan hunt`" not in finding.fix
 
 
 @pytest.mark.parametrize("make", [Signed, Spread])
