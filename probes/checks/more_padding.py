@@ -9,19 +9,21 @@ from inspect import signature
 from typing import ClassVar, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from probes.bus import Kind
-from probes.compare import Comparison
+from probes.compare import Comparison, Look
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.line import Parting, parting
 from probes.masking.grown import BY, compared
+from probes.masking.hidden import Hidden
 from probes.masking.in_training import normed_longer
 from probes.masking.longer import Longer, everywhere_longer, longer
 from probes.masking.marked_ids import marked_ids
 from probes.masking.remedy import remedy
 from probes.masking.share import takes_only_its_share, true_leaks
+from probes.masking.unlinked import unlinked
 from probes.masking.visible import Visible
 from probes.place import place
 from probes.scoring.terms import grown, terms
@@ -39,16 +41,18 @@ POINTWISE = (nn.Embedding, nn.Dropout, nn.LayerNorm, nn.RMSNorm)
 class MorePadding:
     """A batch padded to a greater length has another loss, or another output where visible.
 
-    Every key along the masked axis grows by some positions like those of a padded row, on the
-    side where the padding stands, in evaluation mode. What must not change: a mean that is taken
-    over the padded length, a normalisation over it, zeros that take their share of a softmax, a
-    position counted from the padded end, a loss divided by all positions. A batch that the model
-    cannot take any longer is not judged. Ids without a mask count as padded where their rows end in
-    one id that the subject's code asks for, as `ids.eq(0)` does. Rows padded on the left move the
-    positions of a model that counts them from the left end: a note, but a warning where a module
-    takes `position_ids` that would say otherwise. Where nothing changes so, the modules that keep
-    running statistics are put into training mode: what changes then is a norm that takes its
-    statistics over padding, be it zeros, which is a warning.
+    Every key along the masked axis, or a table of pairs along two, grows by some positions like
+    those of a padded row, on the side where the padding stands, in evaluation mode. What must not
+    change: a mean that is taken over the padded length, a normalisation over it, zeros that take
+    their share of a softmax, a position counted from the padded end, a loss divided by all
+    positions. A batch that the model cannot take any longer is not judged. Ids without a mask count
+    as padded where their rows end in one id that the subject's code asks for, as `ids.eq(0)` does;
+    so do nodes of graphs, padded to the largest of each batch, that end in zeros or one id, and
+    that no edge leads to. Rows padded on the left move the positions of a model that counts them
+    from the left end: a note, but a warning where a module takes `position_ids` that would say
+    otherwise. Where nothing changes so, the modules that keep running statistics are put into
+    training mode: what changes then is a norm that takes its statistics over padding, be it zeros,
+    which is a warning.
 
     Sick: `(out * mask).sum(1) / out.shape[1]`.
     Healthy: `(out * mask).sum(1) / mask.sum(1)`.
@@ -62,7 +66,7 @@ class MorePadding:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A padded batch whose keys can grow."""
-        marked = marked_ids(experiment)
+        marked = [*marked_ids(experiment), *unlinked(experiment)]
         if not experiment.masks and not marked:
             return "no padding mask is declared and none was recognised"
         if not any(True for _ in longer(experiment, self.by, marked)):
@@ -72,18 +76,21 @@ class MorePadding:
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding an axis that is padded."""
         effects: dict[str, float] = {}
-        if marked_ids(experiment) or not self._all_at_once(experiment):
-            yield from self._evaluated(experiment, effects)
+        marked = [*marked_ids(experiment), *unlinked(experiment)]
+        if marked or not self._all_at_once(experiment):
+            yield from self._evaluated(experiment, marked, effects)
         told = [mask for mask, effect in effects.items() if effect]
         for each, found in normed_longer(experiment, self.by, told):
             mask, finding = each.each, self._finding(experiment, each, found)
             finding = _only_in_training(finding, mask.mask.key)
             yield resting_on(finding, [mask.guessed] if mask.guessed else [])
 
-    def _evaluated(self, experiment: Experiment, effects: dict[str, float]) -> Iterator[Finding]:
+    def _evaluated(
+        self, experiment: Experiment, marked: list[Hidden], effects: dict[str, float]
+    ) -> Iterator[Finding]:
         """What changes in evaluation mode; how much each mask's does is added to the effects."""
         why, done = "", 0
-        for each in longer(experiment, self.by, marked_ids(experiment)):
+        for each in longer(experiment, self.by, marked):
             try:
                 found = compared(experiment, each)
             except ExperimentError as error:
@@ -154,11 +161,27 @@ def _parting(experiment: Experiment, each: Longer, found: Comparison) -> Parting
     return parting(
         experiment.subject.model,
         found,
-        Visible(experiment, each.each),
+        _by_row(Visible(experiment, each.each), each.each.keep),
         lambda mode: experiment.evaluate(experiment.batch, (mode,)),
         lambda mode: experiment.evaluate(each.batch, (mode,)),
         each.cut,
     )
+
+
+def _by_row(look: Look, keep: Tensor) -> Look:
+    """As the look does; and at the visible rows of pairs of places, such as scores of each head.
+
+    What there is of the hidden is the same as before, until the new places come to it.
+    """
+
+    def seen(site: str, value: Tensor) -> Tensor | None:
+        known, shape = look(site, value), tuple(value.shape)
+        pairs = keep.ndim == 2 and shape[:1] == keep.shape[:1]
+        if known is None and pairs and len(shape) > 3 and shape[-2:] == (keep.shape[1],) * 2:
+            return keep.reshape(len(keep), *[1] * (len(shape) - 3), -1, 1)
+        return known
+
+    return seen
 
 
 def _only_in_training(finding: Finding, mask: str) -> Finding:
@@ -176,10 +199,10 @@ def _is_known(experiment: Experiment, each: Longer, found: Comparison) -> bool:
     """Whether MSK001 says already that the same mask leaks there, MSK007 that zeros share.
 
     Or WIR015 that a term drowns, which is divided by that padding; or WIR014 that weights sum to
-    one over queries, and with them the padding.
+    one over queries, and with them the padding. Or whether it may be meant.
     """
     model = experiment.subject.model
-    if _drowns(experiment, each, found):
+    if _drowns(experiment, each, found) or _is_reproduced(experiment, each, found):
         return True
     if comes_of_queries(experiment, each.batch, Visible(experiment, each.each), each.aligned):
         return True
@@ -191,6 +214,12 @@ def _is_known(experiment: Experiment, each: Longer, found: Comparison) -> bool:
             for one, leak in true_leaks(experiment)
         )
     return False
+
+
+def _is_reproduced(experiment: Experiment, each: Longer, found: Comparison) -> bool:
+    """Whether only the loss moves, which may ask for pairs of nodes, those that are padding too."""
+    by_loss = all(one.site == LOSS for one in found.outputs)
+    return by_loss and any(each.each is one for one in unlinked(experiment))
 
 
 def _drowns(experiment: Experiment, each: Longer, found: Comparison) -> bool:

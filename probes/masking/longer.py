@@ -115,7 +115,9 @@ def _of(experiment: Experiment, each: Hidden, by: int) -> Longer | None:
     if donor is None or not axes or not _is_flat(experiment, each):
         return None
     lengthened = {
-        path: _lengthened(tensor, axes[path], each, donor, by, left)
+        path: _lengthened(tensor, axes[path][0], each, donor, by, left)
+        if len(axes[path]) == 1
+        else _wider(tensor, axes[path][0], each, by, left)
         for path, tensor in experiment.tensors.items()
         if path in axes
     }
@@ -129,15 +131,15 @@ def _donor(each: Hidden, left: bool) -> tuple[int, ...] | None:
     return tuple(rows[0].tolist()) if len(rows) else None
 
 
-def _axes(experiment: Experiment, each: Hidden) -> Mapping[str, int]:
-    """The keys that run along the masked axis, and which of their axes does.
+def _axes(experiment: Experiment, each: Hidden) -> Mapping[str, tuple[int, ...]]:
+    """The keys that run along the masked axis, and which of their axes does, or which two do.
 
-    Empty where a key has two axes of that length, such as a mask of pairs.
+    Empty where a key has two axes of that length and is no table of pairs that ends with the rows.
     """
     place, length = each.keep.ndim - 1, each.keep.shape[-1]
     declared = experiment.declared.axes
     name = declared[each.key][place] if each.key in declared else None
-    found, apart = {}, _apart(experiment, each)
+    found, apart = dict[str, tuple[int, ...]](), _apart(experiment, each)
     for path, tensor in experiment.tensors.items():
         if path in apart:
             continue
@@ -146,6 +148,9 @@ def _axes(experiment: Experiment, each: Hidden) -> Mapping[str, int]:
             axes = [i for i, own in enumerate(names) if own == name and tensor.shape[i] == length]
         else:
             axes = [i for i, n in enumerate(tensor.shape) if i and n == length]
+        if len(axes) == 2 and pair_ends(tensor, each.keep, axes[0]) is not None:
+            found[path] = (axes[0], axes[1])
+            continue
         if path == each.key and _is_by_place(tensor, place):
             axes = [place]
         if len(axes) > 1:
@@ -153,7 +158,7 @@ def _axes(experiment: Experiment, each: Hidden) -> Mapping[str, int]:
         if axes and axes[0] != place and names is None and not _is_padded(tensor, axes[0], each):
             continue  # of another kind, that happens to be as long
         if axes and tensor.shape[:1] == each.keep.shape[:1]:
-            found[path] = axes[0]
+            found[path] = (axes[0],)
     return found if each.key in found else {}
 
 
@@ -164,6 +169,25 @@ def _is_padded(tensor: Tensor, axis: int, each: Hidden) -> bool:
         return False
     there = tensor.movedim(axis, lead)[~each.keep]
     return bool((there == there.flatten()[:1]).all())
+
+
+def pair_ends(tensor: Tensor, keep: Tensor, axis: int) -> tuple[Tensor, Tensor] | None:
+    """What stands at all pairs with a hidden place, and at a hidden place with itself.
+
+    Such as 0 in a table of edges, and 0 or 1 on its diagonal. None where it is not one and the
+    same, or where the axis and the next one are no pairs of the places. keep: (sample, place).
+    """
+    if keep.ndim != 2 or keep.shape[1] < 2 or tensor.shape[axis : axis + 2] != (keep.shape[1],) * 2:
+        return None
+    if len(tensor) != len(keep) or not bool((~keep).any()):
+        return None
+    table = tensor.movedim((axis, axis + 1), (1, 2))
+    pairs = ~keep[:, :, None] | ~keep[:, None]
+    same = torch.eye(keep.shape[1], dtype=torch.bool, device=keep.device)
+    apart, alone = table[pairs & ~same], table[pairs & same]
+    if not bool((apart == apart[:1]).all()) or not bool((alone == alone[:1]).all()):
+        return None
+    return apart[0], alone[0]
 
 
 def _is_by_place(tensor: Tensor, place: int) -> bool:
@@ -207,3 +231,17 @@ def _lengthened(
     shape = [by if i == axis else n for i, n in enumerate(tensor.shape)]
     more = slot.unsqueeze(axis - tensor.ndim).expand(shape)
     return torch.cat([more, tensor] if left else [tensor, more], axis)
+
+
+def _wider(tensor: Tensor, axis: int, each: Hidden, by: int, left: bool) -> Tensor:
+    """With so many more rows and columns of what stands at the pairs with a hidden place."""
+    ends = pair_ends(tensor, each.keep, axis)
+    assert ends is not None
+    table = tensor.movedim((axis, axis + 1), (1, 2))
+    size, wide = table.shape[1], table.shape[1] + by
+    made = ends[0].expand(len(table), wide, wide, *table.shape[3:]).clone()
+    new = torch.arange(by, device=tensor.device) + (0 if left else size)
+    made[:, new, new] = ends[1]
+    old = slice(by, None) if left else slice(size)
+    made[:, old, old] = table
+    return made.movedim((1, 2), (axis, axis + 1))
