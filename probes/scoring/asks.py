@@ -91,14 +91,23 @@ def out_of_reach(found: Sequence[Asked], loss: Tensor) -> Iterator[tuple[int, As
     """The place of each of them that is scored, itself, and where what counts is out of reach.
 
     A difference is scored where the loss draws each of its numbers towards zero; any other may be
-    one of an input. What a mask or a weight of zero takes out of the loss does not count.
+    one of an input. What a mask or a weight of zero takes out of the loss does not count, nor does
+    what the way back cannot be gone to.
     """
     for i, each in enumerate(found):
         if each.made is None or each.value is None or not each.made.requires_grad:
             continue
-        (grad,) = torch.autograd.grad(loss, [each.made], retain_graph=True, allow_unused=True)
+        grad = _gradient(loss, each.made)
         if grad is None or grad.shape != each.value.shape:
             continue
         if each.op in DIFFERENCES and bool((grad * each.value < 0).any()):
             continue
         yield i, each, each.beyond & (grad.abs() > 0)
+
+
+def _gradient(loss: Tensor, made: Tensor) -> Tensor | None:
+    try:
+        total = loss.sum()
+        return torch.autograd.grad(total, [made], retain_graph=True, allow_unused=True)[0]
+    except RuntimeError:  # as by a checkpoint that knows `backward` alone
+        return None

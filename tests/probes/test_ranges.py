@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from overfit.reach import reach
 from probes import Subject
@@ -136,3 +137,14 @@ def test_the_least_that_the_loss_can_be_is_that_of_what_is_made() -> None:
     assert told.beyond == int(((y < -0.1) | (y > 10.1)).sum())
     assert told.scaled is not None
     assert reach(subject(depth, of_valid), list(one.batches)) is None
+
+
+def test_a_way_back_that_is_not_to_be_gone_tells_nothing() -> None:
+    def checkpointed(model: Net, batch: Batch) -> Tensor:
+        return checkpoint(of_all, model, batch, use_reentrant=True)  # type: ignore[no-any-return]
+
+    def bare(model: Net, batch: Batch) -> Tensor:
+        return F.l1_loss(model(batch["x"]), batch["y"])[None]
+
+    assert found(subject(depth, checkpointed)) == ()
+    assert len(found(subject(depth, bare))) == 1
