@@ -35,8 +35,10 @@ class StillState:
     before gave. Of an LSTM, h or c alone may stand still. A layer that is given every step as a
     sequence of its own is found by its rows, and one whose calls read one sequence piece by piece,
     or turns that the layout says it carries its state over, by the state that it is given. Where
-    the layout declares the state to be carried over time or turns it is a fault, else a warning. A
-    module that is called once, or whose calls are sequences of their own, is not recurrent over
+    the layout declares the state to be carried over time or turns it is a fault, else a warning.
+    Calls that read the same as well are steps only where the model, in training, gives as many
+    outputs of each sample and all of them are one: what is drawn after each call makes them differ.
+    A module that is called once, or whose calls are sequences of their own, is not recurrent over
     them.
 
     Sick: `for x in inputs: h = cell(x, start)`.
@@ -69,6 +71,8 @@ class StillState:
         still = self._still(each)
         if still is not None:
             yield self._standing(each, still, state)
+        elif (same := self._same(each)) is not None:
+            yield self._all_the_same(each, same, state)
         elif (calls := _dropped(each, state)) is not None:
             yield self._new_is_dropped(each, calls, state)
         elif (rows := _as_rows(experiment, each)) is not None:
@@ -88,6 +92,17 @@ class StillState:
                 return _Still(tuple(parts), counts[parts[0]], len(calls), source)
         return None
 
+    def _same(self, each: Recurrent) -> Sequence[Call] | None:
+        """Calls of one state and one input, by which the model gives one step several times."""
+        if not each.is_step or each.parts == 0:
+            return None
+        for calls in each.groups():
+            if len(calls) > self.fewest and all(_is_same(a, b) for a, b in pairwise(calls)):
+                outputs = each.outputs.get(calls[0].forward, ())
+                if any(_is_one_step(output, len(calls)) for output in outputs):
+                    return calls
+        return None
+
     def _standing(self, each: Recurrent, still: _Still, state: State | None) -> Finding:
         whole = len(still.parts) == each.parts
         what = "state" if whole else each.part(still.parts[0])
@@ -104,6 +119,23 @@ class StillState:
             source=still.source,
             where={"time": 1},
             evidence=(Evidence("calls that start as the call before", still.repeats, 0),),
+        )
+        return _guessed(finding, each.site, state)
+
+    def _all_the_same(self, each: Recurrent, calls: Sequence[Call], state: State | None) -> Finding:
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL if state is not None else Verdict.WARN,
+            message=f"the state of `{each.site}` never advances: its {len(calls)} calls in a "
+            "forward pass all start from the very same state and read the same input, so that "
+            f"the model's {len(calls)} steps are one and the same.",
+            fix=f"Give `{each.site}` the state that its last call returned.",
+            site=each.site,
+            phase="forward",
+            source=next((call.source for call in calls[1:] if call.source), calls[0].source),
+            where={"time": 1},
+            evidence=(Evidence("calls that start as the call before", len(calls) - 1, 0),),
         )
         return _guessed(finding, each.site, state)
 
@@ -165,6 +197,31 @@ class StillState:
                         evidence=(Evidence("calls with a carried state", 1, 0),),
                     )
                     return
+
+
+def _is_same(one: Call, two: Call) -> bool:
+    """Whether both start from one tensor, or from zeros of the module's own, and read the same."""
+    return (
+        len(one.given) == len(two.given)
+        and equal(one.x, two.x)
+        and all(
+            a.live.data_ptr() == b.live.data_ptr() and equal(a.value, b.value)
+            for a, b in zip(one.before, two.before, strict=True)
+        )
+    )
+
+
+def _is_one_step(output: Tensor, steps: int) -> bool:
+    """Whether it holds as many steps of each sample, all alike, and the samples differ."""
+    if output.ndim < 2 or not output.is_floating_point() or len(output) < 2:
+        return False
+    for axis in range(output.ndim):
+        if output.shape[axis] == steps:
+            first = output.narrow(axis, 0, 1)
+            rest = first.movedim(axis, 0)[0]
+            if bool((output == first).all()) and bool((rest != rest[:1]).any()):
+                return True
+    return False
 
 
 def _dropped(each: Recurrent, state: State | None) -> Sequence[Call] | None:

@@ -57,11 +57,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Recurrent:
-    """A recurrent module and its calls in order."""
+    """A recurrent module and its calls in order.
+
+    outputs: what each call of the whole model gave in training mode.
+    """
 
     site: str
     module: nn.Module
     calls: Sequence[Call]
+    outputs: Mapping[int, Sequence[Tensor]] = field(default_factory=dict)
 
     @property
     def parts(self) -> int:
@@ -109,18 +113,24 @@ class Calls:
 
     def __init__(self, model: nn.Module) -> None:
         self.sees: Mapping[Kind, See] = {Kind.INPUT: self._given, Kind.OUTPUT: self._gave}
+        self._model = model
         modules = dict(every_module(model))
         self._modules = {n: m for n, m in modules.items() if is_recurrent(m)}
         self._root = next(iter(modules))
         self._owner: dict[str, str | None] = {}
         self._calls: dict[str, list[Call]] = {name: [] for name in self._modules}
+        self._outputs: dict[int, list[Tensor]] = {}
         self._forward, self._order, self._inside = 0, 0, False
         self.bus = Bus(model, [self], whole=True)
 
     @property
     def found(self) -> list[Recurrent]:
         """The modules that were called, in the order of their first calls."""
-        known = [Recurrent(n, self._modules[n], calls) for n, calls in self._calls.items() if calls]
+        known = [
+            Recurrent(n, self._modules[n], calls, self._outputs)
+            for n, calls in self._calls.items()
+            if calls
+        ]
         return sorted(known, key=lambda each: each.calls[0].order)
 
     def _given(self, number: int, tensor: Tensor) -> None:
@@ -140,7 +150,10 @@ class Calls:
     def _gave(self, number: int, tensor: Tensor) -> None:
         name = self.bus.sites[number].name
         owner = self._owner_of(name)
-        self._inside = self._inside and not self._is_root(name)
+        if self._is_root(name):
+            self._inside = False
+            if self._model.training:
+                self._outputs.setdefault(self._forward, []).append(tensor.detach().clone())
         if owner is not None and self._calls[owner]:
             self._calls[owner][-1].gave.append(Held(tensor.detach().clone(), tensor))
 
