@@ -14,6 +14,7 @@ from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.reading.unread_results import Dropped, dropped
 from probes.stepping.matters import matters
+from probes.stepping.one_step import Stepped
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,11 @@ class Unmoved:
 
     Either no gradient comes there although the loss moves when the parameter is changed (the
     way back is cut: `detach`, `no_grad`, `.data`, `.item()`), or there is a gradient and a
-    learning rate, and the optimizer does not write. A parameter that is not used at all, or that
-    the optimizer does not hold, is a note: a pooler that nobody reads, a teacher. It is a warning
-    where the code that called its module does not keep what that gives, or by a name that no way
-    through it reads before it is set anew: there it was to be read, and is lost.
+    learning rate, and the optimizer does not write; not by so little as a warm-up begins with,
+    where the whole rate is enough for the number format. A parameter that is not used at all, or
+    that the optimizer does not hold, is a note: a pooler that nobody reads, a teacher. It is a
+    warning where the code that called its module does not keep what that gives, or by a name that
+    no way through it reads before it is set anew: there it was to be read, and is lost.
 
     Sick: `head(encoder(x).detach())` with `Adam(model.parameters())`;
     `emb = time(t); emb = kind(y)`, and so `emb` without the time.
@@ -134,6 +136,8 @@ class Unmoved:
             for name in names
             if name not in stepped.moved and stepped.rates.get(name) and sizes[name] > least
         ]
+        live = dict(experiment.subject.model.named_parameters())
+        still = [name for name in still if not _warms_up(stepped, name, live[name])]
         if not still:
             return
         grad = stepped.grads[still[0]]
@@ -150,6 +154,15 @@ class Unmoved:
             phase="update",
             evidence=(Evidence("largest gradient", float(grad.abs().max())),),
         )
+
+
+def _warms_up(stepped: Stepped, name: str, parameter: Tensor) -> bool:
+    """Whether the rate is but a schedule's share of one that the number format has room for."""
+    whole = stepped.whole.get(name, 0.0)
+    if stepped.rates[name] >= whole or not parameter.is_floating_point():
+        return False
+    least = float(parameter.detach().abs().min())
+    return whole > torch.finfo(parameter.dtype).eps * least
 
 
 def _size(grad: Tensor | None) -> float:

@@ -32,7 +32,8 @@ class Stepped:
     """What one optimizer step did.
 
     grads: what the optimizer saw, by parameter name. moved: the parameters that changed.
-    buffers: the buffers that did. rates: the learning rate by parameter that the optimizer holds.
+    buffers: the buffers that did. rates: the learning rate by parameter that the optimizer holds;
+    whole: the rate of which a schedule gives that share.
     strangers: how many it holds that are not the model's; dead: those of them that require a
     gradient and have none. twice: names of those it holds twice.
     calls: calls of the step until the optimizer stepped. training: each module's mode in the last
@@ -48,6 +49,7 @@ class Stepped:
     moved: frozenset[str]
     buffers: frozenset[str]
     rates: Mapping[str, float]
+    whole: Mapping[str, float]
     strangers: int
     dead: int
     twice: tuple[str, ...]
@@ -108,6 +110,7 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
                 moved=_moved(after, before),
                 buffers=_moved(dict(model.named_buffers()), buffers),
                 rates=rates,
+                whole=_rates(loop.optimizer, names, "initial_lr"),
                 strangers=len(strange),
                 dead=sum(p.requires_grad and p.grad is None for p in strange),
                 twice=tuple(n for i, n in names.items() if sum(id(p) == i for p in held) > 1),
@@ -303,9 +306,9 @@ def keep_strangers(subject: Subject, outside: ExitStack, loop: Loop | None = Non
         outside.callback(setattr, p, "grad", p.grad)
 
 
-def _rates(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, float]:
+def _rates(optimizer: Optimizer, names: Mapping[int, str], kind: str = "lr") -> dict[str, float]:
     return {
-        names[id(p)]: float(group.get("lr", 1.0))  # an optimizer without one still steps
+        names[id(p)]: float(group.get(kind, group.get("lr", 1.0)))  # without one it still steps
         for group in optimizer.param_groups
         for p in group["params"]
         if id(p) in names
