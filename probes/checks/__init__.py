@@ -99,6 +99,7 @@ from probes.checks.transposed_targets import TransposedTargets
 from probes.checks.unasked_mask import UnaskedMask
 from probes.checks.uncleared import Uncleared
 from probes.checks.uncounted_heads import UncountedHeads
+from probes.checks.uncounted_start import UncountedStart
 from probes.checks.unit_axis import UnitAxis
 from probes.checks.unlearned_end import UnlearnedEnd
 from probes.checks.unmoved import Unmoved
@@ -182,6 +183,7 @@ RULES: tuple[Check[Experiment], ...] = (
     IndexAlignment(),
     UncountedHeads(),
     ShortSum(),
+    UncountedStart(),
     JoinedGraphs(),
     LeftOver(),
     StillState(),
