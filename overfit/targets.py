@@ -11,6 +11,7 @@ from torch import Tensor
 
 from overfit.from_layout import counted_labels, leaf_of
 from overfit.matching import Place, place_of
+from overfit.written_out import Differences, written_out
 from probes.batch import leaves
 from probes.errors import RequestError
 from probes.guess import complete
@@ -131,8 +132,12 @@ def _calls(
 ) -> tuple[list[list[Call]], list[float]]:
     seen, totals = [], []
     for batch in batches:
-        with undisturbed(subject.model, training), torch.no_grad(), Scoring() as scoring:
+        taken = Differences()
+        with undisturbed(subject.model, training), torch.no_grad(), Scoring() as scoring, taken:
             totals.append(float(subject.loss(subject.model, batch)))
+        if not scoring.calls:
+            seen.append(written_out(taken.pairs, batch, totals[-1]))
+            continue
         calls = weighed(subject, batch, scoring.calls, training)
         seen.append(switched_on(subject, batch, calls, training))
     return seen, totals
