@@ -53,7 +53,7 @@ class MaskAsTarget:
             said = f"targets are taken from `{each.key}` after `{write.op}` wrote into it in place"
         else:
             said = "targets are taken from what the model is given, where something hides them"
-        held = f"and for none of the {each.others} values that the batch held"
+        held = f"though the batch held something else at {each.written} ({each.others} values)"
         end = held if each.written else "and for nothing else"
         return Finding(
             code=self.code,
@@ -63,7 +63,7 @@ class MaskAsTarget:
             f"{asked}, {end}.",
             fix=f"Write into a copy, as of `x = {each.key}.clone()`, and take the targets from "
             "what was not written into.",
-            site="<loss>" if write is None else write.site,
+            site=write.site if write is not None else "<loss>" if each.written else "<data>",
             op=None if write is None else write.op,
             phase="forward" if each.written else "data",
             source=None if write is None else write.source,
