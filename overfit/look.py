@@ -166,12 +166,17 @@ class Looker:
     """Looks at a subject whose model is trained; leaves it, and all random states, as they are."""
 
     def __init__(
-        self, subject: Subject, batches: Sequence[Batch], began: Mapping[str, Tensor]
+        self,
+        subject: Subject,
+        batches: Sequence[Batch],
+        began: Mapping[str, Tensor],
+        steps: int = 0,
     ) -> None:
         self.subject = subject
         self.model = subject.model
         self.batches = batches
         self.began = began
+        self.steps = steps
         self.layout = subject.layout or Layout()
         self.targets: Targets = read_targets(subject, batches)
         self.fullest = fullest(batches, self.layout)
@@ -260,9 +265,14 @@ class Looker:
             fading=fading,
             scales=tried(lambda: other_scales(self.subject, self.batches, self.began)) or (),
             released=tried(lambda: released(self.subject, self.batches, self.began)),
-            trials=Trials.of(self.subject, self.batches, self.began, fading is not None, self.keys),
+            trials=self._trials(fading is not None, draws),
             **(tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
         )
+
+    def _trials(self, fades: bool, draws: Sequence[float]) -> Trials:
+        labelled = any(each.key is not None for each in self.targets.found)
+        noisy = self.steps if labelled and len(set(draws)) > 1 else 0
+        return Trials.of(self.subject, self.batches, self.began, fades, self.keys, noisy)
 
     def _affine(self) -> Affine | None:
         return affine_in(self.subject, self.batches, self.keys, self.layout)

@@ -25,6 +25,9 @@ FADED = ("FIT002", "FIT004", "FIT007", "FIT009", "FIT013", "FIT015")
 HIDDEN = ("FIT007", "FIT015")
 """Those of them over an input of which nothing is left."""
 
+PROVEN = ("FIT011",)
+"""Those that lead where an experiment of the suite's own has confirmed them."""
+
 BY_RATE = ("FIT004", "FIT009")
 """Those of them that a larger rate may mend."""
 
@@ -43,7 +46,9 @@ def outcome(curves: Curves) -> Judgement:
 
 
 def _led(findings: tuple[Finding, ...], curves: Curves) -> Iterator[Finding]:
-    lead = next((each for each in findings if each.verdict is Verdict.FAIL), None)
+    failed = [each for each in findings if each.verdict is Verdict.FAIL]
+    proven = [each for each in failed if each.code in PROVEN and each.confirmed]
+    lead = next(iter([*proven, *failed]), None)
     for each in findings:
         told = _confirmed(each, curves)
         if each is lead:

@@ -106,7 +106,7 @@ def _write_look(
 ) -> None:
     """Floors, ceilings and the look at what did not memorise stand in the record."""
     try:
-        looker = Looker(subject, samples.batches, began)
+        looker = Looker(subject, samples.batches, began, plan.steps)
         recorder.note(**looker.facts().as_json())
         if ended == "steps":
             rests = None

@@ -14,6 +14,7 @@ from overfit.bottleneck import Bottleneck, bottleneck
 from overfit.decay import is_direct
 from overfit.faster import Faster, faster
 from overfit.lagging import Lagging, lagging
+from overfit.quiet import Quiet, quiet
 from overfit.reach import Reach, reach
 from overfit.settled import Settled, again, settled
 from probes.subject import Batch, Subject
@@ -31,6 +32,7 @@ class Trials:
     labels that no output can be. again: what a tenth of the rate does from the start, where the
     loss ended above it. faster: what ten times the rate does from the start, where the input fades
     on its way through the weights that it began with. blind: heads that do not follow the input.
+    quiet: what the same steps come to with nothing drawn, where calls alike give other losses.
     """
 
     settled: Settled | None = None
@@ -41,6 +43,7 @@ class Trials:
     again: Settled | None = None
     faster: Faster | None = None
     blind: tuple[BlindHead, ...] = ()
+    quiet: Quiet | None = None
 
     @classmethod
     def of(
@@ -50,10 +53,12 @@ class Trials:
         began: Mapping[str, Tensor],
         fades: bool = False,
         keys: Sequence[str] = (),
+        noisy: int = 0,
     ) -> Trials:
         """All of them are made; the model, which had such weights, is as it was afterwards.
 
         fades: whether the input faded on its way through these. keys: those of the inputs.
+        noisy: the steps that were taken, where calls alike give other losses.
         """
         return cls(
             settled=tried(lambda: settled(subject, batches)),
@@ -64,11 +69,14 @@ class Trials:
             again=tried(lambda: again(subject, batches, began)),
             faster=tried(lambda: faster(subject, batches, began)) if fades else None,
             blind=tried(lambda: blind_heads(subject, batches, began, keys)) or (),
+            quiet=tried(lambda: quiet(subject, batches, began, noisy)) if noisy else None,
         )
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Trials:
         """The trials whose fields stand in the record."""
+        if (still := row.get("quiet")) is not None and "nonfinite" not in still:
+            row = {**row, "quiet": {**still, "sources": tuple(still["sources"])}}
         blind = tuple(BlindHead(**each) for each in row.get("blind", ()))
         return cls(**{**row, **made_again(row, _MADE), "blind": blind})
 
@@ -80,6 +88,7 @@ _MADE: Mapping[str, Callable[..., Any]] = {
     "reach": Reach,
     "again": Settled,
     "faster": Faster,
+    "quiet": Quiet,
 }
 
 

@@ -11,6 +11,7 @@ from overfit.floors import BLIND, MEAN, PRIOR, Floor
 from overfit.rules.lacking import lacks_look
 from overfit.rules.larger_not_memorised import LargerNotMemorised
 from overfit.rules.memorised import Memorised
+from overfit.rules.only_noise import OnlyNoise
 from overfit.rules.too_slow import TooSlow
 from overfit.trend import trend
 from probes.finding import Evidence, Finding, Verdict
@@ -36,9 +37,9 @@ class StuckOnFloor:
     too, and so is one that stopped at that, loss and accuracy both, as does what reads nothing
     before the last token. Where fewer of these samples are memorised, and no floor does that,
     the input is read: then it is no floor of the labels. It is read as well where one of
-    several accuracies is perfect, which its own floor is not. Where the untrained model
-    followed the input by `seen` or more, it was training that lost it, and the place where it
-    is lost now is no cause.
+    several accuracies is perfect, which its own floor is not, and where the same training
+    without its noise memorises the samples. Where the untrained model followed the input by
+    `seen` or more, it was training that lost it, and the place where it is lost now is no cause.
 
     Sick: `model(batch["x"] * 0)`, or the first token in place of the last.
     Healthy: `model(batch["x"])`.
@@ -57,6 +58,7 @@ class StuckOnFloor:
     rule: ClassVar[str] = "stuck-on-floor"
     unless: ClassVar[Memorised] = Memorised()
     slow: ClassVar[TooSlow] = TooSlow()
+    noise: ClassVar[OnlyNoise] = OnlyNoise()
     fewer: ClassVar[LargerNotMemorised] = LargerNotMemorised()
 
     def lacks(self, curves: Curves) -> str | None:
@@ -93,7 +95,7 @@ class StuckOnFloor:
             return None
         if look is not None and look.moved is not None and look.moved < self.learned:
             return None
-        if _reads(curves):
+        if _reads(curves) or self.noise.cured(curves) is not None:
             return None
         last = self.on_last(curves)
         found = self._by_loss(curves) or last or self._by_accuracy(curves)
