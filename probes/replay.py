@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from probes.modules import STATISTICS
 from probes.numpy_state import numpy_state
+from probes.states.added_hooks import hooks_known
 from probes.states.generators import Standing, give_back, of_modules, standing
 from probes.states.kept import Kept
 from probes.states.remembered import remembered
@@ -240,8 +241,9 @@ def replay(
     that holds another, as SAM does, the inner one.
 
     Parameters, their gradients and whether they require one, buffers, modes, random states and the
-    modules' plain attributes, with what these hold, are afterwards as they were before, also where
-    the step raises. What else the user's code counts up by itself is not known here.
+    modules' plain attributes, with what these hold, are afterwards as they were before, and hooks
+    that the step put on are off, also where it raises. What else the user's code counts up by
+    itself is not known here.
     """
     parameters = dict(model.named_parameters())
     with given_back(model), ExitStack() as last:
@@ -264,8 +266,8 @@ def replay(
 def given_back(model: nn.Module) -> Iterator[None]:
     """Afterwards the model is as it was, and the random states are, also where something raises.
 
-    Its parameters, their gradients and whether they require one, buffers, modes, and plain
-    attributes, with what these hold.
+    Its parameters, their gradients and whether they require one, buffers, modes, plain
+    attributes, with what these hold, and its hooks, of which none is there that was not.
     """
     parameters = dict(model.named_parameters())
     now = Snapshot.take(model, parameters=True)
@@ -275,6 +277,7 @@ def given_back(model: nn.Module) -> Iterator[None]:
             last.enter_context(_unsafe_preserve_version_counter(each))
         last.callback(_give_back, parameters, given)
         last.callback(now.restore)
+        last.callback(hooks_known(model))
         last.callback(remembered(model))
         last.callback(_give_attributes_back, [(m, dict(vars(m))) for m in model.modules()])
         yield

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from probes.experiment import Experiment
-from probes.finding import Evidence, Finding, Verdict
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.reading.unread_results import Dropped, dropped
 from probes.stepping.matters import matters
-from probes.stepping.one_step import Stepped
+from probes.stepping.one_step import Stepped, reached_in
+
+STEPS = 10  # in which a layer that is left out by chance is not left out at least once
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class Unmoved:
     """A parameter that should train, and that the loss depends on, is unchanged after a step.
 
     Either no gradient comes there although the loss moves when the parameter is changed (the
-    way back is cut: `detach`, `no_grad`, `.data`, `.item()`), or there is a gradient and a
+    way back is cut: `detach`, `no_grad`, `.data`, `.item()`), in this step and in those after it,
+    which draw anew and may leave out other layers, or there is a gradient and a
     learning rate, and the optimizer does not write; not by so little as a warm-up begins with,
     where the whole rate is enough for the number format. A parameter that is not used at all, or
     that the optimizer does not hold, is a note: a pooler that nobody reads, a teacher. It is a
@@ -60,10 +63,10 @@ class Unmoved:
         silent = [name for name in without if name not in stepped.moved]
         read = [name for name in silent[: self.most] if matters(experiment, live[name])]
         unused = [name for name in silent if name not in read]
-        held = [name for name in read if name in stepped.rates]
+        held = _never_reached(experiment, [name for name in read if name in stepped.rates])
         if held:
             yield self._cut(held, Verdict.WARN, "the loss depends on it")
-        if others := [name for name in read if name not in held]:
+        if others := [name for name in read if name not in stepped.rates]:
             yield self._cut(others, Verdict.NOTE, "the optimizer does not hold it")
         trained = [name for name in silent[: self.most] if name in unused and name in stepped.rates]
         lost = dropped(experiment, trained) if trained else []
@@ -154,6 +157,17 @@ class Unmoved:
             phase="update",
             evidence=(Evidence("largest gradient", float(grad.abs().max())),),
         )
+
+
+def _never_reached(experiment: Experiment, names: list[str]) -> list[str]:
+    """Those that no gradient reaches in further steps either: a layer may be left out by chance."""
+    if not names:
+        return []
+    try:
+        reached = reached_in(experiment.subject, experiment.step_batch, STEPS)
+    except ExperimentError:
+        return names
+    return [name for name in names if name not in reached]
 
 
 def _warms_up(stepped: Stepped, name: str, parameter: Tensor) -> bool:

@@ -218,6 +218,26 @@ def _is_bare(grads: Mapping[str, Tensor | None]) -> bool:
     return all(grad is None for grad in grads.values())
 
 
+def reached_in(subject: Subject, batch: Batch, times: int) -> frozenset[str]:
+    """The parameters that a gradient reached in any of so many steps, each of which draws anew.
+
+    Raises ExperimentError where a step raises.
+    """
+    model, found = subject.model, set[str]()
+
+    def step() -> Tensor:
+        loop = made(subject)
+        for _ in range(times):
+            seen, _, _ = until_stepped(loop, model, batch)
+            found.update(name for name, grad in seen.items() if grad is not None)
+        return torch.zeros(())
+
+    with ExitStack() as outside:
+        keep_strangers(subject, outside)
+        replay(step, model, Snapshot.take(model, parameters=True))
+    return frozenset(found)
+
+
 def held_back_steps(
     subject: Subject, batch: Batch, times: int = 3
 ) -> list[dict[str, Tensor | None]]:

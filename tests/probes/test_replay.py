@@ -238,3 +238,34 @@ def test_numpys_state_is_the_one_of_now_however_the_generator_was_moved() -> Non
     finally:
         np.random.set_bit_generator(home)
         np.random.set_state(before)
+
+
+class HookedOnce(nn.Module):
+    """Puts a hook on its layer in the first call and notes it, as models that record outputs do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.hooked = False
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.hooked:
+            self.linear.register_forward_hook(lambda *called: self.seen.append(called[2]))
+            self.hooked = True
+        self.seen.clear()
+        return self.linear(x).sum() + len(self.seen)  # type: ignore[no-any-return]
+
+
+def test_a_hook_that_a_step_puts_on_is_taken_off_with_the_mark_that_it_is_on() -> None:
+    model, x = HookedOnce(), torch.ones(2, 4)
+    own = model.linear.register_forward_hook(lambda *_: None)
+    snapshot = Snapshot.take(model)
+    losses = [replay(lambda: model(x), model, snapshot).loss for _ in range(3)]
+    assert losses[0] == losses[1] == losses[2]
+    assert not model.hooked
+    assert list(model.linear._forward_hooks) == [own.id]
+    model(x)
+    replay(lambda: model(x), model, snapshot)
+    assert model.hooked
+    assert len(model.linear._forward_hooks) == 2

@@ -1,4 +1,4 @@
-"""A step that is too small for the number format, and one that is but the first of a warm-up."""
+"""Steps too small for the format, or first of a warm-up, and layers that chance leaves out."""
 
 from __future__ import annotations
 
@@ -46,3 +46,30 @@ def test_a_first_step_of_a_warm_up_may_be_too_small(
 ) -> None:
     messages = told(kind, rate, warm_up)
     assert any("one step does not change it by a bit" in each for each in messages) is sick
+
+
+class Skipping(nn.Module):
+    """Leaves out its middle in most steps, or keeps the gradient from it."""
+
+    def __init__(self, cut: bool) -> None:
+        super().__init__()
+        self.first, self.middle, self.cut = nn.Linear(6, 6), nn.Linear(6, 6), cut
+        self.last = nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        if not self.training or self.cut or float(torch.rand(())) < 0.4:
+            inner = self.middle(x.tanh())
+            x = x + (inner.detach() if self.cut else inner)
+        return self.last(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_layer_that_chance_leaves_out_is_not_cut_off(cut: bool) -> None:
+    seed_everything(4)  # under which the first step leaves it out
+    batch = {"x": torch.randn(12, 6), "y": torch.randn(12)}
+    subject = Subject(
+        Skipping(cut), [batch], mean_square, lambda m: torch.optim.Adam(m.parameters(), lr=1e-3)
+    )
+    found = check(subject, chosen(["WIR002"])).findings
+    assert any("no gradient reaches `middle" in each.message for each in found) is cut
