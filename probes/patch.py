@@ -249,17 +249,25 @@ class Widened(OperatorMode):
 
 @contextmanager
 def wider(model: nn.Module, batch: Batch, to: torch.dtype) -> Iterator[None]:
-    """Floats of the model and the batch that are narrower than `to` are held in it."""
+    """Floats of the model and the batch that are narrower than `to` are held in it.
+
+    Gradients that parameters came with, as from a training before, are away meanwhile.
+    """
     tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
     tensors += [leaf for leaf in leaves(batch).values() if isinstance(leaf, Tensor)]
     narrow = [(each, each.data) for each in tensors if _is_narrower(each.dtype, to)]
+    came = [(each, each.grad) for each, _ in narrow if each.is_leaf and each.grad is not None]
     try:
+        for each, _ in came:
+            each.grad = None
         for each, data in narrow:
             each.data = data.to(to)
         yield
     finally:
         for each, data in narrow:
             each.data = data
+        for each, grad in came:
+            each.grad = grad
 
 
 def _is_narrower(dtype: Any, than: torch.dtype) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
@@ -31,9 +32,14 @@ class Longer:
     left: bool
 
     def cut(self, value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-        """The value without what is new, in the shape that it had; None where that is not clear."""
+        """The value without what is new, in the shape that it had; None where that is not clear.
+
+        Rows may be joined, as in (sample * token, feature).
+        """
         if value.ndim != len(shape):
             return None
+        if (joined := self._joined(value, shape)) is not None:
+            return joined
         for axis, (now, before) in enumerate(zip(value.shape, shape, strict=True)):
             if now == before:
                 continue
@@ -42,16 +48,21 @@ class Longer:
             value = value.narrow(axis, now - before if self.left else 0, before)
         return value
 
+    def _joined(self, value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+        *rows, long = self.each.keep.shape
+        count = prod(rows)
+        if count < 2 or shape[:1] != (count * long,) or len(value) != count * (long + self.by):
+            return None
+        by_row: Tensor = value.unflatten(0, (count, long + self.by))  # type: ignore[no-untyped-call]
+        return by_row.narrow(1, self.by if self.left else 0, long).flatten(0, 1)
+
     def with_old(self, keys: Iterable[str], batch: Batch) -> Batch:
         """The longer batch, these keys as they were."""
         old = leaves(batch)
         return map_leaves(self.batch, lambda path, leaf: old[path] if path in keys else leaf)
 
     def aligned(self, ran: Ran, before: Ran) -> Ran:
-        """What the run of the longer batch showed, in the order and shapes of the one before.
-
-        What has joined axes, such as (sample * token, feature), is left out.
-        """
+        """What the run of the longer batch showed, in the order and shapes of the one before."""
         cuts = {
             name: self.cut(ran.outputs[name], tuple(value.shape))
             for name, value in before.outputs.items()

@@ -329,3 +329,41 @@ def test_the_first_padding_may_be_the_end_that_a_text_is_asked_for(
     )
     found = judge(chosen(["MSK001"], known=RULES), Experiment.of(subject)).findings
     assert [f.code for f in found if f.verdict.rank > Verdict.NOTE.rank] == codes
+
+
+class Routed(nn.Module):
+    """Gives what its router says of every token, the rows joined, beside what is pooled."""
+
+    def __init__(self, over_all: bool) -> None:
+        super().__init__()
+        self.embedding, self.router = nn.Embedding(50, 16), nn.Linear(16, 4)
+        self.head, self.over_all = nn.Linear(16, 3), over_all
+
+    def forward(self, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        hidden = self.embedding(ids)
+        pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        flat = hidden.flatten(0, 1)
+        if self.over_all:
+            flat = flat / len(flat)
+        return {"logits": self.head(pooled), "router": self.router(flat)}
+
+
+@pytest.mark.parametrize("over_all", [False, True])
+def test_an_output_of_joined_rows_is_cut_row_by_row(over_all: bool) -> None:
+    seed_everything(0)
+    keep = torch.arange(9) < LENGTHS[:, None]
+    ids = torch.where(keep, torch.randint(1, 50, (6, 9)), 0)
+    batch = {"ids": ids, "mask": keep.long(), "labels": torch.arange(6) % 3}
+
+    def loss(model: nn.Module, b: Batch) -> Tensor:
+        return F.cross_entropy(model(b["ids"], b["mask"])["logits"], b["labels"])
+
+    subject = Subject(
+        Routed(over_all),
+        [batch],
+        loss,
+        lambda model: torch.optim.Adam(model.parameters()),
+        predict=lambda model, b: model(b["ids"], b["mask"]),
+    )
+    found = judge(chosen(["MSK004"], known=RULES), Experiment.of(subject)).findings
+    assert [f.code for f in found] == ["MSK004"] * over_all

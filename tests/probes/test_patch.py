@@ -163,7 +163,9 @@ def test_wider_holds_model_and_batch_in_float32_and_gives_them_back() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).half()
     batch = {"x": torch.ones(3, 2).half(), "ids": torch.arange(3), "y": torch.ones(3)}
     before = {name: each.clone() for name, each in model.state_dict().items()}
+    model[0].weight.grad = came = torch.ones(2, 2).half()
     with wider(model, batch, torch.float32):
+        assert model[0].weight.grad is None
         assert {each.dtype for each in model.parameters()} == {torch.float32}
         assert model[1].running_mean.dtype is torch.float32
         held = [each.dtype for each in batch.values()]
@@ -171,6 +173,7 @@ def test_wider_holds_model_and_batch_in_float32_and_gives_them_back() -> None:
     assert batch["x"].dtype is torch.float16
     assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
     assert {each.dtype for each in model.parameters()} == {torch.float16}
+    assert model[0].weight.grad is came
 
 
 def test_made_finite_holds_zeros_and_gives_the_numbers_back() -> None:
