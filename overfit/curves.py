@@ -19,6 +19,7 @@ from overfit.interventions import UNCHANGED
 from overfit.look import Look
 from overfit.noise import interval
 from overfit.plan import Ending
+from overfit.silent import Silent
 from probes.finding import Finding, out_of
 from probes.run import Run
 
@@ -71,7 +72,8 @@ class Curves:
     optimizer did, where the suite ended by itself. apart: how far the samples are told apart by
     their labels, where the loss alone does not tell that they are memorised. clipped: what
     clipping left of the gradient in the median step; None where nothing was clipped. untried: why
-    no intervention could be tried.
+    no intervention could be tried. silent: the parts that score labels and teach nothing, where
+    all that the subject counts is right.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Curves:
     clipped: float | None = None
     apart: Apart | None = None
     untried: str | None = None
+    silent: tuple[Silent, ...] = ()
 
     WINDOW = 5
     GONE = 0.01
@@ -239,6 +242,7 @@ def read_curves(run: Run) -> Curves:
         drive=Drive.from_json(asked["drive"]) if asked.get("drive") else None,
         apart=Apart(**asked["apart"]) if asked.get("apart") else None,
         clipped=_clipped(run),
+        silent=tuple(Silent(**each) for each in asked.get("silent", ())),
         parts={
             name: _series(run, "loss", "evaluated", name)[1]
             for name in run.matrix("loss", "evaluated").sites

@@ -25,6 +25,7 @@ from overfit.rests import write_rests
 from overfit.rules.memorised import Memorised
 from overfit.rules.too_slow import TooSlow
 from overfit.samples import Samples, draw
+from overfit.silent import Silent, silent_parts
 from probes.copying import copy_of
 from probes.errors import RequestError
 from probes.loop import Loop
@@ -181,6 +182,7 @@ class Suite:
         self.in_a_row = 0
         self.labels: tuple[str, ...] | None = None
         self.apart: Apart | None = None
+        self.silent: tuple[Silent, ...] = ()
 
     def run(self) -> None:
         """The steps are done, and the record says how they ended."""
@@ -191,6 +193,8 @@ class Suite:
             recorder.note(drive=self._drive().as_json())
             if self.apart is not None:
                 recorder.note(apart=asdict(self.apart))
+            if self.silent:
+                recorder.note(silent=[asdict(each) for each in self.silent])
         except PoisonedStep as refusal:
             found = refusal.finding
             recorder.note(derived=self.heads.derived)
@@ -244,6 +248,8 @@ class Suite:
         curves = replace(curves, apart=self.apart)
         self.tell(step, told(curves))
         held = bool(self.losses) and Memorised().holds(curves)
+        self.silent = self._silent() if held and not curves.derived else ()
+        held = held and not self.silent
         self.in_a_row = self.in_a_row + 1 if held else 0
         return self.in_a_row >= self.plan.in_a_row
 
@@ -256,6 +262,13 @@ class Suite:
             return apart(subject, self.batches, self.labels)
         except Exception:  # the user's code may not bear other labels
             return None
+
+    def _silent(self) -> tuple[Silent, ...]:
+        """What `Curves.silent` holds; nothing where it cannot be found out."""
+        try:
+            return silent_parts(self.loop.subject, self.batches)
+        except Exception:  # the user's parts may not run alone
+            return ()
 
     def _read_losses(self) -> None:
         if self.unread:

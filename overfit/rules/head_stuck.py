@@ -14,6 +14,10 @@ from overfit.rules.memorised import Memorised
 from overfit.starved import LITTLE, Weighed, starved
 from probes.finding import Evidence, Finding, Phase, Verdict
 
+SILENT = (
+    "Look there for a clamp, a ReLU, a rounding or a comparison outside of whose range the targets "
+    "or the outputs lie."
+)
 PLACES = ("WIR002", "GRD004", "GRD003")
 
 
@@ -38,8 +42,10 @@ class HeadStuck:
     fell by at most `gain`, without being complete. Where the parts of the loss are given, so is
     the gradient that each gives to each module, and the weight that it has in the whole loss; so
     it is of the terms that the loss is seen to be the sum of. A part that reads no label, as a KL
-    against a prior, learns nothing that it could be stuck at. A head that gives the same whichever
-    sample's input it is given, before training and after it, is told with where its input is lost.
+    against a prior, learns nothing that it could be stuck at. Where all that is counted is right, a
+    part is stuck that scores labels, stands above zero and gives no parameter a gradient. A head
+    that gives the same whichever sample's input it is given, before training and after it, is told
+    with where its input is lost.
 
     Sick: `loss = key_loss`, where `db_loss` was to be added.
     Healthy: `loss = key_loss + db_loss`.
@@ -59,6 +65,8 @@ class HeadStuck:
         """Two heads or two parts of the loss."""
         if (why := lacks_look(curves)) is not None:
             return why
+        if curves.silent:
+            return None
         if len(curves.heads) < 2 and len(curves.parts) < 2 and not self.unless.holds(curves):
             return "there is only one head: give `Subject.metrics` or `Subject.parts` for each"
         return None
@@ -71,6 +79,8 @@ class HeadStuck:
         """The heads that are stuck while another has learned, the worst first."""
         if curves.look is None or self.unless.holds(curves):
             return []
+        if curves.silent:
+            return [each.name for each in curves.silent]
         heads = _own_heads(curves)
         good = [name for name, head in heads.items() if curves.heads[name].last >= self.learned]
         bad = [name for name, head in heads.items() if self._is_stuck(curves, name)]
@@ -101,7 +111,7 @@ class HeadStuck:
         for name in self.stuck(curves)[:1]:
             why = _why(curves, name)
             head, floor = curves.heads.get(name), _floor(curves, name)
-            told = f": {head} right" if head else f": its loss is {curves.parts[name][-1]:.4g}"
+            told = f": {head} right" if head else f": its loss is {_value(curves, name):.4g}"
             on = (
                 f", no better than the floor `{floor.name}` ({floor.accuracy:.3g})" if floor else ""
             )
@@ -124,6 +134,13 @@ class HeadStuck:
                 source=why.source,
                 evidence=(*why.evidence, *_evidence(curves)),
             )
+
+
+def _value(curves: Curves, name: str) -> float:
+    """Of a part, in evaluation mode; of a term that nobody named, in training mode."""
+    if values := curves.parts.get(name):
+        return values[-1]
+    return next(each.value for each in curves.silent if each.name == name)
 
 
 def _own_heads(curves: Curves) -> dict[str, None]:
@@ -152,6 +169,8 @@ def _why(curves: Curves, name: str) -> _Why:
     """What is known of the head's signal."""
     look = curves.look
     assert look is not None
+    if (silent := next((each for each in curves.silent if each.name == name), None)) is not None:
+        return _Why(silent.words, source=silent.source, fix=SILENT)
     if (blind := next((each for each in look.trials.blind if each.head == name), None)) is not None:
         return _of_blind(blind)
     part = look.parts.get(name, {})

@@ -18,9 +18,11 @@ class Memorised:
     """The model can learn: it has the samples of the suite by heart.
 
     Where a head counts, every head has all of it right in eval mode at the last evaluation, or
-    as much as can be told from the gold prefix where samples begin alike. Heads that were read
-    from the calls of torch's losses may lack `heads_left` where the loss is as low as below, and
-    anything where no more than `loss_gone` of it is left: they count what a mask leaves out, too.
+    as much as can be told from the gold prefix where samples begin alike; and no part of the loss
+    that nobody counts scores labels, stands above zero and gives no parameter a gradient. Heads
+    that were read from the calls of torch's losses may lack `heads_left` where the loss is as low
+    as below, and anything where no more than `loss_gone` of it is left: they count what a mask
+    leaves out, too.
     Where the loss went below zero, as that of a density does, it has no least, and a share of it
     says nothing: then each sample's own label must be likelier than others', and heads may lack
     `heads_chosen` in the end, where of several likely answers they count one.
@@ -61,7 +63,7 @@ class Memorised:
 
     def holds(self, curves: Curves) -> bool:
         """Whether the samples are memorised."""
-        if curves.ended in ("refused", "died"):
+        if curves.ended in ("refused", "died") or curves.silent:
             return False
         if curves.heads and not curves.derived:
             return curves.complete or (curves.ended == "steps" and self._likeliest(curves))

@@ -53,7 +53,7 @@ class Longer:
         count = prod(rows)
         if count < 2 or shape[:1] != (count * long,) or len(value) != count * (long + self.by):
             return None
-        by_row: Tensor = value.unflatten(0, (count, long + self.by))  # type: ignore[no-untyped-call]
+        by_row: Tensor = value.unflatten(0, (count, long + self.by))
         return by_row.narrow(1, self.by if self.left else 0, long).flatten(0, 1)
 
     def with_old(self, keys: Iterable[str], batch: Batch) -> Batch:

@@ -22,6 +22,14 @@ BOUNDS = {
 }
 """By the operator's name, as its backward node has it: the least and the greatest number."""
 
+HELD = {
+    "Clamp": ("min", "max"),
+    "ClampMin": ("min", "max"),
+    "ClampMax": ("min", "max"),
+    "Hardtanh": ("min_val", "max_val"),
+}
+"""Operators that hold numbers to an interval, and what their backward nodes call its ends."""
+
 SHAPES = (
     *("Squeeze", "View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Expand", "Transpose"),
     *("Permute", "T", "Select", "Slice", "Alias", "Clone", "ToCopy", "Index", "Split", "Unbind"),
@@ -94,7 +102,20 @@ def bounds(output: Tensor, known: Mapping[Any, Bounds] | None = None) -> Bounds 
         name = type(node).__name__.partition("Backward")[0]
         if name in BOUNDS:
             return Bounds(name.lower(), *BOUNDS[name])
+        if name in HELD:
+            least, most = (getattr(node, f"_saved_{each}", None) for each in HELD[name])
+            return _between(name.lower(), least, most)
         if name not in SHAPES:
             return None
         node = next((each for each, _ in node.next_functions if each is not None), None)
     return None
+
+
+def _between(op: str, least: Any, most: Any) -> Bounds | None:
+    """These ends, where there is one at least and both are numbers."""
+    ends = [each for each in (least, most) if each is not None]
+    if not ends or not all(isinstance(each, (int, float)) for each in ends):
+        return None
+    return Bounds(
+        op, -math.inf if least is None else float(least), math.inf if most is None else float(most)
+    )

@@ -57,6 +57,9 @@ MADE: dict[str, tuple[Callable[[Net, Tensor], Tensor], str]] = {
     "reciprocal": (lambda _, x: 1 / (0.02 + torch.sigmoid(x)), "0.9804 to 50"),
     "no end": (lambda _, x: 5 + F.softplus(x) / 2, "5 or more"),
     "below": (lambda _, x: -torch.exp(x), "0 or less"),
+    "held": (lambda _, x: 10 * x.clamp(0, 1), "0 to 10"),
+    "held on one side": (lambda _, x: 1 + x.clamp(max=2.5), "3.5 or less"),
+    "held by torch's function": (lambda _, x: 2 * F.hardtanh(x, -1, 1), "-2 to 2"),
     "log": (lambda _, x: torch.log1p(torch.sigmoid(x)), "0 to 0.6931"),
 }
 
@@ -84,6 +87,8 @@ UNKNOWN: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "of two signs": lambda _, x: 1 / torch.tanh(x),
     "squared": lambda _, x: torch.tanh(x).pow(2) * 100 - 50,
     "within": lambda _, x: 100 * torch.tanh(x),
+    "held within": lambda _, x: x.clamp(-100, 100),
+    "held by tensors": lambda m, x: x.clamp(min=m.high - 20, max=m.high),
 }
 
 
