@@ -18,6 +18,7 @@ from probes.checks.ctc_targets import CtcTargets
 from probes.checks.cut_across import TextCutAcross
 from probes.checks.cut_state import CutState
 from probes.checks.decoding_parity import DecodingParity
+from probes.checks.defeated_mask import DefeatedMask
 from probes.checks.doubled import DoubledTensor
 from probes.checks.drawn_again import DrawnTwice
 from probes.checks.drawn_once import DrawnOnce
@@ -165,6 +166,7 @@ RULES: tuple[Check[Experiment], ...] = (
     IdleMask(),
     HidesNothing(),
     MaskDisagreement(),
+    DefeatedMask(),
     UnshiftedMask(),
     PlacesOfPadding(),
     Crossing(),
