@@ -20,8 +20,9 @@ class TextCutAcross:
     follows an id stands in the next row, and what stands beside it comes many places later. Over
     the first batches it is counted which id follows which, along rows and from row to row, and
     tried on others: told is where the id before tells next to nothing beyond chance, and the id
-    above much. Windows that overlap, rows that are copies of each other, and samples that have
-    nothing to do with each other are silence.
+    above much. Where time comes first, the text must go on from the last sample of a time to the
+    first of the next as well. Windows that overlap, rows that are copies of each other, voices that
+    sound together, and samples that have nothing to do with each other are silence.
 
     Sick: `data.view(length, rows)` with time along the first axis.
     Healthy: `data.view(rows, length).t()`.
@@ -48,9 +49,7 @@ class TextCutAcross:
             code=self.code,
             rule=self.rule,
             verdict=Verdict.WARN,
-            message=f"`{each.output}` is asked for the next id of each row of `{each.key}`, but "
-            f"the text goes on from row to row: the id above tells {across} of the ids, the id "
-            f"before {along}, and the commonest id {chance}.",
+            message=_message(each, along, across, chance),
             fix="Cut the text into streams along time: `data.view(rows, length)`, and then "
             "transpose if time comes first.",
             site="<data>",
@@ -60,3 +59,18 @@ class TextCutAcross:
                 Evidence("share of ids that the id above tells", each.across, each.chance),
             ),
         )
+
+
+def _message(each: CutAcross, along: str, across: str, chance: str) -> str:
+    if each.time_first:
+        return (
+            f"`{each.output}` is asked for the next id of each column of `{each.key}`, but the "
+            f"text goes on along the rows, from sample to sample: the id of the sample beside "
+            f"tells {across} of the ids, the id a time before {along}, and the commonest id "
+            f"{chance}."
+        )
+    return (
+        f"`{each.output}` is asked for the next id of each row of `{each.key}`, but the text goes "
+        f"on from row to row: the id above tells {across} of the ids, the id before {along}, and "
+        f"the commonest id {chance}."
+    )
