@@ -46,6 +46,7 @@ from probes.checks.joined_backwards import JoinedBackwards
 from probes.checks.joined_graphs import JoinedGraphs
 from probes.checks.label_among_inputs import LabelAmongInputs
 from probes.checks.label_offset import LabelOffset
+from probes.checks.label_order import LabelOrder
 from probes.checks.label_place import LabelPlace
 from probes.checks.label_shift import LabelShift
 from probes.checks.late_covariate import LateCovariate
@@ -194,6 +195,7 @@ RULES: tuple[Check[Experiment], ...] = (
     HalfCleared(),
     JoinedBackwards(),
     Pairing(),
+    LabelOrder(),
     PartedInTraining(),
     TiledGroups(),
     RegroupedRows(),
