@@ -23,6 +23,7 @@ from probes.reading.causal import Causal
 from probes.scoring.numbers_ahead import numbers_ahead
 from probes.scoring.shifted_inside import shifted_inside
 from probes.scoring.wanted import causal_or_ahead, looked_at
+from probes.scoring.whole_window import Windowed, windowed
 from probes.subject import Batch
 from probes.vary import vary_later
 
@@ -41,10 +42,13 @@ class Future:
     move is named. What reaches numbers by way of one vector a sample alone, as in a variational
     model, is left out.
     Later places whose values are zeroed, and which do no more than take their share of an attention
-    that throws its mask away, are left to MSK007.
+    that throws its mask away, are left to MSK007. Of what is scored against numbers of its own
+    input, wherever these begin, a statistic of each sample's whole window is held, by which the
+    input is divided or from which it is taken off: an output that then reads none of what it is to
+    give, but what is before, reads it by that alone.
 
-    Sick: attention without its triangular mask; `mask=ahead.T`.
-    Healthy: `torch.full((t, t), -inf).triu(1)` added to the scores.
+    Sick: attention without its triangular mask; `mask=ahead.T`; `series / series.mean(1)`.
+    Healthy: `torch.full((t, t), -inf).triu(1)` added to the scores; `series[:, :known].mean(1)`.
     """
 
     code: ClassVar[str] = "MSK003"
@@ -53,7 +57,7 @@ class Future:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Nothing; what is causal is looked for at work."""
-        if not _causal(experiment):
+        if not _causal(experiment) and not windowed(experiment):
             return (
                 "no output is declared causal and no name says so: declare it by "
                 "`Layout(reads=(Reads('logits', of='ids', rule='causal'),))`"
@@ -62,6 +66,7 @@ class Future:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding an output."""
+        said = set[str]()
         for each in _causal(experiment):
             tensor = experiment.tensors[each.key]
             order = each.order(tuple(tensor.shape), tensor.device)
@@ -70,7 +75,11 @@ class Future:
                 if any(one.site == each.output for one in found.outputs):
                     source = self._line(experiment, each, order, cut, found)
                     yield replace(self._finding(experiment, each, found, cut), source=source)
+                    said.add(each.output)
                     break
+        for one in windowed(experiment):
+            if one.output not in said:
+                yield self._windowed(one)
 
     def _changed(
         self, experiment: Experiment, each: Causal, order: Tensor, cut: int
@@ -131,6 +140,29 @@ class Future:
             ),
         )
         return resting_on(finding, [each.guessed] if each.guessed else [])
+
+    def _windowed(self, each: Windowed) -> Finding:
+        known = f"`{each.key}[:, :{each.first}]`" if each.first else "what was seen before"
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{each.output}` reads what it is to give, its own label too, by the "
+            f"`{each.name}` of `{each.key}` over the whole window, and by nothing else: other "
+            f"`{each.key}` from place {each.first} on, where it is scored, change its first place "
+            f"by {100 * each.relative:.2g}%.",
+            fix=f"Take the `{each.name}` over {known} alone: the rest is not known when the model "
+            "is used.",
+            site=each.site,
+            op=f"aten.{each.name}",
+            phase="forward",
+            source=each.source,
+            where={"time": 0},
+            evidence=(
+                Evidence(f"largest change of `{each.output}`", each.largest, each.limit),
+                Evidence(f"place of `{each.key}` from which on it is scored", each.first),
+            ),
+        )
 
 
 def _asked(experiment: Experiment, each: Causal) -> Iterator[Evidence]:

@@ -130,10 +130,16 @@ def _is_equal(one: Tensor, two: Tensor) -> bool:
     return alike and torch.equal(one, two)
 
 
-def alive(experiment: Experiment, batch: Batch | None = None, picks: bool = True) -> Alive:
+def alive(
+    experiment: Experiment,
+    batch: Batch | None = None,
+    picks: bool = True,
+    within: Sequence[AbstractContextManager[Any]] = (),
+) -> Alive:
     """The loss of a batch, the experiment's own by default, with all that led to it.
 
-    picks: whether to look at what is taken by index and what changes its shape.
+    picks: whether to look at what is taken by index and what changes its shape. within: contexts
+    in which the pass is made, for a batch that is given.
     What a frozen part of the model gives can be asked for gradients too, unless the subject's
     code does not bear that. Raises ExperimentError where the loss raises.
     """
@@ -143,12 +149,18 @@ def alive(experiment: Experiment, batch: Batch | None = None, picks: bool = True
         first: Alive = experiment.memo["alive"]
         return first
     try:
-        return _pass(experiment, batch, True, picks)
+        return _pass(experiment, batch, True, picks, within)
     except ExperimentError:
-        return _pass(experiment, batch, False, picks)
+        return _pass(experiment, batch, False, picks, within)
 
 
-def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Alive:
+def _pass(
+    experiment: Experiment,
+    batch: Batch,
+    wakes: bool,
+    picks: bool,
+    within: Sequence[AbstractContextManager[Any]],
+) -> Alive:
     model, subject = experiment.subject.model, experiment.subject
     clock = count()
     shapes = {each.shape for each in leaves(batch).values() if isinstance(each, Tensor)}
@@ -162,6 +174,7 @@ def _pass(experiment: Experiment, batch: Batch, wakes: bool, picks: bool) -> Ali
 
     without = torch.backends.cudnn.flags(enabled=False)  # its RNNs do not go back in evaluation
     under: list[AbstractContextManager[Any]] = [without, indexing] if picks else [without]
+    under += within
     with Bus(model, [keeps], whole=True) as bus:
         replay(step, model, Snapshot.take(model), under=under)
     modules = [name for name, _ in every_module(model)]

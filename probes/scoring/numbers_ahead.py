@@ -51,7 +51,7 @@ def _all(experiment: Experiment) -> Iterator[Causal]:
     for key in floats:
         try:
             found = _scored(experiment, key) if any(_fits(experiment, key)) else None
-            name = None if found is None else _name(experiment, found.tensor)
+            name = None if found is None else name_of(experiment, found.tensor)
             if found is None or name is None:
                 continue
             held = [(key, found)] if found.by else _held(experiment, key, floats, found)
@@ -76,26 +76,36 @@ def scored_here(experiment: Experiment) -> Iterator[tuple[str, str]]:
             found = _here(experiment, key)
         except ExperimentError:
             continue
-        name = None if found is None else _name(experiment, found)
+        name = None if found is None else name_of(experiment, found)
         if name is not None:
             yield key, name
 
 
 def _here(experiment: Experiment, key: str) -> Tensor | None:
     seen, leaf = _passed(experiment, key)
+    own, known = beside_outputs(seen, leaf)
+    for tensor, grad in known:
+        if _is_of(tensor, leaf) and tensor.shape[1] == leaf.shape[1]:
+            parts = [grad] if grad.shape == leaf.shape else list(grad.unbind(-1))
+            if own is not None and [
+                by for by in range(REACH + 1) if _is_so_far(own, parts, by)
+            ] == [0]:
+                return tensor
+    return None
+
+
+def beside_outputs(seen: Alive, leaf: Tensor) -> tuple[Tensor | None, list[tuple[Tensor, Tensor]]]:
+    """The loss's gradient with respect to numbers, but for what comes by way of the outputs.
+
+    With it the outputs that the loss looks at, each with its own gradient.
+    """
     given = [each.tensor for each in seen.given]
     felt = seen.of_loss([leaf, *given])
     known = [(one, two) for one, two in zip(given, felt[1:], strict=True) if two is not None]
     if felt[0] is None or not known:
-        return None
+        return None, []
     by_way = gradients(torch.stack([(one * two).sum() for one, two in known]).sum(), [leaf])[0]
-    own = felt[0] if by_way is None else felt[0] - by_way
-    for tensor, grad in known:
-        if _is_of(tensor, leaf) and tensor.shape[1] == leaf.shape[1]:
-            parts = [grad] if grad.shape == leaf.shape else list(grad.unbind(-1))
-            if [by for by in range(REACH + 1) if _is_so_far(own, parts, by)] == [0]:
-                return tensor
-    return None
+    return felt[0] if by_way is None else felt[0] - by_way, known
 
 
 def _fits(experiment: Experiment, key: str) -> Iterator[bool]:
@@ -144,7 +154,7 @@ def _is_so_far(own: Tensor, parts: list[Tensor] | tuple[Tensor, ...], by: int) -
     return False
 
 
-def _name(experiment: Experiment, tensor: Tensor) -> str | None:
+def name_of(experiment: Experiment, tensor: Tensor) -> str | None:
     """How the output of these numbers is called among those of the subject."""
     return next((n for n, each in experiment.outputs.items() if _is_alike(each, tensor)), None)
 
