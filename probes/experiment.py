@@ -339,7 +339,7 @@ class Experiment:
     @cached_property
     def operated(self) -> Operated:
         """What single operators of a training step did."""
-        return operated(self.subject, self.batch)
+        return operated(self.subject, self.batch, self.size)
 
     @property
     def formed(self) -> tuple[Use, ...]:

@@ -7,6 +7,7 @@ from probes.checks.alike import Alike
 from probes.checks.backwards import BackwardTargets
 from probes.checks.bare_step import BareStep
 from probes.checks.batch_dependence import BatchDependence
+from probes.checks.batch_focal import BatchFocal
 from probes.checks.broadcast import Broadcast
 from probes.checks.carried_graph import CarriedGraph
 from probes.checks.cleared_beside import ClearedBeside
@@ -152,6 +153,7 @@ RULES: tuple[Check[Experiment], ...] = (
     LossInput(),
     TargetDomain(),
     LossFormula(),
+    BatchFocal(),
     OutsidePartition(),
     LogOfSoftmax(),
     SoftmaxAxis(),

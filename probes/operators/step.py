@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from probes.operators.batch_focal import BatchFocals, Focal
 from probes.operators.cuts import Cuts, Looked
 from probes.operators.doubled import Doubled, Doubles
 from probes.operators.normed import Cosine, Crossed, NormedAxes
@@ -23,6 +24,7 @@ class Operated:
     looked: look-ups by numbers that were cut to whole ones.
     doubled: sums of a tensor and itself. met: softmaxes and one-hots along another axis.
     short: differences of a running sum that are divided by one more than they sum.
+    focals: cross entropies of several samples that a focal loss weighs as one.
     """
 
     uses: tuple[Use, ...]
@@ -32,14 +34,15 @@ class Operated:
     doubled: tuple[Doubled, ...]
     met: tuple[Met, ...]
     short: tuple[Short, ...]
+    focals: tuple[Focal, ...]
 
 
-def operated(subject: Subject, batch: Batch) -> Operated:
+def operated(subject: Subject, batch: Batch, samples: int) -> Operated:
     """One step was taken and undone. Raises ExperimentError where it raises."""
     model = subject.model
     formed, normed, cuts, doubles = Formed(model), NormedAxes(model), Cuts(model), Doubles(model)
-    hots, sums = OneHots(model), PrefixSums(model)
-    step_under(subject, batch, formed, normed, cuts, doubles, hots, sums)
+    hots, sums, focals = OneHots(model), PrefixSums(model), BatchFocals(model)
+    step_under(subject, batch, formed, normed, cuts, doubles, hots, sums, focals)
     return Operated(
         uses=tuple(use for use in formed.uses if use.reaches),
         crossed=tuple(normed.crossed),
@@ -48,4 +51,5 @@ def operated(subject: Subject, batch: Batch) -> Operated:
         doubled=tuple(doubles.found),
         met=hots.found(),
         short=sums.found(),
+        focals=focals.found(samples),
     )
