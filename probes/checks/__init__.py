@@ -84,6 +84,7 @@ from probes.checks.places_of_padding import PlacesOfPadding
 from probes.checks.pulled_back import PulledBack
 from probes.checks.regrouped_rows import RegroupedRows
 from probes.checks.repeats import Repeats
+from probes.checks.scattered_back import ScatteredBack
 from probes.checks.scored_padding import ScoredPadding
 from probes.checks.shared import Shared
 from probes.checks.shared_class import SharedClass
@@ -190,6 +191,7 @@ RULES: tuple[Check[Experiment], ...] = (
     ShortSum(),
     UncountedStart(),
     JoinedGraphs(),
+    ScatteredBack(),
     LeftOver(),
     StillState(),
     CutState(),
