@@ -30,7 +30,7 @@ SCORED = (
 
 MODES = (
     *("WIR001", "WIR005", "WIR006", "WIR051"),
-    *("MSK002", "STA001", "STA013", "STA015", "STA016"),
+    *("MSK002", "STA001", "STA013", "STA015", "STA016", "STA019"),
 )
 """What differs from call to call, or from mode to mode."""
 
