@@ -19,7 +19,7 @@ from probes.modules import STATISTICS
 from probes.numpy_state import numpy_state
 from probes.states.added_hooks import hooks_known
 from probes.states.generators import Standing, give_back, of_modules, standing
-from probes.states.kept import Kept
+from probes.states.kept import Kept, let_go
 from probes.states.remembered import remembered
 from probes.stepping.roots import noted_roots
 
@@ -123,8 +123,7 @@ class Snapshot:
         for module, training in self.modes:
             module.training = training
         for parameter, requires_grad in self.trained:
-            if not parameter.is_leaf:  # it was written in place, and a `no_grad` around it undone
-                parameter.detach_()
+            let_go(parameter)
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad_(requires_grad)
 

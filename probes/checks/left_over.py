@@ -11,7 +11,7 @@ from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.layout import State
 from probes.states.attributes import Attribute, Leaves, changed, same, written_at
-from probes.states.blame import blamed
+from probes.states.blame import blamed, is_settled
 from probes.states.by_sample import has_entries, is_content
 from probes.states.life import Life, Outputs, differs, later_goes_on, noise_of, other_batches
 from probes.states.recurrence import equal
@@ -119,7 +119,7 @@ class LeftOver:
             except ExperimentError as error:
                 raised = error
                 continue
-            effect = self._effect(life, batch, act, alone)
+            effect = self._effect(experiment, life, act, alone)
             if effect is None:
                 return None
             told = experiment, _given(act, other), _given(act, batch), alone
@@ -147,11 +147,13 @@ class LeftOver:
         return None if effect is None else _Seen(act, how, one, *effect, ())
 
     def _effect(
-        self, life: Life, batch: Batch, act: Act, alone: Outputs
+        self, experiment: Experiment, life: Life, act: Act, alone: Outputs
     ) -> tuple[str, float, float] | None:
         """What differs now; in evaluation, an error that was none before does."""
         try:
-            return differs(alone, act(life, batch))
+            after = act(life, experiment.batch)
+            predicted = {name: value for name, value in alone.items() if name in experiment.outputs}
+            return differs(predicted, after) or differs(alone, after)
         except ExperimentError as error:
             if act is not Life.evaluate:
                 raise
@@ -203,12 +205,13 @@ class LeftOver:
         first = seen.culprits[0]
         numbers = any(is_content(leaf) for _, leaf in _held(experiment, seen, first))
         only_loss = seen.name == LOSS and bool(experiment.outputs)
+        once = is_settled(experiment, first, seen.before)
         yield replace(
             _said(
                 self,
                 experiment,
                 seen,
-                Verdict.WARN if numbers and not only_loss else Verdict.NOTE,
+                Verdict.WARN if numbers and not only_loss and not once else Verdict.NOTE,
                 "is written in evaluation mode, and read by the next batch",
                 first,
             ),

@@ -106,7 +106,8 @@ def written_at(model: nn.Module, attribute: Attribute) -> str | None:
 def _assigned_in(kind: type, name: str) -> str | None:
     found = []
     for key, method in vars(kind).items():
-        code = getattr(getattr(method, "fget", method), "__code__", None)
+        function = inspect.unwrap(getattr(method, "fget", method) or method)
+        code = getattr(function, "__code__", None)
         if code is not None and key != "__init__":
             found += [(code.co_filename, line) for line in _lines(code, name)]
     if not found:

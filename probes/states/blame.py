@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from probes.experiment import Experiment
 from probes.finding import ExperimentError
-from probes.states.attributes import Attribute, changed
+from probes.states.attributes import Attribute, changed, same
 from probes.states.life import Life, Outputs, differs
+from probes.subject import Batch
 
 MOST = 12  # attributes that are emptied one by one
 
@@ -47,3 +48,18 @@ def blamed(
         if cured(rest):
             needed = rest
     return tuple(needed)
+
+
+def is_settled(experiment: Experiment, attribute: Attribute, batch: Batch) -> bool:
+    """Whether evaluation of this batch leaves the attribute alone once the model was trained on.
+
+    As of numbers that the first pass of all finds out, which is training's.
+    """
+    life = Life(experiment)
+    try:
+        life.train(experiment.batch)
+        before = life.contents.get(attribute)
+        life.evaluate(batch)
+    except ExperimentError:
+        return False
+    return same(before, life.contents.get(attribute))

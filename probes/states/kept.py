@@ -10,13 +10,17 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A tensor under its name in a module, with the memory it lay in, and a copy of that."""
+    """A tensor under its name in a module, with the memory it lay in, and a copy of that.
+
+    leaf: no graph stood behind it.
+    """
 
     owner: dict[str, Tensor | None]
     name: str
     tensor: Tensor | None
     memory: Tensor | None
     copy: Tensor | None
+    leaf: bool = True
 
     @classmethod
     def of(cls, owner: dict[str, Tensor | None], name: str) -> Kept:
@@ -25,7 +29,7 @@ class Kept:
         if tensor is None:
             return cls(owner, name, None, None, None)
         memory = tensor.detach()
-        return cls(owner, name, tensor, memory, memory.clone())
+        return cls(owner, name, tensor, memory, memory.clone(), tensor.is_leaf)
 
     def restore(self) -> None:
         """It stands there again, with its numbers."""
@@ -38,6 +42,17 @@ class Kept:
             self.tensor.data = self.copy.clone()
         else:  # through `.data`: a graph that saved the tensor must not think that it changed
             self.tensor.data.copy_(self.copy)
+        if self.leaf:
+            let_go(self.tensor)
+
+
+def let_go(tensor: Tensor) -> None:
+    """No graph stands behind it, though it was written in place and a `no_grad` around it undone.
+
+    A view of another tensor keeps its own.
+    """
+    if not tensor.is_leaf and not tensor._is_view():
+        tensor.detach_()
 
 
 def _lies_elsewhere(tensor: Tensor, memory: Tensor) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.states.attributes import DEEP, attributes, is_object
+from probes.states.kept import let_go
 
 LARGEST = 2**24  # elements of a tensor that is copied
 
@@ -70,11 +71,13 @@ def _remember(value: Any, deep: int, undone: list[Undo]) -> None:
 def _remember_tensor(tensor: Tensor, undone: list[Undo]) -> None:
     if tensor.is_inference() or tensor.layout is not torch.strided or tensor.numel() > LARGEST:
         return
-    version, copy = tensor._version, tensor.detach().clone()
+    version, copy, leaf = tensor._version, tensor.detach().clone(), tensor.is_leaf
 
     def undo() -> None:
         if tensor._version != version and tensor.shape == copy.shape:
             tensor.data.copy_(copy)
+        if leaf:
+            let_go(tensor)
 
     undone.append(undo)
 
