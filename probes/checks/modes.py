@@ -16,6 +16,7 @@ from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.operators.drawn_targets import DrawnTargets
 from probes.place import place
+from probes.scoring.gold_at_random import Gold, gold_at_random
 from probes.stepping.one_step import step_under
 from probes.subject import Subject
 
@@ -39,7 +40,9 @@ class Modes:
     """Dropout is at work in evaluation, or the model is in evaluation mode while it trains.
 
     In evaluation mode the batch runs from two random states: where outputs differ and an operator
-    drops, that is a warning; where they differ by other draws, such as a sampler's, a note.
+    drops, that is a warning; where they differ by other draws, such as a sampler's, a note. It is
+    a warning, too, where the draw decides whether `predict` is fed a label or its own output: from
+    one random state other labels at a place move what comes after it, from another they do not.
     In a training step the mode of the whole model is read as it is called: evaluation mode is a
     warning where there is dropout or batch norm. Parts alone may be: a frozen encoder.
     Dropout at work in what is not trained is a warning where the loss compares with what comes of
@@ -47,7 +50,8 @@ class Modes:
     anew each time. It is silence where a layer that learns reads it, or where that part follows
     what is trained; and a note where it is a copy of that, or drawn from several times.
 
-    Sick: `F.dropout(x, 0.1)` without `training=self.training`; a frozen `self.teacher` that
+    Sick: `model(source, target)` in `predict`, with the ratio of teacher forcing left at 0.5;
+    `F.dropout(x, 0.1)` without `training=self.training`; a frozen `self.teacher` that
     `self.train()` puts into training mode.
     Healthy: `nn.Dropout(0.1)`, and `model.train()` before each step; `self.teacher.eval()` after.
     """
@@ -61,7 +65,7 @@ class Modes:
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
-        """At most one finding for evaluation, one for training, and one for targets."""
+        """At most two findings for evaluation, one for training, and one for targets."""
         yield from self._evaluation(experiment)
         yield from self._training(experiment)
         yield from self._targets(experiment)
@@ -69,12 +73,17 @@ class Modes:
     def _evaluation(self, experiment: Experiment) -> Iterator[Finding]:
         baseline, drawn = experiment.evaluated, _Drawn()
         found = baseline.against(experiment.reseeded)
+        gold = gold_at_random(experiment)
+        if gold is not None:
+            yield self._gold(gold)
         if not found.outputs:
             return
         with drawn:
             experiment.evaluate(experiment.batch)
         where = place(found, experiment.subject.model)
         drops = drawn.count > 0
+        if gold is not None and not drops:
+            return
         yield Finding(
             code=self.code,
             rule=self.rule,
@@ -87,6 +96,25 @@ class Modes:
             site=where.site,
             phase="forward",
             evidence=(_largest(found),),
+        )
+
+    def _gold(self, gold: Gold) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message="in evaluation mode a draw decides where `predict` is fed the labels in "
+            f"`{gold.key}`, and where its own outputs: other labels at a place move what comes "
+            "after it from one random state, and nothing from another.",
+            fix="Predict without the labels: give the model a ratio of teacher forcing of 0 there, "
+            "or let it draw `if self.training` alone.",
+            site="model",
+            phase="forward",
+            source=gold.source,
+            evidence=(
+                Evidence(f"largest share by which labels move the {gold.output}", gold.share, 0),
+                Evidence("share of the places tried that was read", gold.read, 0),
+            ),
         )
 
     def _training(self, experiment: Experiment) -> Iterator[Finding]:
