@@ -58,7 +58,7 @@ class LeftOver:
     warning; where they read the first batch ever since, a fault; where batches continue each
     other row by row, or `State(..., over="batch")` declares it, it is meant. What has no entry
     for each sample may be running statistics, a queue or a counter: nothing is said of training
-    then.
+    then; of evaluation it is a warning, or a note where training writes it once for all.
 
     Sick: `out, self.hidden = self.lstm(x, self.hidden)`, for sequences that do not continue.
     Healthy: `out, _ = self.lstm(x)`; or `model.reset()` before every sequence.
