@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from probes.experiment import Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.masking.longer import Longer, longer
+from probes.scoring.collapsed import GONE, Collapse, collapsed
 from probes.scoring.outgrown import Outgrown, outgrown
 from probes.scoring.terms import FAR, Terms, grown, parts, terms
 
@@ -29,8 +30,13 @@ class DrownedPart:
     sum beside a smaller one that is a mean is a warning, whatever they are, where they are so far
     apart in a whole batch; so much is also told of a loss that is seen to be a sum, of which nobody
     has named the terms. A note is all where `train_step` minimises something else than `loss`.
+    A penalty that is a sum over each sample's own numbers beside an error that is a mean over them,
+    of `far` or more, is a warning where some hundred steps leave neither anything of it, nor of
+    what tells one sample's output from another's, and where the same steps with the penalty divided
+    by as many numbers do, and bring the error down.
 
-    Sick: the mean over 5 answers beside a mean that is divided by all 5000 outputs.
+    Sick: the mean over 5 answers beside a mean that is divided by all 5000 outputs; a divergence
+    that is summed over each sample beside a mean over its pixels.
     Healthy: each term a mean over its own answers; a divergence that begins near zero; a mean that
     is large before the first steps.
     """
@@ -53,6 +59,10 @@ class DrownedPart:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding, of the smallest term beside the largest."""
+        with suppress(ExperimentError):
+            if (lost := collapsed(experiment, self.far)) is not None:
+                yield self._collapse(lost)
+                return
         found = terms(experiment, self.far)
         what = "The norm of the gradient that each term of the loss gives to what all of them reach"
         experiment.keep(self.rule, found.norms, ("part",), {"part": found.names}, what=what)
@@ -98,6 +108,32 @@ class DrownedPart:
                 Evidence(f"gradient of `{large}`", float(found.norms.max())),
                 Evidence(f"gradient of `{small}`", float(found.norms.min())),
                 *evidence,
+            ),
+        )
+
+    def _collapse(self, lost: Collapse) -> Finding:
+        one, two = f"`{lost.error.name}`", f"`{lost.penalty.name}`"
+        told = "" if lost.spread is None else (
+            f", and outputs differ from sample to sample by {lost.spread:.2g} of what they do"
+        )  # fmt: skip
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"{two} drowns {one}: it is a sum over {lost.summed} numbers of each sample, "
+            f"the other a mean over {lost.numbers}, {lost.numbers} times too small beside it. After"
+            f" {lost.steps} steps the sum is {lost.left:.2g} where it would be {lost.meant:.2g} if "
+            f"both were in one unit{told}, and the error {lost.worse:.3g} where it would be "
+            f"{lost.better:.3g}: the input is given up.",
+            fix=f"Sum the error over each sample as well, or divide {two} by {lost.numbers}.",
+            site="<loss>",
+            phase="backward",
+            source=lost.error.source,
+            evidence=(
+                Evidence("numbers of a sample in the mean", lost.numbers, self.far),
+                Evidence(f"the sum after {lost.steps} steps", lost.left, GONE * lost.meant),
+                Evidence(f"the mean after {lost.steps} steps", lost.worse),
+                Evidence("the same, if both were in one unit", lost.better),
             ),
         )
 

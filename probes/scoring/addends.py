@@ -56,6 +56,18 @@ def part(subject: Subject, place: int) -> Part:
     return value
 
 
+def weighed(subject: Subject, place: int, rate: float) -> Part:
+    """The loss, with the term at this place so many times as large."""
+
+    def value(model: nn.Module, batch: Batch) -> Tensor:
+        sums = _Sums()
+        with sums:
+            loss = subject.loss(model, batch)
+        return loss + (rate - 1) * sums.of(loss)[place].value
+
+    return value
+
+
 class _Sums(TorchFunctionMode):
     """Remembers of every single number of which others it is the sum, or the multiple."""
 
