@@ -206,12 +206,17 @@ class Experiment:
         self.effects.clear()
 
     def once(self, batch: Batch) -> Mapping[str, Tensor]:
-        """What the model gives in evaluation mode as it is now; nothing is put back."""
+        """What the model gives in evaluation mode as it is now; nothing is put back.
+
+        But for the random state, after a prediction: what the loss draws does not hang on that.
+        """
         model, fresh = self.subject.model.eval(), copied(batch)
         found: dict[str, Tensor] = {}
         if self.subject.predict is not None:
+            state = RandomState.take()
             with attempted("`Subject.predict`, on a changed batch in evaluation mode,"):
                 found |= named(self.subject.predict(model, fresh))
+            state.restore()
             fresh = copied(batch)
         if self.subject.train_step is not None and self.subject.predict is not None:
             return found | self._loss_in_use(fresh)
