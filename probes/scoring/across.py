@@ -21,7 +21,7 @@ from probes.subject import Batch
 
 MOST = 50  # calls that are kept
 LOOKED = 4  # batches, among which keys that are alike are no samples
-DRAWS = ("rand", "randn", "rand_like", "randn_like", "normal")
+DRAWS = ("rand", "randn", "rand_like", "randn_like", "normal", "randint", "randint_like")
 SQUARES = 3  # keys of as many rows as columns, of each of which it is asked
 NEAR = 1e-4  # of a value: as near are values of the same sample in another place of the batch
 
@@ -108,6 +108,22 @@ def holds_pairs(experiment: Experiment) -> bool:
     return next(_as_pairs(experiment, (), before, orders), None) is not None
 
 
+def holds_no_samples(experiment: Experiment) -> bool:
+    """Whether the loss is the same where keys of as many rows as columns keep the old order.
+
+    And is another where the other keys hold one sample throughout: those are read.
+    """
+    size, before = experiment.size, _run(experiment, (), experiment.batch)
+    order, first = [*range(1, size), 0], take(experiment.batch, [0] * size, experiment.layout)
+    copies = list(_of_pairs(experiment, first, order, True))
+    for batch in _turned(experiment, order):
+        for one, other in zip(_of_pairs(experiment, batch, order, True), copies, strict=True):
+            same = [_is_alike(before, _run(experiment, (), each)) for each in (one, other)]
+            if same == [True, False]:
+                return True
+    return False
+
+
 def _as_pairs(
     experiment: Experiment,
     ops: Sequence[str],
@@ -122,8 +138,12 @@ def _as_pairs(
     order = [*range(1, experiment.size), 0]
     for batch in (pairs for each in orders for pairs in _of_pairs(experiment, each, order, whole)):
         after = _run(experiment, ops, batch)
-        if before.loss is not None and after.loss is not None and _near(before.loss, after.loss):
+        if _is_alike(before, after):
             yield after
+
+
+def _is_alike(one: _Ran, two: _Ran) -> bool:
+    return one.loss is not None and two.loss is not None and _near(one.loss, two.loss)
 
 
 def _paired(one: _Ran, two: _Ran) -> Iterator[tuple[Met, Met]]:
@@ -150,7 +170,7 @@ def _of_pairs(
 ) -> Iterator[Batch]:
     """With the columns turned like the rows, of all keys that have as many, and of some of them.
 
-    whole: with neither turned.
+    whole: with neither turned, but of all keys.
     """
     n, own = experiment.size, experiment.tensors
 
@@ -162,6 +182,8 @@ def _of_pairs(
     squares = [path for path, leaf in own.items() if leaf.ndim > 1 and leaf.shape[:2] == (n, n)]
     for count in range(len(squares) if len(squares) <= SQUARES else 1, 0, -1):
         for some in combinations(squares, count):
+            if whole and count == len(own):
+                continue  # nothing is left that is turned
             yield map_leaves(turned, partial(squared, some=some))
 
 

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from probes.batch import map_leaves, take
 from probes.experiment import Experiment, copied
 from probes.nested import tensors_in
 from probes.raised import source_here
-from probes.scoring.across import holds_pairs
+from probes.scoring.across import holds_no_samples, holds_pairs
 from probes.subject import Batch
 from probes.undisturbed import undisturbed
 
 Shape = tuple[int, ...]
 MOST = 200  # calls that are kept
+FEW = 3  # values of a key that may say which are joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ def happens_to_fit(experiment: Experiment) -> Fit | None:
     There a tensor whose one axis of more than one entry is shorter by a sample is laid against an
     axis that is not, while the other's own samples stand on another. Keys that may be no samples,
     as a weight a class of as many classes, are left whole: it stops without them, too. Where keys
-    hold pairs of samples, as the edges of a graph do, it stops whatever the code does.
+    hold pairs of samples, as the edges of a graph do, it stops whatever the code does; rows of as
+    many features as there are samples are none where the loss minds the order of the features.
     """
     size = experiment.size
     if size < 3 or experiment.uncut is not None:  # with fewer samples it runs
@@ -90,7 +93,7 @@ def happens_to_fit(experiment: Experiment) -> Fit | None:
     for call in _run(experiment, experiment.batch, size).found:
         same = (call.op, call.source) == (stopped.op, stopped.source)
         if same and call.given in ((numbers, other), (other, numbers)):
-            if holds_pairs(experiment):
+            if holds_pairs(experiment) or holds_no_samples(experiment):
                 return None
             pair = stopped.given if call.given[0] == numbers else stopped.given[::-1]
             return Fit(call.op.strip("_"), call.source, numbers, other, (pair[0], pair[1]))
@@ -109,14 +112,24 @@ def _run(experiment: Experiment, batch: Batch, size: int) -> _Broadcasts:
 
 
 def _with_whole(experiment: Experiment, fewer: Batch) -> Batch:
-    """With all that is there of keys of one number an entry, and of as many rows as columns."""
-    size = experiment.size
+    """With all that is there of keys of one number an entry, and of what may be pairs."""
     whole = {
         key: tensor
         for key, tensor in experiment.tensors.items()
-        if (tensor.ndim == 1 and tensor.is_floating_point()) or tuple(tensor.shape) == (size, size)
+        if (tensor.ndim == 1 and tensor.is_floating_point()) or _may_be_pairs(experiment, tensor)
     }
     return map_leaves(fewer, lambda path, leaf: whole.get(path, leaf))
+
+
+def _may_be_pairs(experiment: Experiment, tensor: Tensor) -> bool:
+    """Whether it has as many rows as columns, and one value at all (i, i), or (i, j) as at (j, i).
+
+    Or hardly any values, as of what is joined or is not.
+    """
+    if tuple(tensor.shape) != (experiment.size, experiment.size):
+        return False
+    alike = bool(torch.equal(tensor, tensor.T)) or len(tensor.diagonal().unique()) == 1
+    return alike or not tensor.is_floating_point() or len(tensor.unique()) <= FEW
 
 
 def _laid(given: Sequence[Shape], size: int) -> tuple[Shape, Shape] | None:

@@ -39,6 +39,14 @@ def drawn(model: nn.Module, batch: Batch) -> Tensor:
     return loss
 
 
+class OfRows(Denoiser):
+    """The same of signals as long as there are of them."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape)
+        self.net = nn.Sequential(nn.Linear(SIZE, 16), nn.SiLU(), nn.Linear(16, SIZE))
+
+
 class Scores(nn.Module):
     """A score of each class."""
 
@@ -60,6 +68,17 @@ def by_degree(model: nn.Module, batch: Batch) -> Tensor:
     """A graph of the features, in each batch."""
     degree = batch["graph"].sum(1) * torch.rand(SIZE)[: len(batch["graph"])]
     return ((model(batch["x"]) - batch["x"]).square() / (1 + degree)).mean()
+
+
+def by_neighbours(model: nn.Module, batch: Batch) -> Tensor:
+    """A graph of the samples, in each batch, of which an edge's weight is drawn anew."""
+    graph = batch["weights"] * torch.rand(len(batch["weights"]))
+    return (graph @ model(batch["x"]) - batch["x"]).square().mean()
+
+
+def by_place(model: nn.Module, batch: Batch) -> Tensor:
+    """A number that is drawn for each place, of which there are as many."""
+    return (model(batch["x"]) * torch.rand(SIZE) - batch["x"]).square().mean()
 
 
 def of_a_size(model: nn.Module, batch: Batch) -> Tensor:
@@ -91,12 +110,27 @@ def test_a_level_a_sample_on_the_axis_of_samples_is_well() -> None:
     assert said(Denoiser((-1, 1, 1, 1)), {"x": torch.randn(SIZE, 2, SIZE, SIZE)}, drawn) == []
 
 
-@pytest.mark.parametrize("loss", [weighed, by_degree, of_a_size, pairs])
-def test_what_is_no_number_a_sample_is_well(loss: Loss) -> None:
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_level_a_sample_along_signals_is_told(labelled: bool) -> None:
+    batch = {"x": torch.randn(SIZE, SIZE)} | ({"y": torch.arange(SIZE)} if labelled else {})
+    assert said(OfRows((-1, 1)), batch, drawn) == []
+    [found] = said(OfRows((-1,)), batch, drawn)
+    assert f"{(SIZE - 1,)} and {(SIZE - 1, SIZE)} do not" in found.message
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", [weighed, by_degree, by_neighbours, by_place, of_a_size, pairs])
+def test_what_is_no_number_a_sample_is_well(loss: Loss, weighted: bool) -> None:
+    graph = torch.rand(SIZE, SIZE)
     batch = {
         "x": torch.randn(SIZE, SIZE),
         "weight": torch.ones(SIZE),
-        "graph": (torch.rand(SIZE, SIZE) < 0.5).float(),
+        "graph": graph if weighted else (graph < 0.5).float(),
+        "weights": graph,
     }
-    used = {weighed: ["x", "weight"], by_degree: ["x", "graph"]}.get(loss, ["x"])
+    used = {
+        weighed: ["x", "weight"],
+        by_degree: ["x", "graph"],
+        by_neighbours: ["x", "weights"],
+    }.get(loss, ["x"])
     assert said(Scores(), {key: batch[key] for key in used}, loss) == []
