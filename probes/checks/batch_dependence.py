@@ -35,9 +35,10 @@ class BatchDependence:
     without running statistics does it by design, and is a note. An output that has no sample axis,
     or two (similarities within the batch), is not judged. Where keys differ in length, as in a
     batch of graphs, and one says which rows are whose, as `batch` does, or a table of (graph,
-    source, target), what the others hold is exchanged among them instead. Where all keys begin with
-    the same two axes and the first is read in order, as time is, it is the second axis whose
-    entries must not depend on each other; if they do not, it is a note.
+    source, target), what the others hold is exchanged among them instead, and no edge; graphs that
+    are labelled by twos are not judged. Where all keys begin with the same two axes and the first
+    is read in order, as time is, it is the second axis whose entries must not depend on each other;
+    if they do not, it is a note.
 
     Sick: `nn.LSTM(8, 16)` fed with (sample, time, feature).
     Healthy: `nn.LSTM(8, 16, batch_first=True)`.
@@ -130,7 +131,7 @@ class BatchDependence:
         """Of a batch that cannot be cut: what others hold is exchanged among them."""
         looked = False
         for i in range(min(self.tried, owned.size)):
-            batch = owned.exchanged(experiment, owned.of != i)
+            batch = owned.exchanged(experiment, i)
             if batch is None:
                 continue
             ran = experiment.evaluate(batch)
@@ -138,21 +139,23 @@ class BatchDependence:
             found = experiment.parted(f"neighbours of sample {i}", ran, look)
             looked = looked or bool(found.measured)
             if found.outputs:
-                yield self._crossing(experiment, owned, i, found)
+                at = _line(experiment, batch, found, look)
+                yield self._crossing(experiment, owned, i, found, at)
                 return
         if not looked:
             raise ExperimentError(f"no output has the rows or the samples of `{owned.told}`")
 
     def _crossing(
-        self, experiment: Experiment, owned: Owners, i: int, found: Comparison
+        self, experiment: Experiment, owned: Owners, i: int, found: Comparison, at: str | None
     ) -> Finding:
-        finding = self._dependent(experiment, i, found, ())
+        finding = replace(self._dependent(experiment, i, found, ()), source=at)
         if finding.verdict is Verdict.NOTE:
             return finding
         return replace(
             finding,
             verdict=Verdict.WARN,
-            fix="Look there for an index whose offset is not the number of rows before its sample. "
+            fix="Look there for a softmax or a mean over all samples' rows, in place of each one's "
+            "own, or an index whose offset is not the number of rows before its sample. "
             f"That `{owned.told}` says which sample a row is of is a guess.",
         )
 

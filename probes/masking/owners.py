@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from probes.subject import Batch
 
 NAMED = re.compile(r"(^|_)(batch|graph|sample)(_?(idx|index|ids?|vector))?$")
 COLUMNS = (3, 4)  # of a table of places: the sample, two places in it, what joins them
+TOGETHER = (2, 3)  # graphs that are compared with each other, as of pairs
 FEW = 8  # rows of such a table that say too little
 
 
@@ -22,13 +24,15 @@ class Owners:
     """Which sample each row of some keys is of.
 
     keys: those whose first axis are the rows. of: (row,) its sample. inner: how many rows each of
-    these stands for where the next axis is flattened as well. told: the key that says so.
+    these stands for where the next axis is flattened as well. told: the key that says so. edges:
+    (edge,) the sample of each, of every key of pairs of rows none of which leads to another's.
     """
 
     keys: tuple[str, ...]
     of: Tensor
     inner: int
     told: str
+    edges: tuple[Tensor, ...] = ()
 
     @property
     def size(self) -> int:
@@ -36,28 +40,55 @@ class Owners:
         return int(self.of.max()) + 1
 
     def row(self, sample: int, value: Tensor) -> Tensor | None:
-        """True where an output or a site's value is the sample's own; None where unknown."""
+        """True where an output or a site's value is the sample's own; None where unknown.
+
+        As where two axes are as long, of all pairs of rows, or where so long are several things.
+        """
         rows = len(value) if value.ndim else 0
-        if rows == len(self.of):
-            own = self.of == sample
-        elif rows == len(self.of) * self.inner:
-            own = (self.of == sample).repeat_interleave(self.inner)
-        elif rows == self.size:
-            own = torch.arange(rows, device=self.of.device) == sample
-        else:
+        if list(value.shape).count(rows) > 1:
             return None
+        found = [each for each in self._all if len(each) == rows]
+        if not found or not all(torch.equal(each, found[0]) for each in found):
+            return None
+        own = found[0] == sample
         return own.to(value.device).reshape(-1, *[1] * (value.ndim - 1))
 
-    def exchanged(self, experiment: Experiment, moved: Tensor) -> Batch | None:
-        """The batch with the content of these rows turned by one; None where that is the same."""
-        batch, rows = experiment.batch, moved.nonzero().flatten()
+    @cached_property
+    def _all(self) -> list[Tensor]:
+        """The sample of each row, of whatever has rows: nodes, samples, edges, and loops with."""
+        samples = torch.arange(self.size, device=self.of.device)
+        loops = [torch.cat([each, self.of]) for each in self.edges]
+        return [self.of, self.of.repeat_interleave(self.inner), samples, *self.edges, *loops]
+
+    def exchanged(self, experiment: Experiment, sample: int) -> Batch | None:
+        """The batch with what all others hold exchanged; None where that is the same.
+
+        Of numbers, the rows of the longest of them stand in all of them, so that sums over all
+        change too. What is counted, as it may be a place among the sample's own rows, is that of
+        its own first row; what is true or false stays.
+        """
+        batch, rows = experiment.batch, (self.of != sample).nonzero().flatten()
         same = True
         for key in self.keys:
             tensor = experiment.tensors[key]
-            other = tensor.index_copy(0, rows, tensor[rows.roll(1)])
+            taken = self._taken(tensor, rows, sample)
+            other = tensor if taken is None else tensor.index_copy(0, rows, tensor[taken])
             same = same and torch.equal(other, tensor)
             batch = with_leaf(batch, key, other)
         return None if same else batch
+
+    def _taken(self, tensor: Tensor, rows: Tensor, sample: int) -> Tensor | None:
+        """From which rows each of these is given another's content."""
+        if self.size == len(self.of):  # a row is a sample
+            return rows.roll(1)
+        counts = self.of.bincount()
+        first = counts.cumsum(0) - counts
+        if tensor.dtype is torch.bool:
+            return None
+        if not tensor.is_floating_point():
+            return first[self.of[rows]]
+        longest = counts.index_fill(0, torch.tensor([sample], device=counts.device), 0).argmax()
+        return first[longest] + rows - first[self.of[rows]]
 
 
 def owners(experiment: Experiment) -> Owners | None:
@@ -65,6 +96,7 @@ def owners(experiment: Experiment) -> Owners | None:
 
     By a key that is called after the batch and counts its samples up; or by a table of integers
     whose first column counts the samples, and the others the places of another key's second axis.
+    None where there is a key of as many rows as pairs of samples, or threes.
     """
     if experiment.size or any("sample" in axes for axes in experiment.declared.axes.values()):
         return None
@@ -75,12 +107,31 @@ def _all(tensors: Mapping[str, Tensor]) -> Iterator[Owners]:
     whole = {k: t for k, t in tensors.items() if not t.is_floating_point() and t.numel()}
     for key, values in whole.items():
         if NAMED.search(key.rpartition(".")[2]) and counts_up(values):
-            rows = len(values)
-            keys = tuple(k for k, t in tensors.items() if k != key and t.ndim and len(t) == rows)
-            if any(tensors[k].ndim > 1 for k in keys):
-                yield Owners(keys, values, 1, key)
+            yield from _by_rows(key, values, tensors)
         for table in (values, values.T) if values.ndim == 2 else ():
             yield from _by_table(key, table, tensors)
+
+
+def _by_rows(key: str, values: Tensor, tensors: Mapping[str, Tensor]) -> Iterator[Owners]:
+    rows, samples = len(values), int(values[-1]) + 1
+    keys = tuple(k for k, t in tensors.items() if k != key and t.ndim and len(t) == rows)
+    pairs = {k: ends for k, t in tensors.items() if (ends := _ends(t, rows)) is not None}
+    others = {len(t) for k, t in tensors.items() if t.ndim and k not in pairs}
+    if samples in {count * n for n in others for count in TOGETHER}:
+        return
+    if any(tensors[k].ndim > 1 for k in keys) or (keys and samples in others):
+        graphs = [values[ends] for ends in pairs.values()]
+        yield Owners(keys, values, 1, key, tuple(g[0] for g in graphs if torch.equal(g[0], g[1])))
+
+
+def _ends(pairs: Tensor, rows: int) -> Tensor | None:
+    """(2, edge) rows; None where it is no key of pairs of them."""
+    if pairs.is_floating_point() or pairs.dtype is torch.bool or pairs.ndim != 2:
+        return None
+    if 2 not in pairs.shape or pairs.numel() < 2 * FEW:
+        return None
+    ends = (pairs if len(pairs) == 2 else pairs.T).long()
+    return ends if int(ends.min()) >= 0 and int(ends.max()) < rows else None
 
 
 def counts_up(values: Tensor) -> bool:
