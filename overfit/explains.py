@@ -56,12 +56,8 @@ What makes samples easier to memorise, such as a label among the inputs, is the 
 is what shows in other data alone, such as more padding.
 """
 
-REFINED: Mapping[str, tuple[str, ...]] = {
-    "MSK001": ("MSK006",),
-    "MSK002": ("IDX008",),
-    "WIR010": ("IDX003",),
-}
-"""A check to those that say why what it found is so: of the same mask or edges, or a huge loss."""
+REFINED: Mapping[str, tuple[str, ...]] = {"MSK001": ("MSK006",), "WIR010": ("IDX003",)}
+"""A check to those that say why what it found is so: of the same mask, or of a huge loss."""
 
 PLACED = ("FIT007", "FIT012", "FIT014")
 """Verdicts whose site was measured: what stands elsewhere in the model did not do it."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from probes.batch import take
+from probes.checks.joined_graphs import JoinedGraphs
 from probes.compare import Comparison, Look
 from probes.experiment import Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
@@ -36,9 +37,9 @@ class BatchDependence:
     or two (similarities within the batch), is not judged. Where keys differ in length, as in a
     batch of graphs, and one says which rows are whose, as `batch` does, or a table of (graph,
     source, target), what the others hold is exchanged among them instead, and no edge; graphs that
-    are labelled by twos are not judged. Where all keys begin with the same two axes and the first
-    is read in order, as time is, it is the second axis whose entries must not depend on each other;
-    if they do not, it is a note.
+    are labelled by twos are not judged, and edges between graphs are left to IDX008. Where all keys
+    begin with the same two axes and the first is read in order, as time is, it is the second axis
+    whose entries must not depend on each other; if they do not, it is a note.
 
     Sick: `nn.LSTM(8, 16)` fed with (sample, time, feature).
     Healthy: `nn.LSTM(8, 16, batch_first=True)`.
@@ -151,6 +152,13 @@ class BatchDependence:
         finding = replace(self._dependent(experiment, i, found, ()), source=at)
         if finding.verdict is Verdict.NOTE:
             return finding
+        edges = JoinedGraphs()
+        if edges.lacks(experiment) is None and any(edges.judge(experiment)):
+            return replace(
+                finding,
+                verdict=Verdict.NOTE,
+                fix=f"Mend the edges first, which lead from graph to graph ({edges.code}).",
+            )
         return replace(
             finding,
             verdict=Verdict.WARN,
