@@ -271,8 +271,8 @@ class Looker:
 
     def _trials(self, fades: bool, draws: Sequence[float]) -> Trials:
         labelled = any(each.key is not None for each in self.targets.found)
-        noisy = self.steps if labelled and len(set(draws)) > 1 else 0
-        return Trials.of(self.subject, self.batches, self.began, fades, self.keys, noisy)
+        noisy = self.steps if len(set(draws)) > 1 else 0
+        return Trials.of(self.subject, self.batches, self.began, fades, self.keys, noisy, labelled)
 
     def _affine(self) -> Affine | None:
         return affine_in(self.subject, self.batches, self.keys, self.layout)

@@ -1,8 +1,9 @@
-"""The same training again with nothing left to chance: every draw is what it is on average."""
+"""The same training again with nothing left to chance: draws at their mean, or always the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -24,7 +25,7 @@ EACH = 25  # steps from one look at the accuracies to the next
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """What so many steps came to with nothing drawn: the mean loss of the last pass.
+    """What so many steps came to with nothing left to chance: the mean loss of the last pass.
 
     right: the share that the worst head has right; None where nothing is counted. sources: the
     user's own lines that draw numbers in a step.
@@ -111,21 +112,41 @@ def quiet(
 
     By the subject's own optimizer and schedule; the model is as it was afterwards.
     """
+    with _from(subject, began), _Expected() as expected:
+        found = _trained(subject, batches, steps)
+    return replace(found, sources=tuple(expected.sources))
+
+
+def same_draws(
+    subject: Subject, batches: Sequence[Batch], began: Mapping[str, Tensor], steps: int
+) -> Quiet:
+    """The same where every pass over the samples draws what the first one did.
+
+    So it is asked whether a loss can be learned whose targets are drawn, as a denoiser's are.
+    """
+    with _from(subject, began):
+        return _trained(subject, batches, steps, again=True)
+
+
+@contextmanager
+def _from(subject: Subject, began: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, the model has these weights and may be trained; afterwards it is as it was."""
     model, now = subject.model, kept(subject)
     try:
         model.load_state_dict(dict(began))
-        with undisturbed(model, training=True), kept_random_state(), _Expected() as expected:
+        with undisturbed(model, training=True), kept_random_state():
             seed_everything(0)
-            found = _trained(subject, batches, steps)
-        return replace(found, sources=tuple(expected.sources))
+            yield
     finally:
         model.load_state_dict(now)
         model.zero_grad(set_to_none=True)
 
 
-def _trained(subject: Subject, batches: Sequence[Batch], steps: int) -> Quiet:
+def _trained(subject: Subject, batches: Sequence[Batch], steps: int, again: bool = False) -> Quiet:
     loop, heads, losses = Loop(subject), Heads(subject, batches), []
     for step in range(1, steps + 1):
+        if again:
+            seed_everything((step - 1) % len(batches))
         losses.append(float(loop.step(batches[(step - 1) % len(batches)], None)))
         if step % EACH and step < steps:
             continue

@@ -14,7 +14,7 @@ from overfit.bottleneck import Bottleneck, bottleneck
 from overfit.decay import is_direct
 from overfit.faster import Faster, faster
 from overfit.lagging import Lagging, lagging
-from overfit.quiet import Quiet, quiet
+from overfit.quiet import Quiet, quiet, same_draws
 from overfit.reach import Reach, reach
 from overfit.settled import Settled, again, settled
 from probes.subject import Batch, Subject
@@ -32,7 +32,8 @@ class Trials:
     labels that no output can be. again: what a tenth of the rate does from the start, where the
     loss ended above it. faster: what ten times the rate does from the start, where the input fades
     on its way through the weights that it began with. blind: heads that do not follow the input.
-    quiet: what the same steps come to with nothing drawn, where calls alike give other losses.
+    quiet: what the same steps come to with nothing drawn, where calls alike give other losses;
+    same_draws: what they come to with the same numbers drawn each time, where no label is known.
     """
 
     settled: Settled | None = None
@@ -44,6 +45,7 @@ class Trials:
     faster: Faster | None = None
     blind: tuple[BlindHead, ...] = ()
     quiet: Quiet | None = None
+    same_draws: Quiet | None = None
 
     @classmethod
     def of(
@@ -54,11 +56,13 @@ class Trials:
         fades: bool = False,
         keys: Sequence[str] = (),
         noisy: int = 0,
+        labelled: bool = True,
     ) -> Trials:
         """All of them are made; the model, which had such weights, is as it was afterwards.
 
         fades: whether the input faded on its way through these. keys: those of the inputs.
-        noisy: the steps that were taken, where calls alike give other losses.
+        noisy: the steps that were taken, where calls alike give other losses. labelled: whether
+        anything in the batch is known that is scored.
         """
         return cls(
             settled=tried(lambda: settled(subject, batches)),
@@ -69,14 +73,20 @@ class Trials:
             again=tried(lambda: again(subject, batches, began)),
             faster=tried(lambda: faster(subject, batches, began)) if fades else None,
             blind=tried(lambda: blind_heads(subject, batches, began, keys)) or (),
-            quiet=tried(lambda: quiet(subject, batches, began, noisy)) if noisy else None,
+            quiet=tried(lambda: quiet(subject, batches, began, noisy))
+            if noisy and labelled
+            else None,
+            same_draws=tried(lambda: same_draws(subject, batches, began, noisy))
+            if noisy and not labelled
+            else None,
         )
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Trials:
         """The trials whose fields stand in the record."""
-        if (still := row.get("quiet")) is not None and "nonfinite" not in still:
-            row = {**row, "quiet": {**still, "sources": tuple(still["sources"])}}
+        for name in ("quiet", "same_draws"):
+            if (still := row.get(name)) is not None and "nonfinite" not in still:
+                row = {**row, name: {**still, "sources": tuple(still["sources"])}}
         blind = tuple(BlindHead(**each) for each in row.get("blind", ()))
         return cls(**{**row, **made_again(row, _MADE), "blind": blind})
 
@@ -89,6 +99,7 @@ _MADE: Mapping[str, Callable[..., Any]] = {
     "again": Settled,
     "faster": Faster,
     "quiet": Quiet,
+    "same_draws": Quiet,
 }
 
 

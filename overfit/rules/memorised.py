@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from overfit.curves import Curves
+from overfit.quiet import Quiet
 from overfit.rules.lacking import lacks_course
 from probes.finding import Evidence, Finding, Verdict
 
@@ -30,8 +31,10 @@ class Memorised:
     to learn: of where it began, or of what the mean target, one output for all or the labels of
     other samples give if that is lower, above the least that the labels and the loss's own form
     allow (contrastive losses of unit vectors stop above zero); or, where a part of the loss reads
-    no label, as a KL against a prior, every other part is at most that of its start. That says
-    less: give `Subject.metrics`.
+    no label, as a KL against a prior, every other part is at most that of its start. Where
+    what is to be learned is drawn in every call, as a denoiser's noise and times are, it is the
+    loss of as many steps that draw the same each time, and the input has to count (by `read` of
+    the loss). That says less: give `Subject.metrics`.
 
     Sick: not a sickness, but a note; a model that cannot do this will not learn from more data.
 
@@ -44,6 +47,7 @@ class Memorised:
     heads_left: float = 0.05
     loss_gone: float = 1e-3
     heads_chosen: float = 0.1
+    read: float = 1e-4
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT001"
@@ -70,9 +74,21 @@ class Memorised:
         known = all(head.last >= 1 - self.heads_left for head in curves.heads.values())
         low = (curves.start > 0 and curves.left <= self.loss_left) or self._parts_low(curves)
         gone = curves.start > 0 and curves.left <= self.loss_gone
+        if self.drawn(curves) is not None:
+            return True
         if curves.endless and curves.apart is not None:
             return curves.complete or self._likeliest(curves)
         return curves.complete or (known and low) or gone
+
+    def drawn(self, curves: Curves) -> Quiet | None:
+        """What it comes to with the same draws each time, where it draws what is to be learned."""
+        look = curves.look
+        found = None if look is None else look.trials.same_draws
+        if look is None or found is None or found.right is not None or not curves.start > 0:
+            return None
+        read = look.reading is None or look.reading > self.read
+        low = found.loss - curves.least <= self.loss_left * (curves.unread - curves.least)
+        return found if low and read else None
 
     def asks(self, curves: Curves, last: bool) -> bool:
         """Whether it hangs on how far the samples are told apart. last: no more steps come."""
@@ -115,7 +131,13 @@ class Memorised:
             return
         last = curves.steps[-1] + 1
         right = f"right{COUNTED if curves.derived else ''}"
-        how = curves.told or _fell(curves)
+        how, drawn = curves.told or _fell(curves), self.drawn(curves)
+        if drawn is not None:
+            how = (
+                f"with the same draws in every pass, the loss fell to {drawn.loss:.4g} from "
+                f"{curves.start:.4g} in {drawn.steps} steps; with others each time to "
+                f"{curves.end:.4g}"
+            )
         if curves.heads and not curves.complete and curves.apart is not None:
             how += f", and {_fell(curves)}: what is counted as wrong is another likely answer"
         if curves.heads and not curves.perfect and curves.complete:

@@ -102,3 +102,34 @@ def test_the_model_is_left_as_it_was() -> None:
     assert found.right == 1.0
     assert found.steps < 200
     assert all(torch.equal(ended[name], v) for name, v in one.model.state_dict().items())
+
+
+class Denoiser(nn.Module):
+    """Tells what noise was drawn beside its input, or reads nothing of that."""
+
+    def __init__(self, reads: float) -> None:
+        super().__init__()
+        self.reads = reads
+        self.body = nn.Sequential(nn.Linear(9, 64), nn.ReLU(), nn.Linear(64, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        time, noise = torch.rand(len(x), 1), torch.randn_like(x)
+        seen = self.reads * x * (1 - time) + (noise * time if self.reads else 0)
+        return F.mse_loss(self.body(torch.cat([seen, time], 1)), noise)
+
+
+@pytest.mark.parametrize("reads", [1.0, 0.0])
+def test_a_loss_of_drawn_targets_is_learned_where_the_draws_stay_the_same(
+    reads: float, tmp_path: Path
+) -> None:
+    seed_everything(0)
+    x = torch.randn(10, 8)
+    one = Subject(
+        Denoiser(reads),
+        [{"x": x[:5]}, {"x": x[5:]}],
+        lambda m, b: m(b["x"]),
+        lambda m: torch.optim.Adam(m.parameters(), lr=1e-2),
+    )
+    found = verdicts(one, tmp_path)
+    assert ("FIT001" in [each.code for each in found]) is (reads > 0)
+    assert ("with the same draws in every pass" in found[0].message) is (reads > 0)
