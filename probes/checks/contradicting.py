@@ -17,6 +17,7 @@ from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_
 from probes.guess import LABELS
 from probes.reading.looked_up import is_looked_up
 from probes.reading.rows import classes, is_read, looked, reader
+from probes.scoring.asked_for import is_turned_down
 from probes.states.life import Life, later_goes_on
 from probes.vary import vary
 
@@ -40,7 +41,8 @@ class Contradicting:
     category a sample, which has several labels by its nature, it is a note, and nothing is said
     where a batch goes on from the batch before. What the layer that reads an
     input reads as well, such as a negative sample, is no label, nor what is looked up in a table
-    that learns and is scored against nothing, such as an item beside its user.
+    that learns and is scored against nothing, such as an item beside its user; nor a class of
+    which the loss wants less in some samples, such as the action that a value is taken of.
 
     Sick: `rows.append(rows[0])` while `labels.append(label)`.
     Healthy: `rows.append(row)`.
@@ -72,7 +74,7 @@ class Contradicting:
         ]
         if not keys or any(len(experiment.tensors[k]) != experiment.size for k in keys):
             return
-        for label in labels:
+        for label in [each for each in labels if not is_turned_down(experiment, each)]:
             groups = _groups(experiment, keys, label)
             several = [group for group in groups.values() if len(group) > 1]
             count = sum(sum(group.values()) for group in groups.values())

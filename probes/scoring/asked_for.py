@@ -13,6 +13,8 @@ from torch.overrides import TorchFunctionMode
 from probes.compare import gap
 from probes.experiment import Experiment, with_leaf
 from probes.finding import ExperimentError
+from probes.layout import Labels
+from probes.scoring.answers import SMALL, scores
 from probes.scoring.scored import scored
 from probes.subject import Batch
 from probes.vary import vary
@@ -40,6 +42,23 @@ def is_asked_for(experiment: Experiment, key: str) -> bool:
         if made and other != key:
             made -= _moved(experiment, other, before)
     return bool(made)
+
+
+def is_turned_down(experiment: Experiment, key: str) -> bool:
+    """Whether, of some sample, the loss wants less of the class that the key names.
+
+    So it is of an action whose value, or whose probability, is held against what came of it; a
+    label is asked for in every sample.
+    """
+    try:
+        grad = scores(experiment, Labels(key, "output")).grad
+    except ExperimentError:
+        return False
+    named = experiment.tensors[key].reshape(grad.shape[:-1]).long()
+    if bool(((named < 0) | (named >= grad.shape[-1])).any()):
+        return False
+    own = grad.gather(-1, named[..., None])
+    return bool((own > SMALL * grad.abs().max()).any())
 
 
 def _moved(experiment: Experiment, key: str, before: list[Tensor]) -> set[int]:

@@ -142,3 +142,27 @@ def test_one_category_a_sample_has_several_labels_by_its_nature(category: bool) 
     )
     (told,) = check(subject, chosen(only=["LBL006"])).findings
     assert told.verdict is (Verdict.NOTE if category else Verdict.WARN)
+
+
+@pytest.mark.parametrize("valued", [True, False])
+def test_an_action_whose_value_is_held_against_a_return_is_no_label(valued: bool) -> None:
+    seed_everything(0)
+    reward = torch.randn(32)
+
+    def of_value(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        value = model(batch["question"]).gather(1, batch["action"][:, None])[:, 0]
+        return F.smooth_l1_loss(value, batch["reward"])
+
+    def of_class(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        lost = F.cross_entropy(model(batch["question"]), batch["action"], reduction="none")
+        return (lost * batch["reward"].abs()).mean()
+
+    subject = Subject(
+        nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)),
+        [{"question": QUESTION, "action": LABELS, "reward": reward}],
+        of_value if valued else of_class,
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+        predict=lambda model, batch: model(batch["question"]),
+    )
+    told = [each.code for each in check(subject, chosen(only=["LBL006"])).findings]
+    assert told == ([] if valued else ["LBL006"])
