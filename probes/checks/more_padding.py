@@ -26,6 +26,7 @@ from probes.masking.share import takes_only_its_share, true_leaks
 from probes.masking.unlinked import unlinked
 from probes.masking.visible import Visible
 from probes.place import place
+from probes.reading.rows import looked
 from probes.scoring.terms import grown, terms
 from probes.softmaxes.over_queries import comes_of_queries
 
@@ -33,6 +34,11 @@ SOMEWHERE = (
     "Look there for a mean, normalisation or softmax over the padded length, a position counted "
     "from the padded end, a state read after the padding, an attention without a mask, a loss that "
     "is divided by all positions."
+)
+FROM_THE_FIRST = (
+    "Give `position_ids` that start at the first visible token, "
+    "`(mask.cumsum(-1) - 1).clamp(min=0)`: counted from the padded end they hang on the longest "
+    "row of the batch."
 )
 POINTWISE = (nn.Embedding, nn.Dropout, nn.LayerNorm, nn.RMSNorm)
 
@@ -49,8 +55,9 @@ class MorePadding:
     as padded where their rows end in one id that the subject's code asks for, as `ids.eq(0)` does;
     so do nodes of graphs, padded to the largest of each batch, that end in zeros or one id, and
     that no edge leads to. Rows padded on the left move the positions of a model that counts them
-    from the left end: a note, but a warning where a module takes `position_ids` that would say
-    otherwise. Where nothing changes so, the modules that keep running statistics are put into
+    from the left end: a note where all batches are as long, as a history cut to a length is, and
+    a warning where they are not, or where a module takes `position_ids` that would say otherwise.
+    Where nothing changes so, the modules that keep running statistics are put into
     training mode: what changes then is a norm that takes its statistics over padding, be it zeros,
     which is a warning.
 
@@ -143,13 +150,12 @@ class MorePadding:
             ),
         )
         if each.left and _counts_places(experiment, found):
-            asks = _takes_positions(experiment)
+            asks, varies = _takes_positions(experiment), _varies(experiment, each)
             finding = replace(
                 finding,
-                verdict=Verdict.WARN if asks else Verdict.NOTE,
-                fix="Give `position_ids` that start at the first visible token: "
-                "`(mask.cumsum(-1) - 1).clamp(min=0)`."
-                if asks
+                verdict=Verdict.WARN if asks or varies else Verdict.NOTE,
+                fix=FROM_THE_FIRST
+                if asks or varies
                 else "Nothing, if positions are meant to count the padding on the left; else give "
                 "position ids that start at the first visible token.",
             )
@@ -240,6 +246,20 @@ def _takes_positions(experiment: Experiment) -> bool:
         for module in experiment.subject.model.modules()
         if callable(getattr(module, "forward", None))
     )
+
+
+def _varies(experiment: Experiment, each: Longer) -> bool:
+    """Whether batches are padded to other lengths, so that a row's places hang on its neighbours.
+
+    Where all are padded to one length, as histories often are, places count from its end.
+    """
+    axis = each.each.keep.ndim - 1
+    lengths = {
+        rows[each.each.key].shape[axis]
+        for rows in looked(experiment)
+        if each.each.key in rows and rows[each.each.key].ndim > axis
+    }
+    return len(lengths) > 1
 
 
 def _counts_places(experiment: Experiment, found: Comparison) -> bool:
