@@ -59,8 +59,8 @@ def apart(subject: Subject, batches: Sequence[Batch], keys: Sequence[str]) -> Ap
     """How far the samples are told apart by the labels at these keys, in evaluation mode.
 
     The label of one sample after the other is exchanged for others' of its batch, the nearest
-    that are not the same. None where there are no two samples in a batch, or no numbers to be
-    met: where labels far off lower the loss, as the advantages of a policy's actions do.
+    that are not the same. None where there are no two samples in a batch, or numbers that are not
+    to be met: where labels far off lower the loss, as the advantages of a policy's actions do.
     """
     known = [each for each in batches if (sample_count(each, subject.layout) or 0) > 1]
     if not known or not keys:
@@ -87,7 +87,7 @@ def apart(subject: Subject, batches: Sequence[Batch], keys: Sequence[str]) -> Ap
 
 
 def _are_met(subject: Subject, batch: Batch, keys: Sequence[str]) -> bool:
-    """Whether there are numbers to be met: either way off from all of them the loss is higher."""
+    """Whether there are classes alone, or numbers to be met: off from all these it is higher."""
     found = leaves(batch)
     floats = [key for key in keys if found[key].is_floating_point()]
 
@@ -97,7 +97,7 @@ def _are_met(subject: Subject, batch: Batch, keys: Sequence[str]) -> bool:
 
         return _loss(subject, map_leaves(batch, change))
 
-    return bool(floats) and min(moved(1.0), moved(-1.0)) > _loss(subject, batch)
+    return not floats or min(moved(1.0), moved(-1.0)) > _loss(subject, batch)
 
 
 def _loss(subject: Subject, batch: Batch) -> float:

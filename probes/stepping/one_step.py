@@ -22,6 +22,7 @@ from probes.stepping.hooked import before_steps
 from probes.stepping.passes import Passes
 from probes.stepping.pulled import Pulled, Pulls
 from probes.stepping.scheduled import noted_schedules
+from probes.stepping.unclipped import Unclipped
 from probes.subject import Batch, Subject
 
 CALLS = 16  # of `train_step` until its optimizer must have stepped, where it accumulates over calls
@@ -243,7 +244,8 @@ def held_back_steps(
 ) -> list[dict[str, Tensor | None]]:
     """The gradients of so many optimizer steps on the same batch, none of which writes.
 
-    All start from the same random state; what one leaves in the gradients, it leaves.
+    All start from the same random state; what one leaves in the gradients, it leaves, and nothing
+    is clipped, which would make those alike that are not.
     """
     model, found = subject.model, []
     snapshot = Snapshot.take(model, parameters=True)
@@ -265,7 +267,7 @@ def held_back_steps(
 
     with ExitStack() as outside:
         keep_strangers(subject, outside)
-        replay(step, model, snapshot)
+        replay(step, model, snapshot, under=[Unclipped()])
     return found
 
 

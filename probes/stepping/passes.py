@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from probes.ancestry import leaves_behind
 from probes.raised import source_here
 from probes.stepping.roots import noted_starts
+from probes.stepping.unclipped import in_clipping
 
 State = tuple[Tensor | None, int]
 
@@ -139,18 +139,9 @@ class _Reads(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.__name__.partition(".")[0] not in ("zero_", "_foreach_zero_"):
             for leaf in tree_leaves((args, kwargs)):
-                if isinstance(leaf, Tensor) and self._passes.is_waiting(leaf) and not _clips():
+                if isinstance(leaf, Tensor) and self._passes.is_waiting(leaf) and not in_clipping():
                     self._passes.read(leaf)
         return func(*args, **(kwargs or {}))
-
-
-def _clips() -> bool:
-    frame = sys._getframe(2)
-    while frame.f_back is not None:
-        if frame.f_code.co_filename.endswith("clip_grad.py"):
-            return True
-        frame = frame.f_back
-    return False
 
 
 @contextmanager
