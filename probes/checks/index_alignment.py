@@ -13,9 +13,9 @@ from probes.batch import map_leaves
 from probes.experiment import Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.layout import Reads
-from probes.modules import every_module
-from probes.reading.alive import Alive, Shown, alive, last_pick, place_at
-from probes.reading.cut import Read, Shape, cuts, read, units_pooled, units_shown
+from probes.reading.alive import Alive, alive, last_pick, place_at
+from probes.reading.cut import Read
+from probes.reading.measured import measured, unlike
 from probes.reading.offsets import MOST, Misread, Pairs, first, last, misread
 from probes.reading.separators import Drift, drift, reads_on
 from probes.reading.spans import Spans, spans
@@ -31,8 +31,9 @@ class IndexAlignment:
     to it is not zero where the unit reads. Spans are declared by `Reads(rule="span")` or `"at"`,
     or taken from index tensors (`starts` and `ends`, `spans`, `positions`) that are found to steer
     what is read, or from a mask (sample, unit, token) of spans that do not overlap; then the
-    offset that a special token in front explains is none. The pattern is named: constant, growing
-    by one a unit, a jump, the next unit, another sample.
+    offset that a special token in front explains is none; but not where a first unit, said to read
+    the first token, reads what the model itself has put before it. The pattern is named: constant,
+    growing by one a unit, a jump, the next unit, another sample.
 
     Where units read what their spans name, the ids may tell that these are wrong: one id stands
     just once between each two units, in nearly all samples, and spans that are as long as what
@@ -67,7 +68,7 @@ class IndexAlignment:
         """At most one finding for each declared reading."""
         seen, kept, why = alive(experiment), 0, ""
         for each in (*spans(experiment), *_same(experiment)):
-            found = _measured(experiment, seen, each)
+            found = measured(experiment, seen, each)
             if found is None:
                 why = why or _absent(each)
                 continue
@@ -92,7 +93,7 @@ class IndexAlignment:
             yield self._foreign(experiment, seen, each, found, strangers)
             return
         wrong = misread(pairs, "token" if each.reads.keys else "unit")
-        if wrong is None or (each.guessed and not self._sure(experiment, each, wrong)):
+        if wrong is None or (each.guessed and not self._sure(experiment, each, found, wrong)):
             return
         yield self._finding(experiment, seen, each, found, pairs, wrong)
 
@@ -123,7 +124,7 @@ class IndexAlignment:
         )
         return resting_on(finding, [each.guessed] if each.guessed else [])
 
-    def _sure(self, experiment: Experiment, each: Spans, wrong: Misread) -> bool:
+    def _sure(self, experiment: Experiment, each: Spans, found: Read, wrong: Misread) -> bool:
         """Whether a reading that nobody declared can be called wrong."""
         if len(wrong.wrong) < min(self.units, wrong.looked) or wrong.pattern.startswith("by no"):
             return False
@@ -134,6 +135,8 @@ class IndexAlignment:
         if wrong.by is None:
             return "and" not in wrong.pattern and "all units" not in wrong.pattern
         fits = "every unit reads" in wrong.pattern
+        if found.before is not None and not _reads_front(each, found):
+            return False  # places may count what the model puts in front
         return fits and wrong.by != _special(experiment, each)
 
     def _finding(
@@ -210,6 +213,14 @@ def _is_drift(experiment: Experiment, each: Spans, wrong: Misread) -> bool:
     return is_whole and (wrong.by > 0 or reads_on(experiment, each.reads.of))
 
 
+def _reads_front(each: Spans, found: Read) -> bool:
+    """Whether the first units, said to read the first token, read what stands before it."""
+    assert found.before is not None
+    firsts = each.tokens.flatten(1, -2)[:, 0, 0]  # of each sample's first unit, the first token
+    read = found.before.flatten(1)[:, 0]
+    return bool(firsts.any()) and float(read[firsts].float().mean()) >= MOST
+
+
 def _summed(experiment: Experiment, seen: Alive, each: Spans, found: Read) -> str | None:
     """The line that last sums up the very lengths by which units are counted, before one is had."""
     lengths = [experiment.tensors[key] for key in each.reads.keys if each.counted]
@@ -259,56 +270,6 @@ def _same(experiment: Experiment) -> Iterator[Spans]:
                 break
 
 
-def _measured(experiment: Experiment, seen: Alive, each: Spans) -> Read | None:
-    """What is read at the cut that agrees best with what is to be read.
-
-    Of units that are counted also where code makes them and no module is shown them, if what is
-    read there agrees better: a mean of all that is joined to each reads everything.
-    """
-    shape = Shape(each.lead, each.shared, each.tokens.shape[-1])
-    modules = dict(every_module(experiment.subject.model))
-    is_site = each.reads.output.partition("[")[0] in modules
-    site = each.reads.output if is_site and not each.guessed else None
-    of = each.reads.of if each.reads.of not in experiment.tensors else None
-    at_unit = (_at_best(seen, each, shape, unit, of) for unit in units_shown(seen, shape, site))
-    best = next((found for found in at_unit if found is not None), None)
-    if not each.counted or best is None or not _errors(each, best)[1]:
-        return best
-    for unit in units_pooled(seen, shape):
-        found = _at_best(seen, each, shape, unit, of)
-        if found is not None and _errors(each, found)[1] < _errors(each, best)[1]:
-            best = found
-    return best
-
-
-def _at_best(seen: Alive, each: Spans, shape: Shape, unit: Shown, of: str | None) -> Read | None:
-    """What is read of the cut of one tensor of units that agrees best."""
-    best: Read | None = None
-    for cut in cuts(seen, shape, unit, of):
-        found = read(shape, unit, cut)
-        if best is None or _errors(each, found) < _errors(each, best):
-            best = found
-        if not any(_errors(each, best)):
-            break
-    return best
-
-
-def _errors(each: Spans, found: Read) -> tuple[float, float]:
-    """How many tokens are read and not named, or the reverse; with ends as they fit best.
-
-    Of units that are counted first how many are read at all: they are read whole, and what mixes
-    neighbours before would look like more.
-    """
-    errors = min(_unlike(each.tokens, found), _unlike(each.other, found))
-    return (int(found.tokens.sum()) if each.counted and errors else 0), errors
-
-
-def _unlike(named: Tensor | None, found: Read) -> float:
-    if named is None:
-        return float("inf")
-    return int(((found.tokens ^ named) & found.asked[..., None]).sum())
-
-
 def _absent(each: Spans) -> str:
     return (
         f"no tensor of `{each.reads.output}` with the units' axes {each.lead} was seen to depend "
@@ -319,7 +280,7 @@ def _absent(each: Spans) -> str:
 def _pairs(each: Spans, found: Read) -> Pairs:
     """The units that have a span and read anything; ends as they fit best where unsaid."""
     declared = each.tokens
-    if each.other is not None and _unlike(each.other, found) < _unlike(declared, found):
+    if each.other is not None and unlike(each.other, found) < unlike(declared, found):
         declared = each.other
     keep = declared.any(-1) & found.tokens.any(-1) & found.asked
     return Pairs(keep.nonzero(), declared[keep], found.tokens[keep])
@@ -336,7 +297,7 @@ def _steers(experiment: Experiment, each: Spans, found: Read) -> bool:
 
     batch: Batch = map_leaves(experiment.batch, turned)
     try:
-        again = _measured(experiment, alive(experiment, batch), each)
+        again = measured(experiment, alive(experiment, batch), each)
     except ExperimentError:
         return False
     return again is not None and not torch.equal(again.tokens, found.tokens)

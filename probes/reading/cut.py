@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -14,6 +14,7 @@ from probes.reading.alive import Alive, Shown, gradients
 SMALL = 1e-7  # of the largest gradient: less is not read
 MOST = 64  # units a sample that are asked for
 CUTS = 3  # places that are tried
+FRONTS = (1, 2)  # how many special tokens a model may put before its input
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Read:
     """What units read at a cut.
 
     tokens: (lead, token) boolean, in the unit's own sample and turn. asked: (lead,) the units
-    that were looked at. foreign: for each sample the others that its units read.
+    that were looked at. foreign: for each sample the others that its units read. before: (lead,)
+    boolean, the units that read what the model puts before the tokens; None where it puts nothing.
     """
 
     unit: Shown
@@ -29,24 +31,35 @@ class Read:
     tokens: Tensor
     asked: Tensor
     foreign: tuple[tuple[int, ...], ...]
+    before: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How units and tokens are counted: lead (sample, ..., unit), shared first axes, tokens."""
+    """How units and tokens are counted: lead (sample, ..., unit), shared first axes, tokens.
+
+    more: rows that the model puts beside the tokens, such as `[CLS]`; front: those before them.
+    """
 
     lead: tuple[int, ...]
     shared: int
     width: int
+    more: int = 0
+    front: int = 0
 
     @property
     def rows(self) -> tuple[int, ...]:
         """The axes of tokens: the shared ones, then tokens."""
         return (*self.lead[: self.shared], self.width)
 
+    def of_rows(self, value: Tensor) -> Tensor | None:
+        """The value as (shared, row, feature), with what is beside the tokens; else None."""
+        return _as_axes(value, (*self.lead[: self.shared], self.width + self.more))
+
     def of_tokens(self, value: Tensor) -> Tensor | None:
         """The value as (shared, token, feature), where it has those axes; else None."""
-        return _as_axes(value, self.rows)
+        rows = self.of_rows(value)
+        return None if rows is None else rows.narrow(self.shared, self.front, self.width)
 
     def of_units(self, value: Tensor) -> Tensor | None:
         """The value as (lead, feature), where it has those axes; else None."""
@@ -120,11 +133,38 @@ def read(shape: Shape, unit: Shown, cut: Shown) -> Read:
     device = vectors.device
     tokens = torch.zeros(*shape.lead, shape.width, dtype=torch.bool, device=device)
     asked = torch.zeros(shape.lead, dtype=torch.bool, device=device)
+    before = torch.zeros_like(asked)
     for place in _places(shape):
         found = _felt(shape, _projected(vectors[_at(place)]), cut)
-        own = found[_at(place[: shape.shared - 1])]  # (sample, token)
-        tokens[_at(place)], asked[_at(place)] = own, True
-    return Read(unit, cut, tokens, asked, tuple(_foreign(shape, vectors, cut)))
+        own = found[_at(place[: shape.shared - 1])]  # (sample, row)
+        tokens[_at(place)] = own[:, shape.front : shape.front + shape.width]
+        before[_at(place)], asked[_at(place)] = own[:, : shape.front].any(-1), True
+    foreign = tuple(_foreign(shape, vectors, cut))
+    return Read(unit, cut, tokens, asked, foreign, before if shape.front else None)
+
+
+def with_front(alive: Alive, shape: Shape) -> Shape | None:
+    """The shape of rows of which some stand before the tokens and are put there by the model.
+
+    Told by the first tensor of such rows: each of them still depends on one token at most, all by
+    as many places. None where there is no such tensor.
+    """
+    for more in FRONTS:
+        wide = replace(shape, more=more, front=more)
+        first = next((one for one in alive.shown if wide.of_rows(one.tensor) is not None), None)
+        if first is None:
+            continue
+        fits = (one for one in alive.shown if one.order < first.order)
+        own = [one for one in fits if shape.of_tokens(one.tensor) is not None]
+        rows = wide.of_rows(first.tensor)
+        if not own or rows is None:
+            continue
+        ends = (more, shape.width - 1 + more)
+        read = [_felt(shape, _projected(rows.select(shape.shared, at)), own[-1]) for at in ends]
+        alone = (each.sum(-1) == 1 for each in read)
+        if all(map(torch.all, alone)) and read[0][..., 0].all() and read[1][..., -1].all():
+            return wide
+    return None
 
 
 def _at(place: tuple[int, ...]) -> tuple[int | slice, ...]:
@@ -150,11 +190,12 @@ def _places(shape: Shape) -> list[tuple[int, ...]]:
 
 
 def _felt(shape: Shape, value: Tensor, cut: Shown) -> Tensor:
-    """(shared, token) boolean: where the cut has a gradient."""
+    """(shared, row) boolean: where the cut has a gradient."""
     grad = gradients(value, [cut.tensor])[0]
     if grad is None:
-        return torch.zeros(shape.rows, dtype=torch.bool, device=value.device)
-    rows = shape.of_tokens(grad)
+        wide = (*shape.rows[:-1], shape.width + shape.more)
+        return torch.zeros(wide, dtype=torch.bool, device=value.device)
+    rows = shape.of_rows(grad)
     assert rows is not None
     size = rows.abs().amax(-1)
     return size > SMALL * size.max()

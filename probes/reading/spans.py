@@ -164,7 +164,8 @@ def _guessed(experiment: Experiment) -> Iterator[Spans]:
         for key, tensor in experiment.tensors.items()
         if key not in used and not tensor.is_floating_point() and tensor.ndim and tensor.numel()
     }
-    told = list(_named(found))
+    named = _named(found)  # ids may be called by such names as well, and fit no other key
+    told = [each for each in named if _tokens(experiment, used | {*each}, found[each[0]])]
     known = {key for each in told for key in each}
     told += _by_values({key: each for key, each in found.items() if key not in known})
     known |= {key for each in told for key in each}
