@@ -30,11 +30,13 @@ class LabelShift:
     of a prefix stand before those of the ids, it is held against which ids an output has read.
     Where no key is called labels, the class that the gradient asks for most tells the id that is
     wanted: one place after the last that the output reads, for one of the heads at least. So it
-    is of labels that a decoder is fed one place later, and that the loss shifts once more. Labels
-    that were rolled ask the last place for the first id of its row, which does not follow.
+    is of labels that a decoder is fed one place later, and that the loss shifts once more. An id
+    that was read before is not wanted, where ids are read in order: shifted the wrong way, there
+    is nothing but copying; unless no id tells the next, and to recall was meant. Labels that were
+    rolled ask the last place for the first id of its row, which does not follow.
 
     Sick: labels that were shifted by the data, given to a model that shifts them again;
-    `labels = ids.roll(-1, 1)`.
+    `labels = ids.roll(-1, 1)`; `logits[:, 1:]` against `ids[:, :-1]`.
     Healthy: the ids themselves as labels, for a model that shifts them.
     """
 
@@ -121,20 +123,20 @@ class LabelShift:
         )
 
     def _skipped(self, each: Skipped) -> Finding:
+        by = each.ahead
         finding = Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.WARN,
-            message=f"`{each.output}` is asked for the id of `{each.key}` {each.ahead} places "
-            "after the last one that it has read, and no output for those between, as where labels "
-            f"are shifted {'twice' if each.ahead == 2 else f'{each.ahead} times'}.",
+            message=f"`{each.output}` is asked for the id of `{each.key}` {_how_far(by)}",
             fix="Shift once: by the data, or by the model's loss (transformers' models shift the "
-            "labels themselves).",
+            "labels themselves)."
+            if by > 1
+            else f"Score each output against the id after the last one that it has read: without "
+            f"padding or a start before it, `logits[:, :-1]` against `{each.key}[:, 1:]`.",
             site="<loss>",
             phase="forward",
-            evidence=(
-                Evidence("places from the last id read to the one asked for", each.ahead, 1),
-            ),
+            evidence=(Evidence("places from the last id read to the one asked for", by, 1),),
         )
         return resting_on(finding, [each.line])
 
@@ -217,6 +219,22 @@ class LabelShift:
         )
         guessed = [f"labels=({labels!r},)"] if not experiment.declared.labels else []
         return resting_on(finding, guessed + ([each.guessed] if each.guessed else []))
+
+
+def _how_far(by: int) -> str:
+    """How many places after the last id that was read the one stands that is asked for."""
+    if by > 1:
+        return (
+            f"{by} places after the last one that it has read, and no output for those between, as "
+            f"where labels are shifted {'twice' if by == 2 else f'{by} times'}."
+        )
+    if by == 0:
+        return "that it has read last: copying its input is all there is to learn."
+    return (
+        f"{-by} place{'s' if by < -1 else ''} before the last one that it has read, and it has "
+        "read that one too: labels and outputs were shifted the wrong way, and copying its input "
+        "is all there is to learn."
+    )
 
 
 def _by_place(experiment: Experiment, labels: Labels) -> bool:

@@ -1,9 +1,10 @@
-"""Ids that no output is asked for: between the last one that it reads and the one it is to give."""
+"""How far after the last id that an output reads the one stands that it is to give, if not next."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,13 +15,17 @@ from probes.layout import Labels
 from probes.reading.alive import alive
 from probes.scoring.answers import lines_of
 from probes.scoring.fed_target import ROUNDING, moved
+from probes.scoring.read_before import Felt, read_before
 from probes.scoring.wanted import SHARE, Wanted, aheads, asked, wanted
 from probes.vary import vary
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """An output is asked for the id so many places after the last one of the key that it reads."""
+    """An output is asked for the id so many places after the last one of the key that it reads.
+
+    ahead: 2 or more where ids between are asked for nowhere; 0 or less where it has read the id.
+    """
 
     key: str
     output: str
@@ -44,19 +49,24 @@ def _all(experiment: Experiment) -> Iterator[Skipped]:
     known = set[str]()
     for each in wanted(experiment):
         known.add(each.key)
-        if each.ahead is not None and each.ahead > 0:
-            yield from _held(experiment, each, _behind(experiment, each))
+        yield from _held(experiment, each, partial(_of_output, experiment, each))
     if experiment.subject.predict is not None:
         for key in [key for key in experiment.tensors if key not in known]:
             yield from _in_loss(experiment, key)
 
 
-def _held(experiment: Experiment, each: Wanted, behind: int | None) -> Iterator[Skipped]:
-    ahead = each.ahead
-    if ahead is None or behind is None or behind < 0 or ahead + behind < 2:
+def _held(experiment: Experiment, each: Wanted, felt: Felt) -> Iterator[Skipped]:
+    ahead, middle = each.ahead, each.asked.shape[1] // 2
+    moved = None if ahead is None else felt(middle)
+    if ahead is None or moved is None or not bool(moved.any()):
+        return
+    behind = int(moved.nonzero()[0]) - middle
+    total = ahead + behind
+    later = total > 1 and ahead > 0 and behind >= 0
+    if not later and (total > 0 or not read_before(experiment, each, ahead, behind, felt)):
         return
     if not _has_other(experiment, each, 1 - behind):
-        yield Skipped(each.key, each.output, ahead + behind)
+        yield Skipped(each.key, each.output, total)
 
 
 def _in_loss(experiment: Experiment, key: str) -> Iterator[Skipped]:
@@ -70,22 +80,16 @@ def _in_loss(experiment: Experiment, key: str) -> Iterator[Skipped]:
             if found is None:
                 continue
             each = found.wants(key, alive(experiment).shown[found.index].site, ids)
-            if each.ahead is None or each.ahead < 1:
-                return
-            change = moved(experiment, key, found.index, width // 2)
+            yield from _held(experiment, each, partial(_of_shown, experiment, each, found.index))
         except ExperimentError:
-            return
-        lines = None if change is None else lines_of(change, (len(ids), width))
-        if lines is not None:
-            yield from _held(experiment, each, _first(lines, float(lines.max())))
+            pass
         return
 
 
-def _behind(experiment: Experiment, each: Wanted) -> int | None:
-    """How many places after an id the first output stands that moves with it; None without one."""
+def _of_output(experiment: Experiment, each: Wanted, place: int) -> Tensor | None:
+    """(place of the output,) which move with other content at one place of the key."""
     only = torch.zeros_like(each.ids, dtype=torch.bool)
-    middle = each.asked.shape[1] // 2
-    only[:, middle] = True
+    only[:, place] = True
     other = vary(each.ids, only)
     if other is None:
         return None
@@ -99,16 +103,19 @@ def _behind(experiment: Experiment, each: Wanted) -> int | None:
     )
     if before is None or after is None or before.shape != after.shape:
         return None
-    return _first((after - before).abs(), float(before.nan_to_num(0, 0, 0).abs().max()))
+    return _felt((after - before).abs(), float(before.nan_to_num(0, 0, 0).abs().max()))
 
 
-def _first(change: Tensor, size: float) -> int | None:
-    """How many places after the middle the first change stands; None without one.
+def _of_shown(experiment: Experiment, each: Wanted, index: int, place: int) -> Tensor | None:
+    """The same of the tensor that the loss was shown at that index."""
+    change = moved(experiment, each.key, index, place)
+    lines = None if change is None else lines_of(change, tuple(each.asked.shape))
+    return None if lines is None else _felt(lines, float(lines.max()))
 
-    change: (sample, place, class), of numbers of about that size.
-    """
-    felt = (change.amax((0, 2)) > ROUNDING * size).nonzero().flatten()
-    return int(felt[0]) - change.shape[1] // 2 if len(felt) else None
+
+def _felt(change: Tensor, size: float) -> Tensor:
+    """change: (sample, place, class), of numbers of about that size."""
+    return change.amax((0, 2)) > ROUNDING * size
 
 
 def _has_other(experiment: Experiment, each: Wanted, right: int) -> bool:
