@@ -83,6 +83,7 @@ from probes.checks.parted_in_training import PartedInTraining
 from probes.checks.past_the_end import BootstrapsPastTheEnd
 from probes.checks.places_of_padding import PlacesOfPadding
 from probes.checks.pulled_back import PulledBack
+from probes.checks.real_padding import RealPadding
 from probes.checks.regrouped_rows import RegroupedRows
 from probes.checks.repeats import Repeats
 from probes.checks.scattered_back import ScatteredBack
@@ -231,6 +232,7 @@ RULES: tuple[Check[Experiment], ...] = (
     IgnoredStart(),
     PaddingPick(),
     PaddingRow(),
+    RealPadding(),
     CrowdedRow(),
     HiddenRows(),
     OverlappingFields(),
