@@ -27,6 +27,7 @@ from probes.checks.drawn_start import DrawnStartState
 from probes.checks.drowned_part import DrownedPart
 from probes.checks.empty_row import EmptyRow
 from probes.checks.everyones_columns import EveryonesColumns
+from probes.checks.exchanged_weights import ExchangedWeights
 from probes.checks.flat import Flat
 from probes.checks.full_lengths import FullLengths
 from probes.checks.future import Future
@@ -203,6 +204,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Pairing(),
     LabelOrder(),
     PartedInTraining(),
+    ExchangedWeights(),
     TiledGroups(),
     RegroupedRows(),
     ShiftNotUndone(),
