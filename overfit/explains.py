@@ -16,7 +16,7 @@ READ = (
     *("WIR007", "WIR014", "MSK001", "MSK005", "MSK006", "MSK007", "MSK010", "IDX001", "IDX004"),
     *("IDX005", "IDX008", "IDX013", "STA002", "STA005", "STA006", "STA007", "STA009", "STA011"),
     *("STA012", "WIR034", "IDX023", "IDX015", "IDX016", "IDX017", "IDX018", "IDX020", "IDX022"),
-    *("STA014", "IDX024", "IDX028", "IDX029"),
+    *("STA014", "IDX024", "IDX028", "IDX029", "IDX030"),
 )
 """What of its input the model reads."""
 

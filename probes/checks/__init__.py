@@ -62,6 +62,7 @@ from probes.checks.mask_as_target import MaskAsTarget
 from probes.checks.mask_disagreement import MaskDisagreement
 from probes.checks.misapplied_mask import MisappliedMask
 from probes.checks.misasked_table import MisaskedTable
+from probes.checks.misplaced_windows import MisplacedWindows
 from probes.checks.mixed_states import MixedStates
 from probes.checks.modes import Modes
 from probes.checks.more_padding import MorePadding
@@ -208,6 +209,7 @@ RULES: tuple[Check[Experiment], ...] = (
     TiledGroups(),
     RegroupedRows(),
     ShiftNotUndone(),
+    MisplacedWindows(),
     SwappedCoordinates(),
     TransposedTargets(),
     CopiedInput(),
