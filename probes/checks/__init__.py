@@ -100,6 +100,7 @@ from probes.checks.step_parity import StepParity
 from probes.checks.still_state import StillState
 from probes.checks.swapped_coordinates import SwappedCoordinates
 from probes.checks.target_domain import TargetDomain
+from probes.checks.taught_by_policy import TaughtByPolicy
 from probes.checks.thawed import Thawed
 from probes.checks.thrown_away import ThrownAway
 from probes.checks.tiled_groups import TiledGroups
@@ -165,6 +166,7 @@ RULES: tuple[Check[Experiment], ...] = (
     UnitAxis(),
     DoubledTensor(),
     DrownedPart(),
+    TaughtByPolicy(),
     OwnBackward(),
     Gradient(),
     PadLeak(),
