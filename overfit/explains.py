@@ -9,7 +9,7 @@ from probes.finding import Finding, Verdict
 GRADIENTS = ("WIR002", "WIR003", "WIR011", "WIR016", "WIR017", "WIR018", "WIR019", "STA003")
 """What does not learn, or learns something else."""
 
-SIZES = ("WIR004", "WIR008", "WIR015", "WIR020", "WIR021", "WIR035", "WIR050", "STA004")
+SIZES = ("WIR004", "WIR008", "WIR015", "WIR020", "WIR021", "WIR035", "WIR050", "WIR061", "STA004")
 """How large a step is."""
 
 READ = (
@@ -44,7 +44,7 @@ CAUSES: Mapping[str, tuple[str, ...]] = {
     "FIT009": (*GRADIENTS, *SIZES),
     "FIT010": (*SIZES, "WIR010", "WIR012", "WIR013"),
     "FIT011": MODES,
-    "FIT012": (*GRADIENTS, "WIR007"),
+    "FIT012": (*GRADIENTS, "WIR007", "WIR061"),
     "FIT013": (*GRADIENTS, *SIZES, *READ, "LBL006", "LBL008"),
     "FIT014": MODES,
     "FIT015": (*SCORED, "WIR034"),

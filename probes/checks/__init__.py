@@ -11,6 +11,7 @@ from probes.checks.batch_focal import BatchFocal
 from probes.checks.broadcast import Broadcast
 from probes.checks.carried_graph import CarriedGraph
 from probes.checks.cleared_beside import ClearedBeside
+from probes.checks.clipped_scaled import ClippedScaled
 from probes.checks.contradicting import Contradicting
 from probes.checks.copied_input import CopiedInput
 from probes.checks.crossing import Crossing
@@ -138,6 +139,7 @@ RULES: tuple[Check[Experiment], ...] = (
     Accumulation(),
     NotPutBack(),
     ThrownAway(),
+    ClippedScaled(),
     PulledBack(),
     OneWay(),
     Thawed(),

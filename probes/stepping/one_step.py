@@ -21,6 +21,7 @@ from probes.replay import Snapshot, held_back, replay
 from probes.stepping.hooked import before_steps
 from probes.stepping.passes import Passes
 from probes.stepping.pulled import Pulled, Pulls
+from probes.stepping.scalers import told_of_scalers
 from probes.stepping.scheduled import noted_schedules
 from probes.stepping.unclipped import Unclipped
 from probes.subject import Batch, Subject
@@ -43,7 +44,7 @@ class Stepped:
     stepped with them.
     schedules: how often the step itself stepped a schedule. pulled: what was moved towards a twin
     after the optimizer's step. thawed: the parameters that require no gradient and that the
-    optimizer's step itself changed.
+    optimizer's step itself changed. scaled: whether a GradScaler scaled what was minimised.
     """
 
     grads: Mapping[str, Tensor | None]
@@ -61,6 +62,7 @@ class Stepped:
     schedules: int
     pulled: Pulled | None
     thawed: frozenset[str]
+    scaled: bool
 
 
 @dataclass(slots=True)
@@ -98,8 +100,13 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
         passes, pulls, schedules = Passes(model), Pulls(model, before), list[LRScheduler]()
-        noting = passes.noted(), pulls.noted(), noted_schedules(schedules.append)
-        with noting[0], noting[1], noting[2]:
+        scaled, noting = list[str](), (passes.noted(), pulls.noted())
+        with (
+            noting[0],
+            noting[1],
+            noted_schedules(schedules.append),
+            told_of_scalers(lambda name, *_: scaled.append(name)),
+        ):
             seen, rates, calls = until_stepped(loop, model, batch)
         after = dict(model.named_parameters())
         held = [p for group in loop.optimizer.param_groups for p in group["params"]]
@@ -122,6 +129,7 @@ def one_step(subject: Subject, batch: Batch) -> Stepped:
                 schedules=sum(each is not loop.schedule for each in schedules),
                 pulled=pulls.found(),
                 thawed=frozenset(pulls.thawed),
+                scaled="scale" in scaled,
             )
         )
         return torch.zeros(())
