@@ -13,10 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from probes.compare import Comparison
 from probes.experiment import LOSS, Experiment
-from probes.finding import Evidence, Finding, Verdict
+from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.operators.drawn_targets import DrawnTargets
 from probes.place import place
 from probes.scoring.gold_at_random import Gold, gold_at_random
+from probes.scoring.picked_at_random import MOVES, SPREAD, Picked, picked_at_random
 from probes.stepping.one_step import step_under
 from probes.subject import Subject
 
@@ -43,6 +44,9 @@ class Modes:
     drops, that is a warning; where they differ by other draws, such as a sampler's, a note. It is
     a warning, too, where the draw decides whether `predict` is fed a label or its own output: from
     one random state other labels at a place move what comes after it, from another they do not.
+    And where a draw that picks or orders, not noise that is added, moves the scores that classes
+    of the batch are held against by a share of what different samples differ by. Several of many,
+    such as neighbours or patches, are an estimate, and stay a note.
     In a training step the mode of the whole model is read as it is called: evaluation mode is a
     warning where there is dropout or batch norm. Parts alone may be: a frozen encoder.
     Dropout at work in what is not trained is a warning where the loss compares with what comes of
@@ -51,6 +55,7 @@ class Modes:
     what is trained; and a note where it is a copy of that, or drawn from several times.
 
     Sick: `model(source, target)` in `predict`, with the ratio of teacher forcing left at 0.5;
+    farthest points from a start that `torch.randint` draws, whatever the mode;
     `F.dropout(x, 0.1)` without `training=self.training`; a frozen `self.teacher` that
     `self.train()` puts into training mode.
     Healthy: `nn.Dropout(0.1)`, and `model.train()` before each step; `self.teacher.eval()` after.
@@ -84,6 +89,10 @@ class Modes:
         drops = drawn.count > 0
         if gold is not None and not drops:
             return
+        picked = None if drops else _picked(experiment, found)
+        if picked is not None:
+            yield self._pick(picked, where.site)
+            return
         yield Finding(
             code=self.code,
             rule=self.rule,
@@ -114,6 +123,26 @@ class Modes:
             evidence=(
                 Evidence(f"largest share by which labels move the {gold.output}", gold.share, 0),
                 Evidence("share of the places tried that was read", gold.read, 0),
+            ),
+        )
+
+    def _pick(self, picked: Picked, site: str) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message="in evaluation mode what is picked at random decides the output, which is "
+            f"scored against the classes in `{picked.key}`: from one draw to another the scores "
+            f"of a sample move by {picked.spread:.2g} of what different ones differ by, so that "
+            "two predictions of one sample differ.",
+            fix="Pick by a rule in evaluation mode, such as the first, and draw only where "
+            "`self.training` is set; nothing, if it is to be drawn anew each time.",
+            site=site,
+            phase="forward",
+            source=picked.source,
+            evidence=(
+                Evidence("how far scores move by the draw, of their size", picked.share, MOVES),
+                Evidence("of what different samples differ by", picked.spread, SPREAD),
             ),
         )
 
@@ -168,6 +197,24 @@ class Modes:
             source=first.source,
             evidence=(Evidence("largest share that is dropped", max(d.rate for d in found), 0),),
         )
+
+
+def _picked(experiment: Experiment, found: Comparison) -> Picked | None:
+    """Where a prediction moves, too, and not the loss alone."""
+    moved = any(
+        each.site != LOSS and (each.relative > MOVES or not _is_float(experiment, each.site))
+        for each in found.outputs
+    )
+    if not moved or experiment.lacks_loss is not None:
+        return None
+    try:
+        return picked_at_random(experiment)
+    except ExperimentError:
+        return None
+
+
+def _is_float(experiment: Experiment, name: str) -> bool:
+    return experiment.outputs[name].is_floating_point()
 
 
 def _in_training(subject: Subject) -> Subject:
