@@ -16,6 +16,7 @@ from probes.experiment import Experiment, attempted, copied
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.modules import every_module
 from probes.replay import Snapshot, replay
+from probes.stepping.both_trained import BothTrained, both_trained
 from probes.stepping.on_purpose import on_purpose
 from probes.stepping.one_memory import OneMemory, one_memory
 
@@ -30,14 +31,18 @@ class Shared:
     module that are called on the same input, as two heads are, and give the same, are a warning.
     What is not trained, as a target network, and lies in the memory of what is, since its `data`
     was set and not written, moves with it and is a fault, at the start or once a step lays it so.
+    Two parameters in one memory that are trained both are a warning, but a note where their first
+    step is nearly that of one parameter with the sum of their gradients, as plain SGD's is.
     `Layout.tied` says what is one on purpose, and is a fault where it is not one; so is, as a
     warning, a transformers model whose configuration ties the embeddings while its head has
     weights of its own.
 
     Sick: `nn.ModuleList([nn.Linear(8, 8)] * 4)`; `model.lm_head = nn.Linear(...)` of a tied model;
-    `target.data = online.data`.
+    `target.data = online.data`; `head.weight = nn.Parameter(embedding.weight)`.
     Healthy: `head.weight = embedding.weight`; one layer that is called four times.
     """
+
+    rounding: float = 0.05  # by which a step may differ from that of one parameter
 
     code: ClassVar[str] = "WIR017"
     rule: ClassVar[str] = "shared-parameters"
@@ -55,6 +60,9 @@ class Shared:
         laid = one_memory(experiment.subject, experiment.step_batch)
         if laid is not None and not meant & {*laid.still, *laid.trained}:
             yield self._laid(laid)
+        both = both_trained(experiment.subject, experiment.step_batch)
+        if both is not None:
+            yield self._both(both)
         for names in _several(model):
             if meant & {f"{name}.weight" for name in names} | meant & set(names):
                 continue
@@ -139,6 +147,28 @@ class Shared:
             source=found.source,
             evidence=(Evidence("tensors in the memory of others", len(found.still), 0),),
         )
+
+    def _both(self, found: BothTrained) -> Finding:
+        one, two = found.names[0], found.names[-1]
+        apart, farther = found.apart, found.farther
+        evidence = [Evidence("parameters in one memory that are trained", len(found.names), 1)]
+        step = ""
+        if apart is not None and farther is not None:
+            step = (
+                f" (their first step goes {farther:.3g} times as far as that of one parameter, "
+                f"and is {100 * apart:.3g}% of that away from it)"
+            )
+            evidence.append(Evidence("share that their step is away", apart, self.rounding))
+        why = (
+            f"`{one}` and `{two}` are {len(found.names)} parameters in one memory, and the "
+            "optimizer holds each: each has its own part of the gradient and a state of its own, "
+            f"and what they hold is written {len(found.names)} times in a step{step}; a copy or "
+            "a move to a device parts them"
+        )
+        fix = f"Let `{two}` be `{one}` itself, and no `nn.Parameter` that is made of it."
+        alike = apart is not None and apart <= self.rounding
+        finding = self._said(Verdict.NOTE if alike else Verdict.WARN, why, two, fix)
+        return replace(finding, source=found.source, evidence=tuple(evidence))
 
     def _said(
         self, verdict: Verdict, why: str, name: str, fix: str, count: int | None = None

@@ -84,8 +84,11 @@ def _still(model: nn.Module, held: set[int]) -> dict[tuple[str, str], int]:
     for names, tensors in in_one_memory(model):
         pairs = list(zip(names, tensors, strict=True))
         learns = next((n for n, t in pairs if id(t) in held and t.requires_grad), None)
+        size = max((t.numel() for n, t in pairs if n == learns), default=0)
         for name, tensor in pairs:
-            if learns is not None and (id(tensor) not in held or not tensor.requires_grad):
+            slice_of = tensor.requires_grad and tensor.numel() < size  # learns by the flat one
+            still = id(tensor) not in held or not tensor.requires_grad
+            if learns is not None and still and not slice_of:
                 found[name, learns] = id(tensor)
     return found
 
