@@ -29,7 +29,7 @@ SCORED = (
 """What its output is scored against, and how."""
 
 MODES = (
-    *("WIR001", "WIR005", "WIR006", "WIR051"),
+    *("WIR001", "WIR005", "WIR006", "WIR051", "WIR058"),
     *("MSK002", "STA001", "STA013", "STA015", "STA016", "STA019"),
 )
 """What differs from call to call, or from mode to mode."""

@@ -54,6 +54,7 @@ from probes.checks.label_order import LabelOrder
 from probes.checks.label_place import LabelPlace
 from probes.checks.label_shift import LabelShift
 from probes.checks.late_covariate import LateCovariate
+from probes.checks.left_behind import StatisticsLeftBehind
 from probes.checks.left_in_evaluation import LeftInEvaluation
 from probes.checks.left_over import LeftOver
 from probes.checks.log_of_softmax import LogOfSoftmax
@@ -156,6 +157,7 @@ RULES: tuple[Check[Experiment], ...] = (
     IdleRate(),
     OtherClock(),
     LeftInEvaluation(),
+    StatisticsLeftBehind(),
     Broadcast(),
     EveryonesColumns(),
     LossInput(),
