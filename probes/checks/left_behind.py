@@ -23,8 +23,8 @@ class StatisticsLeftBehind:
     where the file of `predict` has torch's `update_bn` at hand, which is meant to come once
     training is done. Silence where buffers are copied or averaged as well, where the
     copy runs in training mode itself and so renews them, where its parameters stand still, as of a
-    frozen teacher, and where there are no such buffers. A copy that is no part of the model is not
-    seen.
+    frozen teacher, and where there are no such buffers. A copy that is no part of the model is
+    seen where `predict` reaches it by a name of its file or of a function around it.
 
     Sick: `for e, p in zip(ema.parameters(), model.parameters()): e.lerp_(p, 0.1)`, with BatchNorm.
     Healthy: `for e, p in zip(ema.buffers(), model.buffers()): e.copy_(p)` beside it.

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from probes.experiment import LOSS, Experiment
 from probes.raised import source_here
 from probes.replay import RandomState, Snapshot, replay
+from probes.stepping.beside import MODEL, modules_beside, with_beside
 from probes.stepping.one_step import keep_strangers, made, take_step
 
 STEPS = 12  # among which a twin may be renewed
@@ -48,13 +49,19 @@ class LeftBehind:
 
 
 def left_behind(experiment: Experiment) -> LeftBehind | None:
-    """The first and outermost twin that evaluation uses; None without one. Steps are undone.
+    """The outermost twin that outputs hang on most; None without one. Steps are undone.
 
+    It may stand beside the model, where `predict` reaches it by its name.
     Raises ExperimentError where a step raises.
     """
     subject, found = experiment.subject, list[LeftBehind]()
-    model = subject.model
-    learning = {n for n, grad in experiment.stepped.grads.items() if grad is not None}
+    beside = modules_beside(subject)
+    model = with_beside(subject.model, beside) if beside else subject.model
+    learning = {
+        f"{MODEL}.{name}" if beside else name
+        for name, grad in experiment.stepped.grads.items()
+        if grad is not None
+    }
     if not any(True for _ in _twins(model, learning)):
         return None
 
@@ -73,8 +80,10 @@ def left_behind(experiment: Experiment) -> LeftBehind | None:
 
     with ExitStack() as outside:
         keep_strangers(subject, outside)
-        replay(step, model, Snapshot.take(model, parameters=True))
-    return found[0] if found else None
+        for each in beside.values():
+            outside.callback(Snapshot.take(each, parameters=True).restore)
+        replay(step, subject.model, Snapshot.take(subject.model, parameters=True))
+    return max(found, key=lambda each: each.apart, default=None)
 
 
 class _Follows(TorchFunctionMode):
@@ -84,14 +93,14 @@ class _Follows(TorchFunctionMode):
         super().__init__()
         self.pairs: list[tuple[str, str]] = []
         self.sources: dict[int, str | None] = {}
-        self._model, self._twins = model, list(_twins(model, learning))
+        self.model, self._twins = model, list(_twins(model, learning))
         self._before = _copies(dict(model.named_parameters()))
         others = (p for name, p in model.named_parameters() if name not in learning)
         self._watched = {_memory(p): id(p) for p in others}
 
     def note(self) -> None:
         """After a step."""
-        now = dict(self._model.named_parameters())
+        now = dict(self.model.named_parameters())
         for site, twin in self._twins if now.keys() == self._before.keys() else ():
             inside = any(_is_in(twin, known) for _, known in self.pairs)
             if not inside and self._is_towards(site, twin, now):
@@ -99,7 +108,7 @@ class _Follows(TorchFunctionMode):
         self._before = _copies(now)
 
     def _is_towards(self, site: str, twin: str, now: Tensors) -> bool:
-        names = [name for name, _ in self._model.get_submodule(twin).named_parameters()]
+        names = [name for name, _ in self.model.get_submodule(twin).named_parameters()]
         ones, others = ([f"{at}.{n}" for n in names] for at in (site, twin))
         if all(torch.equal(now[n], self._before[n]) for n in others):
             return False
@@ -126,7 +135,7 @@ def _of(
     experiment: Experiment, follows: _Follows, pair: tuple[str, str], start: Tensors, steps: int
 ) -> Iterator[LeftBehind]:
     """Where the outputs hang on buffers of the twin that stood still."""
-    model, (site, twin) = experiment.subject.model, pair
+    model, (site, twin) = follows.model, pair
     one, other = model.get_submodule(site), model.get_submodule(twin)
     own, theirs = dict(one.named_buffers()), dict(other.named_buffers())
     left = [
@@ -146,7 +155,7 @@ def _of(
     apart = _effect(experiment, [(theirs[name], own[name]) for name in left])
     sources = (follows.sources.get(id(p)) for p in other.parameters())
     yield LeftBehind(
-        site,
+        "model" if site == MODEL else site.removeprefix(f"{MODEL}."),
         twin,
         tuple(left),
         farthest,

@@ -14,7 +14,9 @@ from torch.optim import SGD, Optimizer, swa_utils
 
 from probes import Subject
 from probes.checking import check, chosen
+from probes.experiment import Experiment
 from probes.seeding import seed_everything
+from probes.stepping.left_behind import left_behind
 
 Batch = dict[str, Tensor]
 
@@ -166,3 +168,53 @@ def test_statistics_that_are_frozen_in_what_learns_are_healthy() -> None:
             return super().train(False)
 
     assert said(averaged, model=lambda: Twins(network(Frozen).train())) == []
+
+
+class Kept:
+    """An average beside the model, which is no module itself."""
+
+    def __init__(self, net: nn.Module, buffers: bool) -> None:
+        self.module = copy.deepcopy(net).requires_grad_(False).eval()
+        self.buffers = buffers
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        for own, learned in zip(self.module.parameters(), net.parameters(), strict=True):
+            own.lerp_(learned, 0.1)
+        if self.buffers:
+            for its, known in zip(self.module.buffers(), net.buffers(), strict=True):
+                its.copy_(known)
+
+
+@pytest.mark.parametrize(("buffers", "told"), [(False, ["ema.module"]), (True, [])])
+def test_an_average_beside_the_model_is_told_and_given_back(buffers: bool, told: list[str]) -> None:
+    seed_everything(0)
+    model = network()
+    ema = Kept(model, buffers)
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        return F.cross_entropy(model(batch["x"]), batch["label"])
+
+    def step(model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        value.backward()
+        optimizer.step()
+        ema.update(model)
+        return value.detach()
+
+    def predict(model: nn.Module, batch: Batch) -> Tensor:
+        scores: Tensor = ema.module(batch["x"])
+        return scores
+
+    x = 1.0 + 2.0 * torch.randn(16, 8)
+    batches = [{"x": x, "label": (x @ torch.randn(8, 4)).argmax(1)}]
+    subject = Subject(
+        model, batches, loss, lambda m: SGD(m.parameters(), 0.05), predict, train_step=step
+    )
+    experiment = Experiment.of(subject)
+    _ = experiment.stepped
+    before = {name: each.clone() for name, each in ema.module.state_dict().items()}
+    left_behind(experiment)
+    assert all(torch.equal(each, before[n]) for n, each in ema.module.state_dict().items())
+    assert [f.site for f in check(subject, chosen(only=["WIR058"])).findings] == told
