@@ -80,8 +80,6 @@ def left_behind(experiment: Experiment) -> LeftBehind | None:
 
     with ExitStack() as outside:
         keep_strangers(subject, outside)
-        for each in beside.values():
-            outside.callback(Snapshot.take(each, parameters=True).restore)
         replay(step, subject.model, Snapshot.take(subject.model, parameters=True))
     return max(found, key=lambda each: each.apart, default=None)
 

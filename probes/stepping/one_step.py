@@ -18,6 +18,7 @@ from probes.finding import ExperimentError
 from probes.loop import Loop
 from probes.raised import said, source_of
 from probes.replay import Snapshot, held_back, replay
+from probes.stepping.beside import modules_beside
 from probes.stepping.hooked import before_steps
 from probes.stepping.passes import Passes
 from probes.stepping.pulled import Pulled, Pulls
@@ -326,11 +327,14 @@ def loss_after(subject: Subject, batch: Batch, steps: int) -> float:
 def keep_strangers(subject: Subject, outside: ExitStack, loop: Loop | None = None) -> None:
     """What the optimizer holds and the model does not is given back as well.
 
+    So are modules that `predict` reaches beside the model, as an average of it that the step moves.
     loop: whose optimizer that is; a fresh one's by default.
     """
     own = {id(p) for p in subject.model.parameters()}
     groups = (loop or made(subject)).optimizer.param_groups
     strangers = [p for group in groups for p in group["params"] if id(p) not in own]
+    for each in modules_beside(subject).values():
+        outside.callback(Snapshot.take(each, parameters=True).restore)
     for p in strangers:
         outside.callback(p.data.copy_, p.detach().clone())
         outside.callback(setattr, p, "grad", p.grad)

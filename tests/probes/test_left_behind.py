@@ -14,9 +14,7 @@ from torch.optim import SGD, Optimizer, swa_utils
 
 from probes import Subject
 from probes.checking import check, chosen
-from probes.experiment import Experiment
 from probes.seeding import seed_everything
-from probes.stepping.left_behind import left_behind
 
 Batch = dict[str, Tensor]
 
@@ -186,8 +184,7 @@ class Kept:
                 its.copy_(known)
 
 
-@pytest.mark.parametrize(("buffers", "told"), [(False, ["ema.module"]), (True, [])])
-def test_an_average_beside_the_model_is_told_and_given_back(buffers: bool, told: list[str]) -> None:
+def beside(buffers: bool) -> tuple[Subject, Kept]:
     seed_everything(0)
     model = network()
     ema = Kept(model, buffers)
@@ -212,9 +209,18 @@ def test_an_average_beside_the_model_is_told_and_given_back(buffers: bool, told:
     subject = Subject(
         model, batches, loss, lambda m: SGD(m.parameters(), 0.05), predict, train_step=step
     )
-    experiment = Experiment.of(subject)
-    _ = experiment.stepped
-    before = {name: each.clone() for name, each in ema.module.state_dict().items()}
-    left_behind(experiment)
-    assert all(torch.equal(each, before[n]) for n, each in ema.module.state_dict().items())
+    return subject, ema
+
+
+@pytest.mark.parametrize(("buffers", "told"), [(False, ["ema.module"]), (True, [])])
+def test_an_average_beside_the_model_is_told(buffers: bool, told: list[str]) -> None:
+    subject, _ = beside(buffers)
     assert [f.site for f in check(subject, chosen(only=["WIR058"])).findings] == told
+
+
+def test_steps_of_all_checks_give_back_what_stands_beside_the_model() -> None:
+    subject, ema = beside(buffers=True)
+    before = {name: each.clone() for name, each in ema.module.state_dict().items()}
+    found = check(subject, chosen()).findings
+    assert [f.code for f in found if f.verdict.value != "note"] == []
+    assert all(torch.equal(each, before[n]) for n, each in ema.module.state_dict().items())
