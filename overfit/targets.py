@@ -135,12 +135,30 @@ def _calls(
         taken = Differences()
         with undisturbed(subject.model, training), torch.no_grad(), Scoring() as scoring, taken:
             totals.append(float(subject.loss(subject.model, batch)))
-        if not scoring.calls:
+        if _are_mixed(scoring.calls):
+            seen.append([])
+        elif not scoring.calls:
             seen.append(written_out(taken.pairs, batch, totals[-1]))
-            continue
-        calls = weighed(subject, batch, scoring.calls, training)
-        seen.append(switched_on(subject, batch, calls, training))
+        else:
+            calls = weighed(subject, batch, scoring.calls, training)
+            seen.append(switched_on(subject, batch, calls, training))
     return seen, totals
+
+
+def _are_mixed(calls: Sequence[Call]) -> bool:
+    """Whether the same scores are held against several classes, as those of mixed samples are.
+
+    No scores have both of them right.
+    """
+    of_classes = [each for each in calls if each.kind == "class"]
+    return any(
+        one.given.data_ptr() == two.given.data_ptr()
+        and one.given.shape == two.given.shape
+        and one.labels.shape == two.labels.shape
+        and not torch.equal(one.labels, two.labels)
+        for i, one in enumerate(of_classes)
+        for two in of_classes[:i]
+    )
 
 
 def _declared(

@@ -155,8 +155,13 @@ def _of_shape(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 def _of_rows(key: str, rows: int, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """The other keys with as many samples as there are lengths, and room for the longest.
 
-    Where several keys of lengths have room in one, it belongs to the one that fits it best.
+    Where several keys of lengths have room in one, it belongs to the one that fits it best. Where
+    labels end where they say, as those of CTC do, a key that they neither fill nor end is none.
     """
+    of_labels = any(
+        LABELS.search(path.rpartition(".")[2]) and _is_ended(tensor, tensors[key], several=1)
+        for path, tensor in tensors.items()
+    )
     others = [
         path
         for path, tensor in tensors.items()
@@ -171,6 +176,8 @@ def _of_rows(key: str, rows: int, tensors: Mapping[str, Tensor]) -> tuple[str, .
         if tensor.ndim < 2 or len(tensor) != rows or _is_other(path):
             continue
         fit = _fit(key, path, tensors)
+        if of_labels and fit is not None and not any(fit[:2]):
+            fit = fit if _is_ended(tensor, tensors[key]) else None
         if fit is not None and all(fit >= (_fit(each, path, tensors) or fit) for each in others):
             found.append((fit[:2], path))
     best = max((any(fit) for fit, _ in found), default=False)
@@ -193,7 +200,7 @@ def _ended(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     )
 
 
-def _is_ended(tensor: Tensor, lengths: Tensor) -> bool:
+def _is_ended(tensor: Tensor, lengths: Tensor, several: int = SEVERAL) -> bool:
     """Whether rows of several lengths end there, the longest with the tensor if they are few.
 
     A row of length zero is blank altogether.
@@ -203,7 +210,7 @@ def _is_ended(tensor: Tensor, lengths: Tensor) -> bool:
     width, longest = tensor.shape[1], int(lengths.max()) if len(lengths) else 0
     if int(lengths.min()) < 0 or int(lengths.min()) >= width or longest > width or width < 3:
         return False
-    if longest < width and len(lengths[lengths > 0].unique()) < SEVERAL:
+    if longest < width and len(lengths[lengths > 0].unique()) < several:
         return False
     hidden = torch.arange(width, device=tensor.device) >= lengths.to(tensor.device)[:, None]
     there, begun = tensor[hidden], (lengths > 0).to(tensor.device)

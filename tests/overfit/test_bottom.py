@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from overfit.bottom import Bottom, bottom
 from overfit.curves import Curves
+from overfit.heads import Heads
 from overfit.look import Look
 from overfit.rules.memorised import Memorised
+from overfit.targets import read_targets
 from probes import Subject
 from probes.subject import Batch
 
@@ -124,3 +126,24 @@ def test_the_end_is_a_mean_over_the_passes() -> None:
     )
     assert curves.start == pytest.approx(3.0)
     assert curves.end == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("share", [0.8, 0.5])
+def test_a_mixture_of_classes_has_its_entropy_for_a_least(share: float) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 5), torch.arange(6) % 3
+
+    def mixed(model: nn.Module, batch: Batch) -> Tensor:
+        x, y = batch
+        out = model(share * x + (1 - share) * x.roll(1, 0))
+        return share * F.cross_entropy(out, y) + (1 - share) * F.cross_entropy(out, y.roll(1))
+
+    subject = Subject(
+        nn.Linear(5, 3), [(x, y)], mixed, lambda m: torch.optim.Adam(m.parameters(), lr=0.1)
+    )
+    assert not any(each.loss for each in read_targets(subject, list(subject.batches)).found)
+    assert Heads(subject, list(subject.batches)).evaluate().counts == {}
+    found = bottom(subject, list(subject.batches))
+    entropy = -(share * math.log(share) + (1 - share) * math.log(1 - share))
+    assert found is not None
+    assert found.least == pytest.approx(entropy, rel=0.02)

@@ -78,3 +78,16 @@ def test_frames_of_zeros_say_which_way_a_mask_is_meant() -> None:
         assert [each.means for each in complete({"x": frames, "mask": mask}).layout.masks] == [
             means
         ]
+
+
+def test_lengths_of_labels_are_no_mask_of_what_they_neither_fill_nor_end() -> None:
+    lengths = torch.tensor([3, 4, 4, 3])
+    there = torch.arange(6) < lengths[:, None]
+    batch = {
+        "image": torch.randn(4, 12, 48),
+        "target": torch.where(there, torch.randint(1, 9, (4, 6)), 0),
+        "length": lengths,
+    }
+    assert complete(batch).layout.masks == ()
+    frames = {**batch, "image": torch.randn(4, 4, 48)}  # which the longest of them fills
+    assert [mask.hides for mask in complete(frames).layout.masks] == [("image",)]
