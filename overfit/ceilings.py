@@ -36,6 +36,7 @@ class Ceiling:
     where it says nothing of it. exact: whether the loss is the subject's own. samples: the
     places in the suite that it comes from. count: how many labels it costs. alike: whether inputs
     differ in what the model does not read; site, source: where it loses that, if it is known.
+    unread: the keys of features, of those that nobody reads, which tell all these samples apart.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Ceiling:
     alike: bool = False
     site: str | None = None
     source: str | None = None
+    unread: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As a suite's settings hold it."""
@@ -57,7 +59,8 @@ class Ceiling:
     def from_json(cls, row: Mapping[str, Any]) -> Ceiling:
         """The ceiling that `as_json` wrote."""
         known = {name: row[name] for name in cls.__dataclass_fields__ if name in row}
-        return cls(**{**known, "samples": tuple(row.get("samples", ()))})
+        several = {name: tuple(row.get(name, ())) for name in ("samples", "unread")}
+        return cls(**{**known, **several})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Read:
     """What a model is given: the batches, the keys of its inputs, whether it sees gold labels.
 
     prefixes: the keys by which it sees them, each of which may begin with something of its own.
-    alike: which samples it cannot tell apart.
+    alike: which samples it cannot tell apart. unread: keys of features that nobody reads.
     """
 
     batches: Sequence[Batch]
@@ -73,6 +76,7 @@ class Read:
     prefixed: bool = False
     prefixes: Sequence[str] = ()
     alike: Alike = field(default_factory=Alike)
+    unread: Sequence[str] = ()
 
     def beginnings(self, batch: int, target: Target) -> list[tuple[Hashable, ...]]:
         """What each sample of the batch shows before the first label that is scored."""
@@ -88,8 +92,15 @@ class Read:
 
     def inputs(self, batch: int) -> list[bytes]:
         """What each sample of the batch gives the model, to the bit."""
+        return self._rows(batch, self.keys)
+
+    def beside(self, batch: int) -> list[bytes]:
+        """What each sample of the batch holds in the keys of features that nobody reads."""
+        return self._rows(batch, self.unread)
+
+    def _rows(self, batch: int, keys: Sequence[str]) -> list[bytes]:
         found = leaves(self.batches[batch])
-        tensors = [found[key] for key in self.keys if isinstance(found.get(key), Tensor)]
+        tensors = [found[key] for key in keys if isinstance(found.get(key), Tensor)]
         count = len(tensors[0]) if tensors else 0
         return [b"|".join(_bytes(tensor[i]) for tensor in tensors) for i in range(count)]
 
@@ -164,6 +175,7 @@ class _Context:
     values: list[float] = field(default_factory=list)
     samples: set[int] = field(default_factory=set)
     inputs: set[bytes] = field(default_factory=set)
+    beside: set[bytes] = field(default_factory=set)
 
     @property
     def cost(self) -> int:
@@ -187,7 +199,9 @@ def _conflicts(target: Target, heads: Sequence[Slot], read: Read) -> Iterator[Ce
         samples = tuple(sorted(set().union(*(each.samples for each in odd))))
         apart = any(len(each.inputs) > 1 for each in odd)
         lost = read.alike.lost if apart else None
-        known_place = (apart, lost.site if lost else None, lost.source if lost else None)
+        told = all(len(each.beside) == len(each.samples) for each in odd)
+        unread = tuple(read.unread) if told and not apart else ()
+        known_place = (apart, lost.site if lost else None, lost.source if lost else None, unread)
         accuracy, loss = reached(each.labels for each in contexts)
         if target.kind == "value":
             least = _within(contexts, target)
@@ -206,12 +220,13 @@ def _contexts(target: Target, mine: Sequence[Tensor], read: Read) -> list[_Conte
     for number, (piece, places) in enumerate(zip(target.pieces, mine, strict=True)):
         count = len(piece.labels)
         inputs = read.inputs(number) or [b""] * count
-        looks = read.looks(number) or inputs
+        looks, beside = read.looks(number) or inputs, read.beside(number) or [b""] * count
         begun = read.beginnings(number, target)
         for sample in range(count):
             for at, label in _labels(piece, places, sample, read.prefixed):
                 context = seen[looks[sample], begun[sample], at]
                 context.inputs.add(inputs[sample])
+                context.beside.add(beside[sample])
                 context.labels[label] += 1
                 context.samples.add(first + sample)
         first += count

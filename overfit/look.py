@@ -40,6 +40,7 @@ from overfit.slots import slots, units_of
 from overfit.targets import Targets, read_targets
 from overfit.terms import norms_of_parts
 from overfit.trials import Trials, made_again, tried
+from probes.batch import leaves
 from probes.layout import Layout
 from probes.reading.lost import Lost
 from probes.stepping.fading import Fading
@@ -202,7 +203,9 @@ class Looker:
         prefixes = self.prefixes
         prefixed = bool(prefixes) or any(each.shift for each in found)
         same = tried(lambda: alike(self.subject, self.batches, self.keys)) or Alike()
-        read = Read(self.batches, self._keys_read(), prefixed, prefixes, same)
+        followed = self._keys_read()
+        unread = [k for k in self.keys if k not in followed and leaves(self.fullest)[k].ndim > 1]
+        read = Read(self.batches, followed, prefixed, prefixes, same, unread)
         highest = {
             name: look.hits[name] / look.counts[name]
             for name in unknown + tuple(slot.head for slot in known)

@@ -130,7 +130,8 @@ def read_targets(subject: Subject, batches: Sequence[Batch], training: bool = Fa
 def _calls(
     subject: Subject, batches: Sequence[Batch], training: bool
 ) -> tuple[list[list[Call]], list[float]]:
-    seen, totals = [], []
+    seen: list[list[Call]] = []
+    totals: list[float] = []
     for batch in batches:
         taken = Differences()
         with undisturbed(subject.model, training), torch.no_grad(), Scoring() as scoring, taken:

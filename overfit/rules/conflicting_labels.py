@@ -10,6 +10,7 @@ from overfit.ceilings import CONFLICT, Ceiling
 from overfit.curves import Curves
 from overfit.rules.lacking import lacks_course
 from overfit.rules.memorised import Memorised
+from overfit.rules.signal_cut import SignalCut
 from probes.finding import Evidence, Finding, Verdict
 
 
@@ -23,7 +24,8 @@ class ConflictingLabels:
     No model can give both answers, so their share is lost whatever is trained. It leads where the
     samples are memorised as far as that allows: an accuracy within `near` labels of the most that
     can be right, or a loss with at most `left` of what there is to learn above the least. Else it
-    is a warning beside what keeps the model from coming that far.
+    is a warning beside what keeps the model from coming that far, as it is where features that
+    nobody reads tell these samples apart, and what should read them gets no gradient.
 
     Sick: the same picture stands in the data twice, once as a 3 and once as an 8.
     Healthy: the same data, each picture with one label.
@@ -36,6 +38,7 @@ class ConflictingLabels:
     code: ClassVar[str] = "FIT015"
     rule: ClassVar[str] = "conflicting-labels"
     unless: ClassVar[Memorised] = Memorised()
+    cut: ClassVar[SignalCut] = SignalCut()
 
     def lacks(self, curves: Curves) -> str | None:
         """A course, and labels beside the inputs."""
@@ -50,6 +53,8 @@ class ConflictingLabels:
             return
         worst = min(found, key=lambda each: each.accuracy if each.accuracy is not None else 1.0)
         reached = all(self._reached(curves, each) for each in found) and self._rest(curves, found)
+        if any(each.unread for each in found) and self.cut.holds(curves):
+            reached = False
         best = (
             "the least loss" if worst.accuracy is None else f"the most that `{worst.head}` can be"
         )
@@ -63,11 +68,11 @@ class ConflictingLabels:
             + (f", and that is reached: {_now(curves, worst)}." if reached else "."),
             fix="Let the model read what tells these samples apart: look for a cut, a window, a "
             "column or a position that is left out."
-            if worst.alike
+            if worst.alike or worst.unread
             else "Look at these samples: give each input one label, or the model what tells them "
             "apart.",
-            site=worst.site or "model" if worst.alike else "<data>",
-            phase="forward" if worst.alike else "data",
+            site=worst.site or "model" if worst.alike or worst.unread else "<data>",
+            phase="forward" if worst.alike or worst.unread else "data",
             source=worst.source,
             samples=worst.samples,
             evidence=tuple(_evidence(curves, found)),
@@ -98,6 +103,12 @@ def _some(names: list[str]) -> str:
 
 def _how(curves: Curves, ceiling: Ceiling) -> str:
     who = _some([curves.samples[i] for i in ceiling.samples if i < len(curves.samples)])
+    if ceiling.unread:
+        keys = " and ".join(f"`{each}`" for each in ceiling.unread)
+        return (
+            f"the model does not read {keys}, which tells samples apart: {who} of {curves.suite} "
+            "look the same to it without, and have different labels"
+        )
     if not ceiling.alike:
         return (
             f"the labels of {curves.suite} contradict each other: {who} give the model the same "
