@@ -1,4 +1,4 @@
-"""What held a suite's steps back, where more was given: a schedule, clipping, or an eps."""
+"""What held a suite's steps back: a schedule, clipping, an eps, or adding up of gradients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,24 @@ def brake(curves: Curves, harsh: float = 0.1) -> Brake | None:
             "Raise the limit of the clipping above the usual norm of the gradient.",
             (Evidence("median share of the gradient that clipping leaves", curves.clipped, harsh),),
         )
-    return _eps(drive, harsh)
+    return _eps(drive, harsh) or added_up(curves)
+
+
+def added_up(curves: Curves, times: int = 4, few: int = 50) -> Brake | None:
+    """Gradients of so many calls or more that go into one step, which leaves few steps."""
+    drive = curves.drive
+    if drive is None or not 0 < drive.taken < few or drive.calls < times * drive.taken:
+        return None
+    each = drive.calls / drive.taken
+    return Brake(
+        f"the optimizer is stepped once in {each:.3g} calls of the training step, {drive.taken} "
+        f"times in {drive.calls}",
+        "Add up the gradients of fewer batches before a step.",
+        (
+            Evidence("calls of the training step", drive.calls),
+            Evidence("steps of the optimizer", drive.taken),
+        ),
+    )
 
 
 def _eps(drive: Drive, harsh: float) -> Brake | None:

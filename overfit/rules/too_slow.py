@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from overfit.brake import brake
+from overfit.brake import added_up, brake
 from overfit.curves import Curves
 from overfit.interventions import LARGER, NO_SCHEDULE
 from overfit.rules.diverged import Diverged
@@ -26,7 +26,8 @@ class TooSlow:
     the one before staying as it is, comes to `target` of what there was to learn within `most`
     times the steps that it had. How many that would be is extrapolated, and said to be so: along
     a line, towards a limit, or as a power of the steps. Where a schedule, clipping or an eps left
-    a tenth of the steps or less, that is said; else, how far the weights went, and at what rate.
+    a tenth of the steps or less, or gradients of many calls go into each of few steps, that is
+    said; else, how far the weights went, and at what rate.
     A fall that shrinks towards a limit above the target is no matter of steps, unless it is `fast`
     and no fewer samples were memorised, or it is known what holds the steps back. Neither is it
     where a narrow layer in front of affine ones makes most of the error that is left.
@@ -57,7 +58,8 @@ class TooSlow:
         """A course that is long enough."""
         if (why := lacks_course(curves)) is not None:
             return why
-        if trend(curves.losses, curves.passes) is None and curves.ended == "steps":
+        short = trend(curves.losses, curves.passes) is None and curves.ended == "steps"
+        if short and added_up(curves) is None:
             return f"{len(curves.losses)} steps are too few to tell a trend"
         return None
 
@@ -65,7 +67,12 @@ class TooSlow:
         """Whether more steps would do."""
         if any(other.holds(curves) for other in self.unless):
             return False
-        return self.needed(curves) is not None
+        return self.needed(curves) is not None or self._few(curves)
+
+    def _few(self, curves: Curves) -> bool:
+        """Whether it fell in the few steps that adding up gradients left, too few for a trend."""
+        course = trend(curves.losses, curves.passes)
+        return course is None and added_up(curves) is not None and curves.end < curves.start
 
     def needed(self, curves: Curves) -> int | None:
         """How many more steps it would take, extrapolated; None where it does not lack steps."""
@@ -121,6 +128,9 @@ class TooSlow:
         """One finding where it is too slow."""
         if not self.holds(curves):
             return
+        if self._few(curves):
+            yield self._in_few(curves)
+            return
         more = self.needed(curves)
         course = trend(curves.losses, curves.passes)
         assert more is not None
@@ -160,6 +170,23 @@ class TooSlow:
                 Evidence("steps it would need, extrapolated", whole, curves.budget),
                 *(held.evidence if held else ()),
             ),
+        )
+
+    def _in_few(self, curves: Curves) -> Finding:
+        """It fell, in the few steps that there were."""
+        held = added_up(curves)
+        assert held is not None
+        told = f", right are {curves.told}" if curves.heads else ""
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.FAIL,
+            message=f"training on {curves.suite} is too slow, since {held.words}: the loss came "
+            f"from {curves.start:.4g} to {curves.end:.4g} in these{told}.",
+            fix=held.fix,
+            site="<optimizer>",
+            step=curves.steps[-1],
+            evidence=(Evidence("loss at the end", curves.end, curves.start), *held.evidence),
         )
 
 
