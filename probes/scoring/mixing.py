@@ -215,8 +215,8 @@ class _Asked:
         grads = {names[number]: each for number, each in watch.grads.items()}
         last = next((names[i] for i in watch.outputs[::-1] if names[i] in grads), None)
         scored = grads[last] if last is not None else []
-        inputs = tuple((names[i], each.flatten(1).double()) for i, each in watch.inputs)
-        return _Pass(inputs, scored[0].flatten(1).double() if len(scored) == 1 else None)
+        inputs = tuple((names[i], _by_sample(each)) for i, each in watch.inputs)
+        return _Pass(inputs, _by_sample(scored[0]) if len(scored) == 1 else None)
 
     def weights(self, values: Tensor) -> tuple[str, Tensor, bool] | None:
         """Of the first input that mixes samples: its site, (row, sample) weights, if pasted."""
@@ -316,3 +316,8 @@ def _told(held: Row, scored: Row) -> str | None:
         return "other"
     shared = both.pop()
     return "parted" if abs(held[shared] - scored[shared]) <= NEAR else "other"
+
+
+def _by_sample(value: Tensor) -> Tensor:
+    """(sample, number) in float64; of one number a sample too."""
+    return value.reshape(len(value), -1).double()

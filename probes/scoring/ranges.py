@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from probes.raised import source_here
-from probes.scoring.bounds import Bounds, bounds
+from probes.scoring.bounds import HELD, Bounds, bounds
 
 RISING = (
     *("add", "sub", "rsub", "mul", "div", "true_divide", "neg", "negative", "exp", "expm1"),
@@ -22,6 +22,9 @@ RISING = (
 
 OF_ONE_SIGN = ("rdiv", "reciprocal", "pow")
 """The same, over numbers that are all of one sign."""
+
+
+HELD_TO = frozenset(name.lower() for name in HELD)
 
 
 class Ranges:
@@ -78,6 +81,8 @@ class Ranges:
         turned = name in OF_ONE_SIGN or (name in ("div", "true_divide") and place == 1)
         if within is None or (turned and within.least < 0 < within.most):
             return None
+        if within.op in HELD_TO and any(each.numel() > 1 for each in others):
+            return None  # held near what each has of its own, as a value near an older one is
         ends = [
             func(*(_level(a, end) if i == place else a for i, a in enumerate(args)), **kwargs)
             for end in (within.least, within.most)

@@ -164,3 +164,26 @@ def test_a_step_of_the_subjects_own_is_looked_at() -> None:
 )
 def test_what_belongs_together_is_silent(loss: Loss) -> None:
     assert not found(loss)
+
+
+class OneNumber(nn.Module):
+    """Gives one number a sample; with dropout, so that it draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.dropout(x, 0.2, self.training))[:, 0]  # type: ignore[no-any-return]
+
+
+def test_an_output_of_one_number_a_sample_is_looked_at() -> None:
+    seed_everything(0)
+    subject = Subject(
+        OneNumber(),
+        [{"x": torch.randn(8, 6), "y": torch.randn(8)}],
+        lambda m, b: F.mse_loss(m(0.8 * b["x"] + 0.2 * b["x"].flip(0)), b["y"]),
+        lambda m: torch.optim.SGD(m.parameters(), lr=0.01),
+        predict=lambda m, b: m(b["x"]),
+    )
+    assert check(subject, chosen(["IDX027"], [])).findings == ()

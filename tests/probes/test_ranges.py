@@ -87,6 +87,7 @@ UNKNOWN: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "of two signs": lambda _, x: 1 / torch.tanh(x),
     "squared": lambda _, x: torch.tanh(x).pow(2) * 100 - 50,
     "within": lambda _, x: 100 * torch.tanh(x),
+    "held near": lambda _, x: torch.linspace(-1, 1, len(x))[:, None] + x.clamp(-0.5, 0.5),
     "held within": lambda _, x: x.clamp(-100, 100),
     "held by tensors": lambda m, x: x.clamp(min=m.high - 20, max=m.high),
 }
