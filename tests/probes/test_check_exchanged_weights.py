@@ -178,12 +178,16 @@ class OneNumber(nn.Module):
 
 
 def test_an_output_of_one_number_a_sample_is_looked_at() -> None:
+    def loss(m: nn.Module, b: Batch) -> Tensor:
+        return F.mse_loss(m(0.8 * b["x"] + 0.2 * b["x"].flip(0)), b["y"])
+
     seed_everything(0)
     subject = Subject(
         OneNumber(),
         [{"x": torch.randn(8, 6), "y": torch.randn(8)}],
-        lambda m, b: F.mse_loss(m(0.8 * b["x"] + 0.2 * b["x"].flip(0)), b["y"]),
+        loss,
         lambda m: torch.optim.SGD(m.parameters(), lr=0.01),
         predict=lambda m, b: m(b["x"]),
+        train_step=step_of(loss),
     )
     assert check(subject, chosen(["IDX027"], [])).findings == ()
