@@ -24,7 +24,7 @@ SCORED = (
     *("WIR009", "WIR010", "WIR012", "WIR013", "WIR036", "WIR042", "WIR056", "WIR059"),
     *("IDX002", "IDX003", "IDX009", "IDX010", "IDX011", "IDX012", "IDX014", "IDX019"),
     *("LBL001", "LBL002", "LBL003", "LBL006", "LBL008", "LBL009", "LBL010", "LBL011", "LBL012"),
-    *("LBL013", "LBL014", "LBL015", "IDX026", "IDX027"),
+    *("LBL013", "LBL014", "LBL015", "LBL020", "IDX026", "IDX027"),
 )
 """What its output is scored against, and how."""
 

@@ -25,6 +25,7 @@ from probes.checks.doubled import DoubledTensor
 from probes.checks.drawn_again import DrawnTwice
 from probes.checks.drawn_once import DrawnOnce
 from probes.checks.drawn_start import DrawnStartState
+from probes.checks.drawn_target import TargetDrawnApart
 from probes.checks.drowned_part import DrownedPart
 from probes.checks.empty_row import EmptyRow
 from probes.checks.everyones_columns import EveryonesColumns
@@ -238,6 +239,7 @@ RULES: tuple[Check[Experiment], ...] = (
     StaleCache(),
     DrawnOnce(),
     DrawnTwice(),
+    TargetDrawnApart(),
     DrawnStartState(),
     IgnoredStart(),
     PaddingPick(),
