@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.layout import Labels
 from probes.reading.causal import seen_causal
+from probes.scoring.beside_mark import BesideMark, beside_marks
 from probes.scoring.fed_target import Fed, by_place, fed_targets
 from probes.scoring.shifted_inside import shifted_inside
 from probes.scoring.wanted import SHARE, Wanted, wanted
@@ -23,13 +22,14 @@ class CopiedInput:
 
     Which id a place is asked for is told by the loss's gradient. Two models have nothing to gain
     from it: a causal one, found so by changing one token, whose labels were not shifted; and one
-    that fills in masked tokens, whose ids differ from the labels by one id alone, and which is
-    scored where nothing is masked, more often than not. So has a decoder that reads something else
-    as well, be it of ids or of numbers, and is fed its target without a shift: within the loss the
-    target's gradient that does not come by way of the output is the output's own, turned round, and
-    the output at a place reads the target up to there, though `predict` does not read it. An
-    autoencoder, asked for all it reads, is none of them; of one that is fed the ids a place later,
-    behind a start, and reads on, MSK003 says so.
+    that fills in masked tokens, whose ids differ from the labels by one id alone, which is no
+    label, and which is scored where nothing is masked, more often than not, in the same call, with
+    no smaller a weight. So has a decoder that reads something else as well, be it of ids or of
+    numbers, and is fed its target without a shift: within the loss the target's gradient that does
+    not come by way of the output is the output's own, turned round, and the output at a place reads
+    the target up to there, though `predict` does not read it. An autoencoder, asked for all it
+    reads, is none of them; of one that is fed the ids a place later, behind a start, and reads on,
+    MSK003 says so.
 
     Sick: `cross_entropy(logits.flatten(0, 1), ids.flatten())` of a causal model.
     Healthy: `cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())`.
@@ -65,8 +65,10 @@ class CopiedInput:
                 if not separate and any(True for _ in seen_causal(experiment, labels, each.key)):
                     said.add(each.key)
                     yield self._finding(each, share, "a causal model that has read it")
-            elif self.least <= share < SHARE and _fills_in(experiment, each):
-                yield self._finding(each, share, "though it is to fill in what is masked")
+        for mark in beside_marks(experiment):
+            if mark.share >= self.least and mark.key not in known | moved | said:
+                said.add(mark.key)
+                yield self._unmasked(mark)
         yield from (self._fed(each) for each in fed_targets(experiment) if each.key not in said)
 
     def _fed(self, each: Fed) -> Finding:
@@ -92,6 +94,28 @@ class CopiedInput:
             ),
         )
 
+    def _unmasked(self, each: BesideMark) -> Finding:
+        count = each.copied + each.masked
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{each.output}` is asked for the very id of `{each.key}` that it reads at "
+            f"its own place at {100 * each.share:.0f}% of the {count} places that are scored; "
+            f"masked (by the id {each.mark}) are {each.masked} alone: copying what is not "
+            "masked is most of what the loss is made of.",
+            fix=f"Ignore the labels where the model does not read {each.mark}: "
+            "`labels.masked_fill(~masked, -100)`, or the loss's own `ignore_index` there.",
+            site="<loss>",
+            phase="forward",
+            source=each.line,
+            evidence=(
+                Evidence("share of scored places that are copied", each.share, None, f"of {count}"),
+                Evidence("share of scored places that are masked", 1 - each.share, None),
+            ),
+        )
+        return resting_on(finding, [f"labels=(Labels({each.key!r}, {each.output!r}),)"])
+
     def _finding(self, each: Wanted, share: float, what: str) -> Finding:
         count = int(each.scored.sum())
         finding = Finding(
@@ -111,16 +135,3 @@ class CopiedInput:
         )
         line = f"labels=(Labels({each.key!r}, {each.output!r}),)"
         return resting_on(finding, [line])
-
-
-def _fills_in(experiment: Experiment, each: Wanted) -> bool:
-    """Whether all that differs stands at one id, as a mask's, in a model that has no decoder."""
-    if getattr(getattr(experiment.subject.model, "config", None), "is_encoder_decoder", False):
-        return False
-    other = each.scored & (each.asked != each.ids)
-    places = each.ids[other]
-    if len(places) < 3 or not bool((places == places[0]).all()):
-        return False
-    return not bool((each.scored & (each.asked == places[0])).any()) and bool(
-        torch.any(each.asked[other] != each.asked[other][0])
-    )
