@@ -12,6 +12,7 @@ from probes.experiment import Experiment, with_leaf
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.layout import Labels
 from probes.reading.rows import looked
+from probes.scoring.answer_segments import Relative, relative
 from probes.scoring.answer_spans import Ahead, ahead
 from probes.scoring.answers import keys, lines_of, scores
 from probes.scoring.told_by import REACH, Told, told
@@ -35,6 +36,11 @@ class LabelOffset:
     before the passage, such as a separator, and end within it. Where there is no answer, both of
     its ends stand there.
 
+    So they are where a row holds two texts, told apart by types of the tokens or by a separator:
+    all answers fit the second text counted from its own first place and come close to its end, and
+    as they are scored some lie in the first text, some in the second, and some begin in the one and
+    end in the other (a single place: at the separator).
+
     Sick: `labels[start] = tag`, where starts were counted before `[CLS]` was put in front.
     Healthy: `labels[start + 1] = tag`.
     """
@@ -51,7 +57,7 @@ class LabelOffset:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """A key of class labels by place, and a key of ids by the same places."""
-        if not any(True for _ in _pairs(experiment)) and _ahead(experiment) is None:
+        if not any(True for _ in _pairs(experiment)) and not _answered(experiment):
             return "there are no class labels by the places of a key of ids"
         return None
 
@@ -61,6 +67,9 @@ class LabelOffset:
         answers = _ahead(experiment)
         if answers is not None and answers.count >= self.fewest:
             yield self._answers(answers)
+        moved = _relative(experiment) if answers is None else None
+        if moved is not None:
+            yield self._relative(moved)
         for labels, key in _pairs(experiment):
             if labels.key in said:
                 continue
@@ -116,6 +125,29 @@ class LabelOffset:
             ),
         )
 
+    def _relative(self, found: Relative) -> Finding:
+        one = found.start == found.end
+        keys = f"`{found.start}`" if one else f"`{found.start}` and `{found.end}`"
+        across = (
+            "stand at what parts the texts" if one else "begin in the first and end in the next"
+        )
+        wrong = found.before + found.across
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"{keys} count from the first place of a row's second text, and are scored as "
+            f"places of the row, where that text begins at {found.least} to {found.most} (by "
+            f"`{found.told_by}`): {found.before} of {found.of} answers lie in the first text, "
+            f"{found.across} {across}, {found.within} lie in the second; with what "
+            "stands before it added, all do.",
+            fix="Add to each sample's places what stands before its passage: `[CLS]`, the question "
+            "and each `[SEP]`.",
+            site="<data>",
+            phase="data",
+            evidence=(Evidence("answers that are not in the second text", wrong, 0),),
+        )
+
     def _finding(
         self, experiment: Experiment, labels: Labels, key: str, found: Told, own: int, by: int
     ) -> Finding:
@@ -153,6 +185,20 @@ def _ahead(experiment: Experiment) -> Ahead | None:
             experiment.memo["answers ahead"] = None
     found: Ahead | None = experiment.memo["answers ahead"]
     return found
+
+
+def _relative(experiment: Experiment) -> Relative | None:
+    if "answers relative" not in experiment.memo:
+        try:
+            experiment.memo["answers relative"] = relative(experiment)
+        except ExperimentError:  # the loss may be out of use
+            experiment.memo["answers relative"] = None
+    found: Relative | None = experiment.memo["answers relative"]
+    return found
+
+
+def _answered(experiment: Experiment) -> bool:
+    return _ahead(experiment) is not None or _relative(experiment) is not None
 
 
 def _pairs(experiment: Experiment) -> Iterator[tuple[Labels, str]]:

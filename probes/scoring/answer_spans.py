@@ -42,7 +42,7 @@ class Ahead:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sought:
+class Sought:
     """A key, one place a sample, that is scored among so many places once `moved` is added."""
 
     key: str
@@ -56,7 +56,7 @@ def ahead(experiment: Experiment) -> Ahead | None:
 
     That cannot be meant: where there is no answer, both its ends stand before the passage.
     """
-    for one, two in permutations(_sought(experiment), 2):
+    for one, two in permutations(sought(experiment), 2):
         if one.key == two.key or (one.moved, one.places) != (two.moved, two.places):
             continue
         for passage, begins in _passages(experiment, one.places):
@@ -68,7 +68,7 @@ def ahead(experiment: Experiment) -> Ahead | None:
     return None
 
 
-def _sought(experiment: Experiment) -> Iterator[_Sought]:
+def sought(experiment: Experiment) -> Iterator[Sought]:
     """What the loss asks for among places, where it is a key moved by one number."""
     keys = {key: t for key, t in experiment.tensors.items() if is_ids(t) and t.ndim == 1}
     for each in alive(experiment).classed if keys else ():
@@ -77,7 +77,7 @@ def _sought(experiment: Experiment) -> Iterator[_Sought]:
         for key, tensor in keys.items():
             steps = (each.labels.cpu() - tensor.cpu()).unique()
             if len(steps) == 1 and len(torch.unique(tensor)) > 1:
-                yield _Sought(key, int(steps), each.scores.shape[-1], each.line)
+                yield Sought(key, int(steps), each.scores.shape[-1], each.line)
 
 
 def _passages(experiment: Experiment, places: int) -> Iterator[tuple[str, int]]:
