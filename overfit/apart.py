@@ -124,8 +124,8 @@ def _nearest(
 ) -> Iterator[tuple[int, tuple[int, ...]]]:
     """For each sample those whose labels are nearest to its own, and not the same."""
     axes, found = sample_axes(batch, subject.layout), leaves(batch)
-    rows = [found[key].detach().double().movedim(axes[key], 0).flatten(1) for key in keys]
-    labels = torch.cat([each.cpu() for each in rows], 1).nan_to_num()
+    rows = [found[key].detach().double().movedim(axes[key], 0) for key in keys]
+    labels = torch.cat([each.reshape(len(each), -1).cpu() for each in rows], 1).nan_to_num()
     spread = labels.std(0)
     labels = labels / spread.clamp(min=1e-12)
     far = torch.cdist(labels, labels, p=math.inf)

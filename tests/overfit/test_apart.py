@@ -123,3 +123,37 @@ def test_weights_modes_and_random_numbers_are_as_before() -> None:
     assert torch.equal(drawn, torch.get_rng_state())
     assert found.model.training
     assert first == apart(found, batches, ("y",))
+
+
+class Vectors(nn.Module):
+    """Gives a vector for each sample, which is to lie along that of its class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classes: Tensor
+        self.register_buffer("classes", torch.randn(4, 12))
+        self.body = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)  # type: ignore[no-any-return]
+
+
+def along(model: nn.Module, batch: Batch) -> Tensor:
+    assert isinstance(model, Vectors)
+    return -torch.cosine_similarity(model(batch["x"]), model.classes[batch["y"]]).mean()
+
+
+@pytest.mark.parametrize(("rate", "ended"), [(1e-2, "memorised"), (1e-6, "steps")])
+def test_a_cosine_to_vectors_of_classes_is_memorised_where_it_tells_them(
+    rate: float, ended: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    one = Subject(
+        Vectors(),
+        [{"x": torch.randn(8, 6), "y": torch.arange(8) % 4}],
+        along,
+        lambda m: torch.optim.Adam(m.parameters(), lr=rate),
+    )
+    plan = Plan(8, (8,), steps=150, every=10, in_a_row=2)
+    run_suite(one, plan, tmp_path, lambda done, said: None)
+    assert read_curves(Run(tmp_path)).ended == ended
