@@ -67,6 +67,7 @@ def test_an_object_is_diagnosed_on_copies_and_that_is_said(
         "heads_left": 0.05,
         "loss_gone": 0.001,
         "heads_chosen": 0.1,
+        "read": 1e-4,
     }
     (note,) = record.facts["settings"]["notes"]
     assert "do not follow the seed" in note

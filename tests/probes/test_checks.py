@@ -201,7 +201,7 @@ def test_the_command_lists_and_refuses(whynan) -> None:
     for arguments, sentence in (
         ((), "`check` was given no subject"),
         (("--only", "XYZ", "a.py:b"), "`XYZ` is no check's code or name"),
-        (("--only", "MSK04", "a.py:b"), "Did you mean `MSK014`, `MSK004` or `MSK015`?"),
+        (("--only", "MSK04", "a.py:b"), "Did you mean `MSK014`, `MSK004` or `MSK016`?"),
     ):
         done = whynan("check", *arguments)
         assert done.returncode == 2
