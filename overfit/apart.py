@@ -60,10 +60,14 @@ def apart(subject: Subject, batches: Sequence[Batch], keys: Sequence[str]) -> Ap
 
     The label of one sample after the other is exchanged for others' of its batch, the nearest
     that are not the same. None where there are no two samples in a batch, or numbers that are not
-    to be met: where labels far off lower the loss, as the advantages of a policy's actions do.
+    to be met: where labels far off lower the loss, as the advantages of a policy's actions do. None
+    of classes beside numbers, either, which may be actions and what they were paid.
     """
     known = [each for each in batches if (sample_count(each, subject.layout) or 0) > 1]
     if not known or not keys:
+        return None
+    found = leaves(known[0])
+    if len({found[key].is_floating_point() for key in keys}) > 1:
         return None
     total = sum(sample_count(each, subject.layout) or 0 for each in known)
     right = seen = 0

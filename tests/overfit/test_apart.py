@@ -157,3 +157,17 @@ def test_a_cosine_to_vectors_of_classes_is_memorised_where_it_tells_them(
     plan = Plan(8, (8,), steps=150, every=10, in_a_row=2)
     run_suite(one, plan, tmp_path, lambda done, said: None)
     assert read_curves(Run(tmp_path)).ended == ended
+
+
+def critic(model: nn.Module, batch: Batch) -> Tensor:
+    mean, spread = model(batch["x"])
+    taken, value = mean.log_softmax(-1).gather(1, batch["y"][:, None])[:, 0], spread.sum(-1)
+    paid = batch["paid"] - value.detach()
+    return -(taken * paid).mean() + (value - batch["paid"]).square().mean()
+
+
+def test_nothing_is_told_of_actions_beside_what_they_were_paid() -> None:
+    batch = {"x": torch.randn(8, 6), "y": torch.arange(8) % 2, "paid": torch.randn(8)}
+    one = Subject(Density(), [batch], critic, lambda m: torch.optim.Adam(m.parameters()))
+    assert apart(one, [batch], ("y", "paid")) is None
+    assert apart(one, [batch], ("y",)) is not None
