@@ -78,6 +78,10 @@ def _normal(args: Sequence[Any], given: Mapping[str, Any]) -> Any:
     return given.get("mean", args[at] if len(args) > at else 0.0)
 
 
+def _given(args: Sequence[Any], given: Mapping[str, Any]) -> Any:
+    return given.get("mean", args[0] if args else 0.0)
+
+
 def _uniform(args: Sequence[Any], given: Mapping[str, Any]) -> Any:
     low = given.get("from", args[1] if len(args) > 1 else 0.0)
     return (low + given.get("to", args[2] if len(args) > 2 else 1.0)) / 2
@@ -98,6 +102,7 @@ def _half(args: Sequence[Any], given: Mapping[str, Any]) -> float:
 _MEANS: Mapping[str, Callable[[Sequence[Any], Mapping[str, Any]], Any]] = {
     **dict.fromkeys(("randn", "randn_like"), _zero),
     **dict.fromkeys(("rand", "rand_like"), _half),
+    "normal": _given,
     "normal_": _normal,
     "uniform_": _uniform,
     "bernoulli": _chance,

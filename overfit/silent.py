@@ -36,7 +36,7 @@ class Silent:
     def words(self) -> str:
         """Where it ends, as part of a sentence."""
         line = f" at {self.source}" if self.source else ""
-        at = f": it ends at `{self.op}`{line}, which gives the same whatever it is given"
+        at = f": it ends at `{self.op}`{line}, which hands none of it back"
         return f"its part of the loss gives no parameter a gradient{at if self.op else ''}"
 
 
