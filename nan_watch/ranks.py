@@ -140,7 +140,7 @@ class Ranks:
     def meet(self) -> None:
         """All ranks have come here."""
         with self._in_time("for those that have no batch left"):
-            torch.distributed.all_reduce(torch.zeros(1), group=self._group)
+            torch.distributed.all_reduce(torch.zeros(1, device="cpu"), group=self._group)
 
     def _told(self, *parts: Doubles) -> list[Doubles]:
         """The largest of each number that any rank tells, in the shapes of the parts."""

@@ -121,7 +121,7 @@ def eps_of(optimizer: Optimizer) -> dict[str, Any]:
         for root in [_root(optimizer.state[each], group)]
         if root is not None
     ]
-    every = torch.cat(sizes) if sizes else torch.empty(0)
+    every = torch.cat(sizes) if sizes else torch.empty(0, device="cpu")
     if not len(every):
         return {}
     size = float(every.median())

@@ -197,10 +197,12 @@ class Experiment:
         if not outputs:
             self.effects.clear()
             return
-        values = torch.full((len(self.effects), len(outputs), len(EFFECT)), torch.nan)
+        values = torch.full((len(self.effects), len(outputs), len(EFFECT)), torch.nan, device="cpu")
         for row, each in zip(values, self.effects.values(), strict=True):
             for one in each:
-                row[outputs.index(one.site)] = torch.tensor([one.largest, one.noise, one.limit])
+                row[outputs.index(one.site)] = torch.tensor(
+                    [one.largest, one.noise, one.limit], device="cpu"
+                )
         labels = {"change": list(self.effects), "output": outputs, "number": EFFECT}
         self.keep(name, values, tuple(labels), labels)
         self.effects.clear()

@@ -93,4 +93,4 @@ class _Metrics(dict[str, Tensor]):
     """What was logged: nothing, so that each metric is no number."""
 
     def __missing__(self, name: str) -> Tensor:
-        return torch.tensor(math.nan)
+        return torch.tensor(math.nan, device="cpu")

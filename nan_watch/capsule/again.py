@@ -143,7 +143,7 @@ def _backward(call: Call, outputs: list[Tensor], loss: float | None, watch: NanW
         torch.autograd.backward(chosen, list(grads.values()))
     else:
         as_it_was: Any = _Loss.apply
-        watch.backward(as_it_was(torch.tensor(loss), list(grads.values()), *chosen))
+        watch.backward(as_it_was(torch.tensor(loss, device="cpu"), list(grads.values()), *chosen))
 
 
 def _differences(capsule: Capsule, found: Finding) -> list[str]:

@@ -77,7 +77,7 @@ def vanishing(optimizer: Optimizer) -> Iterator[tuple[float, list[Tensor]]]:
 
 @functools.cache
 def _is_nothing(eps: float, dtype: torch.dtype) -> bool:
-    return dtype.is_floating_point and float(torch.tensor(eps, dtype=dtype)) == 0
+    return dtype.is_floating_point and float(torch.tensor(eps, dtype=dtype, device="cpu")) == 0
 
 
 def _is_number(value: Any) -> bool:

@@ -109,5 +109,5 @@ def _joined(
             wide = grad.to_dense().double().flatten()
             pairs.append((torch.zeros_like(wide) if of is None else of.to_dense().double(), wide))
     if not pairs:
-        return torch.zeros(1), torch.zeros(1)
+        return torch.zeros(1, device="cpu"), torch.zeros(1, device="cpu")
     return torch.cat([a.flatten() for a, _ in pairs]), torch.cat([b for _, b in pairs])

@@ -61,7 +61,7 @@ class DecodingParity:
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding an output and way."""
         why, done = "", 0
-        off = torch.zeros(len(WAYS) + 1)
+        off = torch.zeros(len(WAYS) + 1, device="cpu")
         for output in writes(experiment):
             written = from_written(experiment, output)
             done += 1

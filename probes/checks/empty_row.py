@@ -52,7 +52,7 @@ class EmptyRow:
         empty = [each for each in seeing if bool(each.empty.any())]
         experiment.keep(
             "empty-row-count",
-            torch.tensor([int(each.empty.sum()) for each in seeing]),
+            torch.tensor([int(each.empty.sum()) for each in seeing], device="cpu"),
             ("site",),
             {"site": [each.site for each in seeing]},
             what="How many rows of attention see nothing, by call",

@@ -106,7 +106,9 @@ def _orders(order: Tensor, said: Tensor, held: Tensor) -> bool:
     """Whether it is the order of rows that the lengths stand in, as a model sorts them itself."""
     if order.is_floating_point() or order.shape != held.shape or order.dtype is torch.bool:
         return False
-    counted = torch.equal(order.sort().values.to(held), torch.arange(len(held)).to(held))
+    counted = torch.equal(
+        order.sort().values.to(held), torch.arange(len(held), device="cpu").to(held)
+    )
     return counted and torch.equal(said.to(held), held[order.to(held.device).long()])
 
 

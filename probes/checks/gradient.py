@@ -99,7 +99,7 @@ class Gradient:
                 found.append(_Bad(name, way, slope))
         experiment.keep(
             f"{self.rule.removesuffix('s').replace(chr(39), '')}",
-            torch.tensor(kept, dtype=torch.float64),
+            torch.tensor(kept, dtype=torch.float64, device="cpu"),
             ("module", "slope"),
             {"module": list(groups), "slope": ["backward", "differences"]},
             what="The slope of the loss along one direction, by backward and by differences",

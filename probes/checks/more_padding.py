@@ -109,7 +109,7 @@ class MorePadding:
                 yield self._finding(experiment, each, found)
         experiment.keep(
             "more-padding-effect",
-            torch.tensor(list(effects.values())),
+            torch.tensor(list(effects.values()), device="cpu"),
             ("mask",),
             {"mask": list(effects)},
             what="How much more padding changes an output where it is visible, over its own size",

@@ -50,7 +50,7 @@ class OneClass:
         """The one class there is, and how often; None from a second class on."""
         only, count = None, 0
         for batch in looked(experiment):
-            found = torch.unique(batch[key]) if key in batch else torch.zeros(0)
+            found = torch.unique(batch[key]) if key in batch else torch.zeros(0, device="cpu")
             found = found[found >= 0]
             count += int((batch[key] >= 0).sum()) if key in batch else 0
             if len(found) > 1 or (len(found) and only not in (None, float(found[0]))):

@@ -71,7 +71,7 @@ class PadLeak:
         effects = {f"{each.mask.key} of {each.key}": 0.0 for each in experiment.masks}
         for each, found in [*true_leaks(experiment), *normed_leaks(experiment)]:
             effects[f"{each.mask.key} of {each.key}"] = max(o.relative for o in found.outputs)
-        values = torch.tensor(list(effects.values()))
+        values = torch.tensor(list(effects.values()), device="cpu")
         what = "How much other content under a mask changes an output, over the output's own size"
         labels = {"mask": list(effects)}
         experiment.keep("pad-leak-effect", values, ("mask",), labels, what=what)

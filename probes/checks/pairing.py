@@ -77,7 +77,7 @@ class Pairing:
         asked, order, (meeting, found) = _asked(experiment)
         experiment.keep(
             "pairing-effect",
-            torch.stack([found.own, found.others], 1)[torch.tensor(order).argsort()],
+            torch.stack([found.own, found.others], 1)[torch.tensor(order, device="cpu").argsort()],
             ("sample", "label"),
             {"label": ["own", "others"]},
             what="How far the effects of inputs and of labels on the loss hang together",

@@ -67,4 +67,4 @@ class Uncleared:
 def _joined(grads: dict[str, Tensor | None]) -> Tensor:
     """All gradients as one vector in float64."""
     parts = [g.to_dense().double().flatten() for g in grads.values() if g is not None]
-    return torch.cat(parts) if parts else torch.zeros(1, dtype=torch.float64)
+    return torch.cat(parts) if parts else torch.zeros(1, dtype=torch.float64, device="cpu")

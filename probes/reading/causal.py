@@ -41,7 +41,7 @@ class Causal:
     def order(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """The place of every entry of the shared axes: (1, ...), counted through all of them."""
         places = shape[1 : self.shared]
-        count = int(torch.tensor(places).prod())
+        count = int(torch.tensor(places, device="cpu").prod())
         return torch.arange(count, device=device).view(1, *places)
 
 

@@ -148,7 +148,7 @@ def _narrowed(rows: Tensor) -> Tensor:
 
 
 def _counts(ids: Tensor) -> Tensor:
-    counts = torch.zeros(len(ids), WIDTH).scatter_add_(
-        1, ids % WIDTH, torch.ones(ids.shape, dtype=torch.float)
+    counts = torch.zeros(len(ids), WIDTH, device="cpu").scatter_add_(
+        1, ids % WIDTH, torch.ones(ids.shape, dtype=torch.float, device="cpu")
     )
     return torch.nn.functional.normalize(counts.sqrt())

@@ -140,7 +140,9 @@ def _runs(ids: Tensor, pad: int, side: str) -> Tensor:
 
 def _pads(rows: Sequence[_Rows]) -> bool:
     """Whether some rows end so, after several lengths, of which one is of two places or more."""
-    lengths = torch.cat([each.runs.sum(1) for each in rows]) if rows else torch.empty(0)
+    lengths = (
+        torch.cat([each.runs.sum(1) for each in rows]) if rows else torch.empty(0, device="cpu")
+    )
     some = lengths[lengths > 0]
     return len(some) >= ROWS and len(some.unique()) >= 2 and int(some.max()) >= 2
 

@@ -69,7 +69,7 @@ class _Joins(TorchFunctionMode):
 
 def _digest(rows: Tensor) -> Tensor:
     """(sample, place, 1) a number for what stands there."""
-    weights = torch.arange(1, rows.shape[2] + 1, dtype=rows.dtype).cos() + 0.3
+    weights = torch.arange(1, rows.shape[2] + 1, dtype=rows.dtype, device="cpu").cos() + 0.3
     return (rows @ weights)[..., None]
 
 

@@ -58,15 +58,15 @@ def _rows(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         elif x.ndim == 3:
             x = x.mean(1)
         if y.ndim == 0 or y.shape[0] != len(x) or y.ndim > 2:
-            return torch.zeros(0, 1), torch.zeros(0, 1)
+            return torch.zeros(0, 1, device="cpu"), torch.zeros(0, 1, device="cpu")
         values.append(x.double().cpu())
         wanted.append(y.cpu())
     if not values:
-        return torch.zeros(0, 1), torch.zeros(0, 1)
+        return torch.zeros(0, 1, device="cpu"), torch.zeros(0, 1, device="cpu")
     y = torch.cat(wanted)
     if not y.is_floating_point():
         if y.ndim > 1 or y.min() < 0 or len(y.unique()) > CLASSES:
-            return torch.zeros(0, 1), torch.zeros(0, 1)
+            return torch.zeros(0, 1, device="cpu"), torch.zeros(0, 1, device="cpu")
         y = torch.nn.functional.one_hot(y.long())
     y = y.double()
     return torch.cat(values), y if y.ndim > 1 else y[:, None]

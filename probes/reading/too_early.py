@@ -205,7 +205,7 @@ def unlike(one: Counter[int], two: Counter[int]) -> float:
     table = [(one[n], two[n]) for n in common]
     left = one.total() - sum(a for a, _ in table), two.total() - sum(b for _, b in table)
     table += [left] if sum(left) else []
-    cells = torch.tensor(table, dtype=torch.float64)
+    cells = torch.tensor(table, dtype=torch.float64, device="cpu")
     if len(cells) < 2:
         return 1.0
     expected = cells.sum(1, keepdim=True) * cells.sum(0) / cells.sum()
@@ -214,4 +214,4 @@ def unlike(one: Counter[int], two: Counter[int]) -> float:
 
 
 def _half(degrees: int) -> Tensor:
-    return torch.tensor(degrees / 2, dtype=torch.float64)
+    return torch.tensor(degrees / 2, dtype=torch.float64, device="cpu")

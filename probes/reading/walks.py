@@ -64,7 +64,7 @@ def places(experiment: Experiment, key: str) -> list[int]:
     """Some places of the key, spread evenly, but for its first and its last."""
     axis = 1 - sample_axes(experiment.batch, experiment.layout)[key]
     last = experiment.tensors[key].shape[axis] - 2
-    return sorted({int(each) for each in torch.linspace(1, last, TRIED).tolist()})
+    return sorted({int(each) for each in torch.linspace(1, last, TRIED, device="cpu").tolist()})
 
 
 def changed(experiment: Experiment, key: str, place: int, row: int, far: float = 0) -> Batch:

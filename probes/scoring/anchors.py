@@ -69,7 +69,7 @@ def _move_as(
     before = lines_of(found.shown.tensor, shape)
     image = experiment.tensors[cells.key]
     size = image.shape[2] // cells.side
-    for spot in torch.linspace(0, cells.side**2 - 1, SPOTS + 2).long()[1:-1].tolist():
+    for spot in torch.linspace(0, cells.side**2 - 1, SPOTS + 2, device="cpu").long()[1:-1].tolist():
         row, column = divmod(spot, cells.side)
         where = torch.zeros_like(image, dtype=torch.bool)
         where[:, :, row * size : (row + 1) * size, column * size : (column + 1) * size] = True
@@ -92,6 +92,6 @@ def _move_as(
 def _distance(grid: Tensor, row: int, column: int) -> float:
     """How many cells off what moves lies on average, of (sample, row, column, which)."""
     moved = grid.double().sum((0, 3)).cpu()
-    places = torch.arange(len(moved))
+    places = torch.arange(len(moved), device="cpu")
     far = torch.maximum((places - row).abs()[:, None], (places - column).abs()[None])
     return float((moved * far).sum() / moved.sum()) if bool(moved.any()) else float("nan")

@@ -200,7 +200,7 @@ def _by_types(types: list[Tensor]) -> list[Tensor] | None:
     """Where a second type begins, if each row has a run of one, then of another, then padding."""
     begins, kinds = [], set()
     for rows in types:
-        places, first = torch.arange(rows.shape[1]), rows[:, :1]
+        places, first = torch.arange(rows.shape[1], device="cpu"), rows[:, :1]
         start = (rows == first).cumprod(1).sum(1)
         if bool((start >= rows.shape[1]).any()):
             return None
@@ -220,7 +220,7 @@ def _by_mark(ids: list[Tensor], full: list[Tensor], mark: int) -> list[Tensor] |
     for rows, filled in zip(ids, full, strict=True):
         is_mark = rows == mark
         closes = is_mark.gather(1, (filled - 1).clamp(min=0)[:, None])[:, 0]
-        within = is_mark & (torch.arange(rows.shape[1]) < filled[:, None])
+        within = is_mark & (torch.arange(rows.shape[1], device="cpu") < filled[:, None])
         count, first = within.sum(1) - closes.long(), within.long().argmax(1)
         counts |= set(count.tolist())
         if len(counts) > 1 or not 1 <= min(counts) <= MARKS or bool((first == 0).any()):

@@ -141,7 +141,7 @@ def _hits(
     best = dict(rising)
     common = int(seen[1].mode().values)
     one, two = (torch.cat(parts).long() for parts in zip(*tried, strict=True))
-    guess = torch.tensor([best.get(each, common) for each in one.tolist()])
+    guess = torch.tensor([best.get(each, common) for each in one.tolist()], device="cpu")
     return float((guess == two).double().mean()), float((two == common).double().mean())
 
 

@@ -121,7 +121,7 @@ class _Trial:
         self.experiment, self.key, self.axis = experiment, key, axis
         self.tensor = experiment.tensors[key]
         count, self.size = self.tensor.shape[axis], self.tensor.shape[1 - axis]
-        steps = torch.linspace(1, count - 2, min(TRIED, count - 2)).long()
+        steps = torch.linspace(1, count - 2, min(TRIED, count - 2), device="cpu").long()
         self.places: list[int] = steps.unique().tolist()
         self.largest, self.most = 0.0, 0
         self.name: str | None = None

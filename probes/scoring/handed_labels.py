@@ -70,7 +70,9 @@ def _are_these(values: Tensor, wanted: Tensor, ignored: set[int | None]) -> bool
 def _orders(values: Tensor, ignored: set[int | None]) -> Iterator[Tensor]:
     yield values.flatten()
     yield values[
-        ~torch.isin(values, torch.tensor([n for n in ignored if n is not None]).to(values))
+        ~torch.isin(
+            values, torch.tensor([n for n in ignored if n is not None], device="cpu").to(values)
+        )
     ]
     if values.ndim > 1:
         yield values.transpose(0, 1).flatten()

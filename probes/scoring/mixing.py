@@ -221,7 +221,11 @@ class _Asked:
     def weights(self, values: Tensor) -> tuple[str, Tensor, bool] | None:
         """Of the first input that mixes samples: its site, (row, sample) weights, if pasted."""
         chance = torch.Generator().manual_seed(0)
-        noise = torch.randn(values.shape, generator=chance).to(values) * values.std() * 0.1
+        noise = (
+            torch.randn(values.shape, generator=chance, device="cpu").to(values)
+            * values.std()
+            * 0.1
+        )
         moved = (values + noise).detach()
         after = self.run(with_leaf(self.batch, self.key, moved))
         if len(after.inputs) != len(self._base.inputs):

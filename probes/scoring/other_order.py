@@ -141,7 +141,9 @@ def _told(labels: Tensor, nearest: Tensor, classes: bool) -> Tensor:
 def _by_chance(labels: Tensor, nearest: Tensor, classes: bool) -> tuple[float, float, float]:
     """Mean, deviation and largest of what labels in any order come to."""
     chance = torch.Generator().manual_seed(0)
-    by = torch.stack([labels[torch.randperm(len(labels), generator=chance)] for _ in range(DRAWN)])
+    by = torch.stack(
+        [labels[torch.randperm(len(labels), generator=chance, device="cpu")] for _ in range(DRAWN)]
+    )
     told = _told(by, nearest, classes)
     return float(told.mean()), float(told.std()), float(told.max())
 

@@ -61,15 +61,16 @@ def _in_order(each: Wanted, behind: int, felt: Felt) -> bool:
 def _tell_the_next(experiment: Experiment, key: str) -> bool:
     """Whether an id goes with the one before it: whether pairs recur more often than by chance."""
     pairs = [_pairs(batch[key]) for batch in looked(experiment) if key in batch]
-    one, two = torch.cat(pairs, 1) if pairs else torch.empty(2, 0, dtype=torch.long)
+    one, two = torch.cat(pairs, 1) if pairs else torch.empty(2, 0, dtype=torch.long, device="cpu")
     if len(one) < FEWEST:
         return True  # too few to tell
     chance, count = torch.Generator().manual_seed(0), int(two.max()) + 1
     by_chance = torch.tensor(
         [
-            _recur(one, two[torch.randperm(len(two), generator=chance)], count)
+            _recur(one, two[torch.randperm(len(two), generator=chance, device="cpu")], count)
             for _ in range(SHUFFLES)
-        ]
+        ],
+        device="cpu",
     )
     spread = max(float(by_chance.std()), 1.0)
     return _recur(one, two, count) - float(by_chance.mean()) > CLEAR * spread

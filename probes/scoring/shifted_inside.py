@@ -58,7 +58,7 @@ def _reads_on(given: Tensor, one: Pick, ids: Tensor) -> bool:
     if lines is None:
         return False
     early = lines[:, : ids.shape[1] // 2]
-    weights = torch.linspace(0.5, 1.5, early.numel(), dtype=torch.float64).cos() + 0.3
+    weights = torch.linspace(0.5, 1.5, early.numel(), dtype=torch.float64, device="cpu").cos() + 0.3
     weighted = early.flatten() * weights.to(early.device, early.dtype)
     felt = gradients(weighted.sum(), [one.out])[0]
     return felt is not None and bool(felt[:, ids.shape[1] // 2 :].any())

@@ -283,6 +283,6 @@ def _weights(experiment: Experiment, parts: Tensor, shared: tuple[str, ...]) -> 
     wanted = torch.cat([whole[name].flatten() for name in shared])
     scale = parts.norm(dim=1)
     ways = parts / scale[:, None]
-    mixed = ways @ ways.T + 1e-12 * torch.eye(len(ways)).to(ways)
+    mixed = ways @ ways.T + 1e-12 * torch.eye(len(ways), device="cpu").to(ways)
     found = torch.linalg.solve(mixed, ways @ wanted)
     return None if (ways.T @ found - wanted).norm() > 0.01 * wanted.norm() else found / scale

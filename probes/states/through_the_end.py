@@ -182,7 +182,7 @@ def _part(columns: Tensor, ends: Tensor) -> bool:
     n, few = len(ends), int(ends.sum())
     spread = ranks.var(1) / few * (1 - few / n)
     apart = (ranks[:, ends].mean(1) - ranks.mean(1)).abs()
-    share = torch.tensor(1 - CHANCE / (2 * len(ranks)), dtype=torch.double)
+    share = torch.tensor(1 - CHANCE / (2 * len(ranks)), dtype=torch.double, device="cpu")
     limit = torch.distributions.Normal(0.0, 1.0).icdf(share)
     return bool((apart > limit * spread.sqrt()).logical_and(spread > 0).any())
 

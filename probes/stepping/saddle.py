@@ -36,7 +36,7 @@ def _taught(experiment: Experiment, changed: str, among: Sequence[str]) -> list[
     return [n for n in among if n != changed and bool(grads.get(n, _NONE).any())]
 
 
-_NONE = torch.zeros(1)
+_NONE = torch.zeros(1, device="cpu")
 
 
 def _gradients(experiment: Experiment, changed: str) -> Mapping[str, Tensor]:
@@ -46,7 +46,7 @@ def _gradients(experiment: Experiment, changed: str) -> Mapping[str, Tensor]:
 
     def step() -> Tensor:
         chance = torch.Generator().manual_seed(0)
-        other.data.copy_(torch.randn(other.shape, generator=chance))
+        other.data.copy_(torch.randn(other.shape, generator=chance, device="cpu"))
         with attempted("`Subject.loss`"):
             loss = subject.loss(model, copied(experiment.batch))
             loss.backward()

@@ -73,7 +73,7 @@ class _Call:
     cut: bool
     output: Tensor
     score: Tensor
-    grad: Tensor = field(default_factory=lambda: torch.zeros(0))
+    grad: Tensor = field(default_factory=lambda: torch.zeros(0, device="cpu"))
     part: int = -1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -20,6 +21,19 @@ from probes.first_step import check_first_step
 from probes.seeding import seed_everything
 
 TESTS = Path(__file__).parent.parent
+MADE = {
+    "arange",
+    "empty",
+    "eye",
+    "full",
+    "linspace",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
+    "randperm",
+}
+MADE |= {"tensor", "zeros"}
 CODES = (
     *("IDX001", "IDX003", "IDX005", "LBL001", "LBL003", "LBL008", "LBL007", "MSK001", "MSK004"),
     *("MSK005", "MSK006", "STA001", "STA002", "STA006", "WIR006", "WIR007", "WIR011", "WIR015"),
@@ -62,6 +76,24 @@ def test_what_mixes_devices_raises_and_what_does_not_is_computed(there: str) -> 
         torch.randn(3, device=there, generator=torch.Generator())
     with pytest.raises((RuntimeError, TypeError)):
         x.numpy()
+
+
+@pytest.mark.parametrize("package", ["probes", "nan_watch", "overfit", "reports"])
+def test_every_tensor_with_axes_is_made_where_it_is_said(package: str) -> None:
+    """Else it lies on `torch.set_default_device`'s, beside others of the processor's."""
+    silent = []
+    for path in sorted((TESTS.parent / package).rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and "bench" not in path.parts and _made(call):
+                told = any(each.arg in (None, "device") for each in call.keywords)
+                silent += [] if told else [f"{path.name}:{call.lineno} {ast.unparse(call)}"]
+    assert silent == []
+
+
+def _made(call: ast.Call) -> bool:
+    name = ast.unparse(call.func)
+    without_axes = ast.unparse(call).startswith(f"{name}(()")
+    return name in {f"torch.{each}" for each in MADE} and not without_axes
 
 
 def test_what_is_not_registered_is_named_where_it_was_left_behind(there: str) -> None:
