@@ -53,3 +53,37 @@ def subject(clip: Clip, clears: bool) -> Subject:
 def test_what_is_not_cleared_is_told_however_it_is_clipped(clip: str, clears: bool) -> None:
     found = check(subject(CLIPS[clip], clears), chosen(["WIR004"])).findings
     assert [each.code for each in found] == ["WIR004"] * (not clears)
+
+
+PARTS: dict[str, tuple[Callable[[nn.Module], nn.Module], str]] = {
+    "a head": (lambda model: model.get_submodule("0"), "1"),
+    "the first": (lambda model: model.get_submodule("1"), "0"),
+    "a layer of it": (lambda model: model.get_submodule("0.0"), "0.1"),
+}
+
+
+@pytest.mark.parametrize(("cleared", "site"), PARTS.values(), ids=PARTS)
+def test_what_is_cleared_in_part_is_told_of_the_rest(
+    cleared: Callable[[nn.Module], nn.Module], site: str
+) -> None:
+    def step(model: nn.Module, batch: Batch, optimizer: Optimizer) -> Tensor:
+        cleared(model).zero_grad()
+        found = loss(model, batch)
+        found.backward()
+        optimizer.step()
+        return found.detach()
+
+    seed_everything(0)
+    body = nn.Sequential(nn.Linear(6, 16), nn.Linear(16, 16), nn.ReLU())
+    batch = {"x": torch.randn(12, 6), "y": torch.arange(12) % 3}
+    trained = Subject(
+        nn.Sequential(body, nn.Linear(16, 3)),
+        [batch],
+        loss,
+        lambda m: torch.optim.Adam(m.parameters(), lr=1e-3),
+        train_step=step,
+    )
+    [found] = check(trained, chosen(["WIR004"])).findings
+    assert found.site == site
+    assert f"of `{site}`" in found.message
+    assert "not of the rest" in found.message
