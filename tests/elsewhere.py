@@ -122,6 +122,8 @@ class _Made(TorchFunctionMode):
                 asks = {**kwargs, "device": "cpu"}
                 learns = asks.pop("requires_grad", False)
                 return There(func(*args, **asks)).requires_grad_(learns)
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[1], list):
+            args = (args[0], torch.tensor(args[1], device="cpu"), *args[2:])  # as torch does below
         if func is torch.unravel_index and isinstance(args[0], There):  # makes some on its way
             return tuple(There(each) for each in func(args[0].held, *args[1:], **kwargs))
         return func(*args, **kwargs)
