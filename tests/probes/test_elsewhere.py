@@ -21,7 +21,20 @@ from probes.first_step import check_first_step
 from probes.seeding import seed_everything
 
 TESTS = Path(__file__).parent.parent
-MADE = "arange empty eye full linspace ones rand randint randn randperm tensor zeros".split()
+MADE = [
+    "arange",
+    "empty",
+    "eye",
+    "full",
+    "linspace",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
+    "randperm",
+    "tensor",
+    "zeros",
+]
 CODES = (
     *(
         "IDX001",
