@@ -38,6 +38,9 @@ class PadLeak:
     and only what is looked up or computed is other. Where nothing leaks so, the same is done in
     training mode, from the same random state, if the model keeps running statistics: what leaks
     there, and no more once those are used, is a norm that takes its statistics over padding.
+    Zeros that do no more than end a row leak nothing, as a convolution would put them there itself;
+    nor does one id whose vector is zeros and stays so, if rows give the same with more of it and
+    without it.
 
     Sick: `encoder(ids).mean(1)`, where `lengths` says that the rows are padded.
     Healthy: `(encoder(ids) * mask).sum(1) / mask.sum(1)`.
