@@ -54,12 +54,12 @@ class MorePadding:
     positions. A batch that the model cannot take any longer is not judged. Ids without a mask count
     as padded where their rows end in one id that the subject's code asks for, as `ids.eq(0)` does;
     so do nodes of graphs, padded to the largest of each batch, that end in zeros or one id, and
-    that no edge leads to. Rows padded on the left move the positions of a model that counts them
-    from the left end: a note where all batches are as long, as a history cut to a length is, and
-    a warning where they are not, or where a module takes `position_ids` that would say otherwise.
-    Where nothing changes so, the modules that keep running statistics are put into
-    training mode: what changes then is a norm that takes its statistics over padding, be it zeros,
-    which is a warning.
+    that no edge leads to. Of two keys that happen to be as long, each has its own padding. Rows
+    padded on the left move the positions of a model that counts them from the left end: a note
+    where all batches are as long, as a history cut to a length is, and a warning where they are
+    not, or where a module takes `position_ids` that would say otherwise. Where nothing
+    changes so, the modules that keep running statistics are put into training mode: what changes
+    then is a norm that takes its statistics over padding, be it zeros, which is a warning.
 
     Sick: `(out * mask).sum(1) / out.shape[1]`.
     Healthy: `(out * mask).sum(1) / mask.sum(1)`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -85,10 +85,10 @@ def longer(experiment: Experiment, by: int, also: Iterable[Hidden] = ()) -> Iter
 
     also: what is hidden beside that.
     """
-    done = set()
-    for each in (*experiment.masks, *also):
+    done, known = set(), (*experiment.masks, *also)
+    for each in known:
         for one in (each, *_of_rows(each)):
-            made = _of(experiment, one, by)
+            made = _of(experiment, one, by, known)
             place = None if made is None else (made.keys, one.keep.ndim)
             if made is not None and place not in done:
                 done.add(place)
@@ -109,7 +109,7 @@ def everywhere_longer(experiment: Experiment, by: int) -> Longer | None:
     """The batch with more of what any mask hides, on the right; None where one hides the left."""
     made, keys, now = None, set(), experiment
     for i in range(len(experiment.masks)):
-        each = _of(now, now.masks[i], by)
+        each = _of(now, now.masks[i], by, now.masks)
         if each is None or each.keys in keys:
             continue
         if each.left:
@@ -119,10 +119,12 @@ def everywhere_longer(experiment: Experiment, by: int) -> Longer | None:
     return made
 
 
-def _of(experiment: Experiment, each: Hidden, by: int) -> Longer | None:
+def _of(
+    experiment: Experiment, each: Hidden, by: int, known: Sequence[Hidden] = ()
+) -> Longer | None:
     left = each.mask.side == "left"
     donor = _donor(each, left)
-    axes = _axes(experiment, each)
+    axes = _axes(experiment, each, known)
     if donor is None or not axes or not _is_flat(experiment, each):
         return None
     lengthened = {
@@ -142,15 +144,18 @@ def _donor(each: Hidden, left: bool) -> tuple[int, ...] | None:
     return tuple(rows[0].tolist()) if len(rows) else None
 
 
-def _axes(experiment: Experiment, each: Hidden) -> Mapping[str, tuple[int, ...]]:
+def _axes(
+    experiment: Experiment, each: Hidden, known: Sequence[Hidden]
+) -> Mapping[str, tuple[int, ...]]:
     """The keys that run along the masked axis, and which of their axes does, or which two do.
 
-    Empty where a key has two axes of that length and is no table of pairs that ends with the rows.
+    known: all that is hidden, be it by masks or by ids that mark it. Empty where a key has two axes
+    of that length and is no table of pairs that ends with the rows.
     """
     place, length = each.keep.ndim - 1, each.keep.shape[-1]
     declared = experiment.declared.axes
     name = declared[each.key][place] if each.key in declared else None
-    found, apart = dict[str, tuple[int, ...]](), _apart(experiment, each)
+    found, apart = dict[str, tuple[int, ...]](), _apart(known, each)
     for path, tensor in experiment.tensors.items():
         if path in apart:
             continue
@@ -168,6 +173,8 @@ def _axes(experiment: Experiment, each: Hidden) -> Mapping[str, tuple[int, ...]]
             return {}
         if axes and axes[0] != place and names is None and not _is_padded(tensor, axes[0], each):
             continue  # of another kind, that happens to be as long
+        if axes and names is None and path != each.key and _goes_on(tensor, axes[0], each):
+            continue  # ids of something else, that happens to be as long
         if axes and tensor.shape[:1] == each.keep.shape[:1]:
             found[path] = (axes[0],)
     return found if each.key in found else {}
@@ -208,12 +215,22 @@ def _is_by_place(tensor: Tensor, place: int) -> bool:
     return not torch.equal(tensor, tensor.transpose(place, place + 1))
 
 
-def _apart(experiment: Experiment, each: Hidden) -> set[str]:
+def _goes_on(tensor: Tensor, axis: int, each: Hidden) -> bool:
+    """Whether whole numbers go on where the mask hides, neither all one nor counted, in a row."""
+    if tensor.is_floating_point() or axis != 1 or each.keep.ndim != 2 or tensor.ndim != 2:
+        return False
+    if tensor.shape != each.keep.shape or tensor.dtype is torch.bool:
+        return False
+    hidden = (row[~keep] for row, keep in zip(tensor, each.keep, strict=True))
+    return any(len(ids) > 1 and len(ids.diff().unique()) > 1 for ids in hidden)
+
+
+def _apart(known: Sequence[Hidden], each: Hidden) -> set[str]:
     """Keys of another sequence, that happens to be as long: what other masks alone hide."""
-    own = {one.key for one in experiment.masks if one.mask.key == each.mask.key}
+    own = {one.key for one in known if one.mask.key == each.mask.key}
     others = [
         one
-        for one in experiment.masks
+        for one in known
         if one.key not in own
         and one.mask.key not in own
         and tuple(one.keep.shape) == tuple(each.keep.shape)
