@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import Tensor
-
-from probes.batch import leaves
 from probes.bus import Kind
-from probes.compare import NOISES, Difference, gap
-from probes.experiment import LOSS, Experiment, with_leaf
+from probes.compare import Difference
+from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.modules import every_module
 from probes.reading.alive import alive, site_of
 from probes.reading.changed import all_changed, changed
+from probes.reading.effects import Effect, effect_of, halved, moves_the_step
 from probes.reading.handed import Handed, handed_instead
 from probes.reading.indexing import Pick
 from probes.reading.lost import Lost, lost_of
 from probes.reading.passed_over import forgotten, read_twice, starts_from_zero
 from probes.reading.read_apart import seen_apart
 from probes.reading.read_places import unread_places
+from probes.reading.same_twice import Twice, encoded_twice
 from probes.reading.unread_results import is_dropped
-from probes.scoring.behind_ids import read_behind_ids
 from probes.states.recurrence import Recurrent
-from probes.stepping.aim import updates
 from probes.stepping.fading import FIX, fading
 from probes.subject import Batch
 
@@ -44,11 +41,12 @@ class UnusedInput:
     does read, whose output nobody uses, or that one call of a recurrent module reads, which
     its next call begins without; or an index whose twin, of the same kind of name, is looked up
     twice in one place; or a parameter of the model's `forward` that is given what another of its
-    parameters is called. Any other unread key is a note, a mask as well, since batches carry what
-    no model reads; whether a mask is missed, MSK001 says. Of ids that an embedding reads, places
-    that nobody reads in any sample are told as well: a note, and a warning where an output is
-    declared to read the key by `all` or `same`. A key that holds one value only is left out. The
-    step is what a `train_step` minimises: of a loss that is a report its terms may cancel.
+    parameters is called; or a key of the same kind as one that the same weights read twice, where
+    what they made of it meets itself. Any other unread key is a note, a mask as well, since batches
+    carry what no model reads; whether a mask is missed, MSK001 says. Of ids that an embedding
+    reads, places that nobody reads in any sample are told as well: a note, and a warning where an
+    output is declared to read the key by `all` or `same`. A key that holds one value only is left
+    out. The step is what a `train_step` minimises: of a loss that is a report its terms may cancel.
 
     Sick: `model(batch["x"] * 0)`.
     Healthy: `model(batch["x"])`.
@@ -66,13 +64,13 @@ class UnusedInput:
         """One finding a key that is not read, or one for them all."""
         others = {key: changed(experiment, key) for key in experiment.tensors}
         batches = {key: batch for key, batch in others.items() if batch is not None}
-        effects = dict.fromkeys(seen_apart(experiment, batches), _Effect(True, True))
+        effects = dict.fromkeys(seen_apart(experiment, batches), Effect(True, True))
         labels = {each.key for each in experiment.layout.labels}
         for key in sorted(labels & batches.keys() - effects.keys()):  # which move the loss alone
-            effects[key] = _effect(experiment, batches[key])
-        effects |= _halved(experiment, {k: b for k, b in batches.items() if k not in effects})
+            effects[key] = effect_of(experiment, batches[key])
+        effects |= halved(experiment, {k: b for k, b in batches.items() if k not in effects})
         unread = [key for key in batches if not effects[key].any]
-        unread = [key for key in unread if not _moves_the_step(experiment, batches[key])]
+        unread = [key for key in unread if not moves_the_step(experiment, batches[key])]
         lost = [key for key in unread if key not in labels]
         alone = lost and not any(effect.outputs for effect in effects.values())
         handed = bool(alone) and _is_handed(experiment, lost)
@@ -94,7 +92,7 @@ class UnusedInput:
 
     def _each(self, experiment: Experiment, batches: Mapping[str, Batch]) -> Iterator[Finding]:
         """Of keys that nothing reads, with the batches in which they hold something else."""
-        told = {key: self._of(experiment, key) for key in batches}
+        told = {key: self._of(experiment, key, batches) for key in batches}
         yield from (finding for finding in told.values() if finding is not None)
         declared = experiment.declared
         meant = {each.key for each in declared.labels} | {each.of for each in declared.reads}
@@ -109,7 +107,7 @@ class UnusedInput:
             if keys:
                 yield self._unread(experiment, keys, verdict)
 
-    def _of(self, experiment: Experiment, key: str) -> Finding | None:
+    def _of(self, experiment: Experiment, key: str, unread: Iterable[str]) -> Finding | None:
         """Where the key is lost on its way; None where nobody touches it."""
         if (dropped := _dropped(experiment, key)) is not None:
             return self._lost(key, dropped, is_dropped(experiment, dropped))
@@ -119,6 +117,8 @@ class UnusedInput:
             return self._twin(experiment, key, *twin)
         if (handed := handed_instead(experiment, key)) is not None:
             return self._instead(experiment, key, handed)
+        if (twice := encoded_twice(experiment, key, unread)) is not None:
+            return self._twice(key, twice)
         return None
 
     def _nothing(
@@ -217,6 +217,22 @@ class UnusedInput:
             evidence=(Evidence(f"largest effect of changing `{key}`", 0.0),),
         )
 
+    def _twice(self, key: str, twice: Twice) -> Finding:
+        met = f"`{twice.op}`{f' at {twice.meets}' if twice.meets else ''}"
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{twice.site}` is given `{twice.key}` twice, and nobody reads `{key}`, which "
+            f"is of the same kind: {met} gets the same from both.",
+            fix=f"Hand `{key}` to one of the two.",
+            site=twice.site,
+            op=twice.op,
+            phase="forward",
+            source=twice.source,
+            evidence=(Evidence(f"largest effect of changing `{key}`", 0.0),),
+        )
+
     def _unread(self, experiment: Experiment, keys: list[str], verdict: Verdict) -> Finding:
         told = [f"`{key}`{_hiding(experiment, key)}" for key in keys]
         named, it = (told[0], "it") if len(told) == 1 else (_joined(told), "them")
@@ -269,60 +285,6 @@ class UnusedInput:
             where={"token": places[0]},
             evidence=(Evidence(f"places of `{key}` that are read by nobody", len(places), 0),),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Effect:
-    """Whether anything moves, the loss at least; whether an output does."""
-
-    any: bool
-    outputs: bool
-
-
-def _effect(experiment: Experiment, batch: Batch) -> _Effect:
-    """What moves with the batch; an input that makes the code raise is read, too."""
-    try:
-        ran = experiment.evaluate(batch)
-    except ExperimentError:
-        return _Effect(True, True)
-    before = experiment.evaluated.ran.outputs
-    if any(v.shape != before[n].shape for n, v in ran.outputs.items() if n in before):
-        return _Effect(True, True)
-    limit = NOISES * experiment.evaluated.noise
-    moved = [n for n, value in before.items() if _moves(value, ran.outputs.get(n), limit)]
-    outputs = any(before[name].ndim for name in moved)
-    return _Effect(bool(moved), outputs or (bool(moved) and read_behind_ids(experiment, batch)))
-
-
-def _moves_the_step(experiment: Experiment, batch: Batch) -> bool:
-    """Whether what a step of the subject's own minimises moves, though `Subject.loss` does not."""
-    if experiment.subject.train_step is None:
-        return False
-    try:
-        before, after = (updates(experiment.subject, each) for each in (experiment.batch, batch))
-    except ExperimentError:
-        return False
-    return [each.losses for each in before] != [each.losses for each in after]
-
-
-def _halved(experiment: Experiment, batches: Mapping[str, Batch]) -> dict[str, _Effect]:
-    """What each key moves; keys that move nothing together are not changed one by one."""
-    keys = list(batches)
-    if not keys:
-        return {}
-    together = experiment.batch
-    for key in keys:
-        together = with_leaf(together, key, leaves(batches[key])[key])
-    effect = _effect(experiment, together)
-    if len(keys) == 1 or not effect.any:
-        return dict.fromkeys(keys, effect)
-    halves = keys[: len(keys) // 2], keys[len(keys) // 2 :]
-    one, two = ({key: batches[key] for key in half} for half in halves)
-    return _halved(experiment, one) | _halved(experiment, two)
-
-
-def _moves(before: Tensor, after: Tensor | None, limit: float) -> bool:
-    return after is None or gap(before, after)[0] > limit
 
 
 def _sites(experiment: Experiment, keys: list[str]) -> list[Difference]:
