@@ -15,7 +15,7 @@ from probes.slopes.drawn import drawn_from_parameters
 from probes.slopes.enters import Entered, enters
 from probes.slopes.functions import Wrong, applied, own_functions, wrong
 from probes.slopes.inert import only_adds
-from probes.slopes.lost_draw import lost_draw
+from probes.slopes.lost_draw import LostDraw, lost_draw
 from probes.slopes.recomputed import Recomputed, recomputed
 from probes.slopes.rewritten import slope_along, thrown_away
 from probes.slopes.slope import Direction, Exact, Slope, direction, dot
@@ -45,13 +45,13 @@ class Gradient:
     again in backward, as in checkpointing, with other draws or another state than in forward;
     what no gradient passes, or `.data` cuts, a warning, and so is a `detach` or `no_grad` around a
     whole term of the loss, whose value moves the loss and no gradient, a normal draw of which mean
-    and scale learn nothing, and a parameter that each pass writes anew, whatever stood there. What
-    the first pass alone writes, as from the first batch, stands there before slopes are taken, and
-    what each pass makes of what stood there is reckoned with. A `detach` or `no_grad` that leaves
-    other ways back, as around a target, the loss that a `train_step` reports and does not minimise,
-    such as the sum of a GAN's two, a forward that is constant between jumps (a straight-through
-    estimator), the identity with another backward (a reversal) and other draws from parameters are
-    notes.
+    and scale learn nothing but of themselves while weights learn from what fell, and a parameter
+    that each pass writes anew, whatever stood there. What the first pass alone writes, as from the
+    first batch, stands there before slopes are taken, and what each pass makes of what stood there
+    is reckoned with. A `detach` or `no_grad` that leaves other ways back, as around a target, the
+    loss that a `train_step` reports and does not minimise, such as the sum of a GAN's two, a
+    forward that is constant between jumps (a straight-through estimator), the identity with another
+    backward (a reversal) and other draws from parameters are notes.
 
     Sick: `backward` of x ** 3 that returns `grad * 2 * x`; `x / x.data.norm()`.
     Healthy: `F.gumbel_softmax(x, hard=True)`; `x + (quantised - x).detach()`.
@@ -83,7 +83,7 @@ class Gradient:
         elif bad:
             report = not experiment.minimises_loss
             with exact.float64(), attempted("in float64 the loss"):
-                yield from self._why(exact, bad, report)
+                yield from self._why(experiment, exact, bad, report)
 
     def _bad(
         self, experiment: Experiment, exact: Exact, gradient: Mapping[str, Tensor | None]
@@ -108,7 +108,9 @@ class Gradient:
             raise ExperimentError("differences of the loss do not settle at any step size")
         return found
 
-    def _why(self, exact: Exact, bad: list[_Bad], report: bool) -> Iterator[Finding]:
+    def _why(
+        self, experiment: Experiment, exact: Exact, bad: list[_Bad], report: bool
+    ) -> Iterator[Finding]:
         functions = _wrong_functions(exact)
         if functions:
             yield from (self._function(each, bad) for each in functions)
@@ -123,17 +125,15 @@ class Gradient:
             return
         place = enters(exact)
         explicit = _explicit(exact, worst)
-        if explicit is None and drawn_from_parameters(exact):
-            lost = lost_draw(exact)
-            yield self._said(
-                Verdict.NOTE if lost is None else Verdict.WARN, worst, place,
-                None if lost is None else lost.source,
-                "numbers are drawn from it"
-                if lost is None
-                else "numbers are drawn from it by `torch.normal`, and what is made of them "
-                "teaches it nothing: draw `mean + scale * torch.randn_like(scale)`, or `rsample`",
-            )  # fmt: skip
-            return
+        if explicit is None or worst.slope.back != 0:
+            drawn = drawn_from_parameters(exact)
+            lost = lost_draw(exact, _held(experiment))
+            if lost is not None:
+                yield self._lost(worst, place, explicit, lost)
+                return
+            if explicit is None and drawn:
+                yield self._said(Verdict.NOTE, worst, place, None, "numbers are drawn from it")
+                return
         if explicit is not None and worst.slope.back != 0 and only_adds(exact, explicit):
             yield self._said(
                 Verdict.WARN, worst, place, explicit.source,
@@ -142,6 +142,17 @@ class Gradient:
             )  # fmt: skip
             return
         yield self._cut(worst, place, explicit)
+
+    def _lost(self, bad: _Bad, place: Entered | None, cut: Cut | None, lost: LostDraw) -> Finding:
+        nothing = "and what is made of them teaches it nothing"
+        better = "`mean + scale * torch.randn_like(scale)`, or `rsample`"
+        return self._said(
+            Verdict.WARN, bad, place, lost.source if cut is None else cut.source,
+            f"numbers are drawn from it by `torch.normal`, {nothing}: draw {better}"
+            if cut is None
+            else f"{_named(cut)} cuts off the numbers that are drawn from it, {nothing}: leave "
+            f"the gradient to {better}",
+        )  # fmt: skip
 
     def _recomputed(self, found: Recomputed, bad: _Bad) -> Finding:
         what = (
@@ -181,11 +192,10 @@ class Gradient:
 
     def _cut(self, bad: _Bad, place: Entered | None, cut: Cut | None) -> Finding:
         if cut is not None:
-            how = {"detach": "`detach`", "data": "`.data`", "no_grad": "`no_grad`"}[cut.kind]
             meant = cut.kind != "data" and bad.slope.back != 0
             return self._said(
                 Verdict.NOTE if meant else Verdict.WARN, bad, place, cut.source,
-                f"{how} cuts {'one of its ways' if bad.slope.back else 'the way'} back",
+                f"{_named(cut)} cuts {'one of its ways' if bad.slope.back else 'the way'} back",
             )  # fmt: skip
         if place is not None and place.slope.flat:
             return self._said(Verdict.NOTE, bad, place, None, f"what follows {JUMPS}")
@@ -243,6 +253,16 @@ class Gradient:
                 *_evidence(bad[0]),
             ),
         )
+
+
+def _named(cut: Cut) -> str:
+    return {"detach": "`detach`", "data": "`.data`", "no_grad": "`no_grad`"}[cut.kind]
+
+
+def _held(experiment: Experiment) -> list[Tensor]:
+    named = experiment.subject.model.named_parameters()
+    held = experiment.stepped.rates
+    return [each for name, each in named if each.requires_grad and name in held]
 
 
 def _times(factor: float | None) -> str:

@@ -82,6 +82,16 @@ class Exact:
             finally:
                 torch.set_default_dtype(before)
 
+    @contextmanager
+    def asked_of_batch(self) -> Iterator[None]:
+        """Inside, what the loss is given of the batch is asked for its gradient as well."""
+        before = self._batch
+        self._batch = map_leaves(before, lambda _, leaf: _asked(leaf))
+        try:
+            yield
+        finally:
+            self._batch = before
+
     def _check(self) -> None:
         loss, again = self.value(), self.value()
         if not math.isfinite(loss):
@@ -211,6 +221,12 @@ def _few(experiment: Experiment) -> Batch:
 
 def _own(leaf: object) -> object:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def _asked(leaf: object) -> object:
+    if isinstance(leaf, Tensor) and leaf.is_floating_point():
+        return leaf.detach().clone().requires_grad_()
+    return leaf
 
 
 def direction(parameters: Mapping[str, Tensor], seed: int) -> Direction:
