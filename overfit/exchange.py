@@ -94,11 +94,11 @@ def _follows(leaf: Tensor, labels: Tensor) -> bool:
 def exchanged(
     batch: Batch, keys: Sequence[str], order: Sequence[int], layout: Layout | None = None
 ) -> Batch:
-    """The batch whose sample i has the inputs of sample `order[i]`."""
+    """The batch whose sample i has the inputs of sample `order[i]`; of one sample, it itself."""
     axes = sample_axes(batch, layout)
 
     def moved(path: str, leaf: object) -> object:
-        if path not in keys or not isinstance(leaf, Tensor):
+        if path not in keys or path not in axes or not isinstance(leaf, Tensor):
             return leaf
         return leaf.index_select(axes[path], torch.tensor(order, device=leaf.device))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,15 +44,41 @@ class Place:
 
 def place_of(call: Call, batch: Batch, layout: Layout) -> Place | None:
     """Where the call's labels stand in the batch; None where no key holds them."""
-    if call.kind == "shares":
-        return None
-    axes = sample_axes(batch, layout)
+    return _likeliest(_places(call, batch, sample_axes(batch, layout)))
+
+
+def places_of(
+    calls: Sequence[Call], batches: Sequence[Batch], layout: Layout
+) -> list[Place | None]:
+    """The same of a call that each of the batches makes, all of one key where one holds them all.
+
+    A batch of one sample has its leaves along samples where the others have: of itself it does not
+    tell.
+    """
+    own = [sample_axes(each, layout) for each in batches]
+    most = max(own, key=len, default={})
     found = [
+        _places(call, batch, axes or most)
+        for call, batch, axes in zip(calls, batches, own, strict=True)
+    ]
+    common = set.intersection(*({each.key for each in some} for some in found)) if found else set()
+    return [
+        _likeliest([each for each in some if not common or each.key in common]) for some in found
+    ]
+
+
+def _places(call: Call, batch: Batch, axes: Mapping[str, int]) -> list[Place]:
+    if call.kind == "shares":
+        return []
+    return [
         place
         for key, leaf in leaves(batch).items()
         if isinstance(leaf, Tensor) and axes.get(key) == 0
         for place in _fits(key, leaf, call)
     ]
+
+
+def _likeliest(found: Sequence[Place]) -> Place | None:
     return min(
         found, key=lambda p: (not LABELS.search(p.key.rpartition(".")[2]), p.shift), default=None
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from overfit.from_layout import counted_labels, leaf_of
-from overfit.matching import Place, place_of
+from overfit.matching import Place, places_of
 from overfit.written_out import Differences, written_out
 from probes.batch import leaves
 from probes.errors import RequestError
@@ -253,7 +253,7 @@ def _of_calls(
         calls = [some[place] for some in seen]
         if len({call.kind for call in calls}) > 1:
             continue
-        places = [place_of(call, batch, layout) for call, batch in zip(calls, batches, strict=True)]
+        places = places_of(calls, batches, layout)
         found.append(_target(calls, places, {each.name for each in found}))
     return found
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from overfit.blind import Blind
 from overfit.ceilings import CONFLICT, EMPTY, PREFIX, SOFT, UNREACHABLE, UNSCORED, Ceiling
 from overfit.facts import Facts
 from overfit.floors import MEAN, PRIOR, Floor
@@ -191,3 +192,25 @@ def test_labels_that_cannot_be_read_are_said_to_be_so() -> None:
     assert found.floors == ()
     (said,) = found.unjudged
     assert said.startswith("floors are not judged: the labels cannot be read from the batch")
+
+
+def test_labels_of_batches_with_one_sample_each_are_laid_out_as_those_of_the_others() -> None:
+    rows = [[1, 2, 3], [1, 2, 3]], [[4, 5, 6, 7]], [[8, 9]]
+    batches = [
+        {"ids": torch.tensor(each), "kind": torch.tensor(kind), "y": torch.tensor(label)}
+        for each, kind, label in zip(rows, ([0, 1], [3], [1]), ([0, 3], [3], [1]), strict=True)
+    ]
+    subject = Subject(
+        Table(4),
+        batches,
+        lambda m, b: F.cross_entropy(m(b["ids"]).mean(1), b["y"]),
+        lambda m: torch.optim.SGD(m.parameters(), lr=0.1),
+    )
+    looker = Looker(subject, batches, {})
+    (target,) = looker.targets.found
+    assert target.key == "y"
+    assert all(each.by_sample for each in target.pieces)
+    conflict = of(looker.facts().ceilings, CONFLICT, "y")
+    assert (conflict.samples, conflict.count) == ((0, 1), 1)
+    blind = Blind.of(subject, batches)
+    assert torch.equal(blind.shuffled(1, 0)["ids"], batches[1]["ids"])
