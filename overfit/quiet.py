@@ -39,7 +39,8 @@ class Quiet:
     @property
     def words(self) -> str:
         """What it came to, as part of a sentence."""
-        right = "" if self.right is None else f", {self.right:.4g} of them right"
+        share = None if self.right is None else "all" if self.right >= 1 else f"{self.right:.0%}"
+        right = "" if share is None else f", {share} of them right"
         return (
             "the same training from the same weights, with every number that is drawn held at its "
             f"mean, comes to a loss of {self.loss:.4g} in {self.steps} steps{right}"

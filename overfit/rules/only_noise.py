@@ -26,7 +26,9 @@ class OnlyNoise:
     call (dropout that stays on, sampling, noise that is added) keeps the samples from being
     memorised, and no learning rate mends it. Told and confirmed as well, and ahead of all else,
     where the same steps from the same weights memorise them once every number that is drawn is
-    held at its mean: normal ones and uniform ones, and dropout keeps all. Each accuracy is told
+    held at its mean: normal ones and uniform ones, and dropout keeps all. Not where little (`left`)
+    of the loss is left in training mode, with all that is drawn there, and more in evaluation mode:
+    the draws kept nothing from being learned, and the modes disagree. Each accuracy is told
     with what counting alone makes it swing: the standard deviation of a share p of n is
     sqrt(p (1 - p) / n).
 
@@ -57,6 +59,8 @@ class OnlyNoise:
         quiet = None if curves.look is None else curves.look.trials.quiet
         if quiet is None or any(other.holds(curves) for other in self.unless):
             return None
+        if self._in_spite(curves):
+            return None
         low = quiet.loss - curves.least <= self.left * (curves.unread - curves.least)
         right = quiet.right is None or quiet.right >= 1
         return quiet if right and (low or not curves.derived) else None
@@ -65,11 +69,19 @@ class OnlyNoise:
         """Whether noise is what keeps the samples from being memorised."""
         return self.cured(curves) is not None or self._swings(curves)
 
+    def _in_spite(self, curves: Curves) -> bool:
+        """Whether training mode knows the samples for all its draws, and evaluation does not."""
+        look = curves.look
+        if look is None or look.trained is None or look.evaluated is None:
+            return False
+        limit = curves.least + self.left * max(curves.unread - curves.least, 0.0)
+        return look.trained <= limit < look.evaluated
+
     def _swings(self, curves: Curves) -> bool:
         look, course = curves.look, trend(curves.losses, curves.passes)
         if look is None or not look.noise or course is None or course.falls > self.falling:
             return False
-        if any(other.holds(curves) for other in self.unless):
+        if self._in_spite(curves) or any(other.holds(curves) for other in self.unless):
             return False
         half = curves.losses[len(curves.losses) // 2 :]
         wild = swing(half)

@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from overfit.asked import Asked
+from overfit.curves import Accuracy, Curves
 from overfit.diagnose import examine
-from overfit.look import kept_start
-from overfit.quiet import _Expected, quiet
+from overfit.look import Look, kept_start
+from overfit.outcome import outcome
+from overfit.quiet import Quiet, _Expected, quiet
+from overfit.trials import Trials
 from probes import Ratio, Subject
-from probes.finding import Finding
+from probes.finding import Finding, Verdict
 from probes.seeding import seed_everything
 
 Batch = dict[str, Tensor]
@@ -88,6 +91,32 @@ def test_noise_beside_an_input_that_is_not_read_is_not_to_blame(
     found = verdicts(subject(noise, reads=0.0), tmp_path)
     assert found[0].code == "FIT007"
     assert not any(each.confirmed for each in found)
+
+
+@pytest.mark.parametrize(
+    ("trained", "evaluated", "code"),
+    [(2e-5, 14.0, "FIT014"), (0.9, 14.0, "FIT011"), (0.9, 0.8, "FIT011")],
+)
+def test_draws_that_training_learns_through_are_not_what_evaluation_lacks(
+    trained: float, evaluated: float, code: str
+) -> None:
+    still = Quiet(25, 0.05, 1.0, ("train.py:3",))
+    look = Look(trained=trained, evaluated=evaluated, noise=trained / 9, trials=Trials(quiet=still))
+    course = Curves(
+        name="overfit-5-seed0",
+        size=5,
+        seed=0,
+        budget=100,
+        unit="samples",
+        steps=tuple(range(100)),
+        losses=(1.1, *[trained, 1.1 * trained] * 49, trained),
+        heads={"class": Accuracy((0, 100), (1.0, 3.0), (5.0, 5.0))},
+        ended="steps",
+        look=look,
+    )
+    lead = next(each for each in outcome(course).findings if each.verdict is Verdict.FAIL)
+    assert lead.code == code
+    assert ("in 25 steps, all of them right" in lead.message) is (code == "FIT011")
 
 
 def test_a_little_noise_is_memorised_through(tmp_path: Path) -> None:
