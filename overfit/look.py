@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from overfit.facts import Facts
 from overfit.fade import fade
 from overfit.floors import floors
 from overfit.frozen import Frozen, frozen_of
+from overfit.gentler import gentler
 from overfit.heads import Heads
 from overfit.hidden_labels import with_hidden
 from overfit.lost import where_lost
@@ -268,14 +269,18 @@ class Looker:
             fading=fading,
             scales=tried(lambda: other_scales(self.subject, self.batches, self.began)) or (),
             released=tried(lambda: released(self.subject, self.batches, self.began)),
-            trials=self._trials(fading is not None, draws),
+            trials=self._trials(fading is not None, draws, (began[1], reading)),
             **(tried(lambda: unlabelled(self.subject, self.batches, self.began)) or {}),
         )
 
-    def _trials(self, fades: bool, draws: Sequence[float]) -> Trials:
+    def _trials(
+        self, fades: bool, draws: Sequence[float], read: tuple[float | None, float | None]
+    ) -> Trials:
         labelled = any(each.key is not None for each in self.targets.found)
         noisy = self.steps if len(set(draws)) > 1 else 0
-        return Trials.of(self.subject, self.batches, self.began, fades, self.keys, noisy, labelled)
+        of = self.subject, self.batches, self.began
+        smaller = tried(lambda: gentler(*of, self.steps, read, self._reading)) or ()
+        return replace(Trials.of(*of, fades, self.keys, noisy, labelled), gentler=smaller)
 
     def _affine(self) -> Affine | None:
         return affine_in(self.subject, self.batches, self.keys, self.layout)

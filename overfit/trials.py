@@ -13,6 +13,7 @@ from overfit.blind_heads import BlindHead, blind_heads
 from overfit.bottleneck import Bottleneck, bottleneck
 from overfit.decay import is_direct
 from overfit.faster import Faster, faster
+from overfit.gentler import Gentler
 from overfit.lagging import Lagging, lagging
 from overfit.quiet import Quiet, quiet, same_draws
 from overfit.reach import Reach, reach
@@ -34,6 +35,7 @@ class Trials:
     on its way through the weights that it began with. blind: heads that do not follow the input.
     quiet: what the same steps come to with nothing drawn, where calls alike give other losses;
     same_draws: what they come to with the same numbers drawn each time, where no label is known.
+    gentler: what smaller steps come to from the start, where training has made the model blind.
     """
 
     settled: Settled | None = None
@@ -46,6 +48,7 @@ class Trials:
     blind: tuple[BlindHead, ...] = ()
     quiet: Quiet | None = None
     same_draws: Quiet | None = None
+    gentler: tuple[Gentler, ...] = ()
 
     @classmethod
     def of(
@@ -88,7 +91,9 @@ class Trials:
             if (still := row.get(name)) is not None and "nonfinite" not in still:
                 row = {**row, name: {**still, "sources": tuple(still["sources"])}}
         blind = tuple(BlindHead(**each) for each in row.get("blind", ()))
-        return cls(**{**row, **made_again(row, _MADE), "blind": blind})
+        known = [each for each in row.get("gentler", ()) if "nonfinite" not in each]
+        smaller = tuple(Gentler(**each) for each in known)
+        return cls(**{**row, **made_again(row, _MADE), "blind": blind, "gentler": smaller})
 
 
 _MADE: Mapping[str, Callable[..., Any]] = {

@@ -10,6 +10,7 @@ from statistics import fmean, median
 from typing import ClassVar, Literal
 
 from overfit.curves import Accuracy, Curves
+from overfit.gentler import Gentler
 from overfit.interventions import SMALLER
 from overfit.noise import swing
 from overfit.rules.diverged import Diverged
@@ -42,7 +43,9 @@ class StepTooLarge:
     (`ended`), and the weights kept `kept` of their size, so that it was no decay: the steps killed
     every unit. A model that hardly followed it (by less than `firm`) was killed only where the loss
     leapt to `leapt` times its start, or the weights went `flew` times their size; else it never
-    learned to. Or where the loss had been low, rose
+    learned to. Nor was it the step where a tenth of it, from the start, leaves the model reading,
+    and neither that nor a hundredth brings the loss below `calmed` of what there is to learn. Or
+    where the loss had been low, rose
     within `few` passes from there to what it is before anything is read, and ends at `back` times
     that low or more, with fewer right than there were: steps against the gradient's slope do not
     leave what they have come to. Or where the first `few` passes threw the loss to `flew` times its
@@ -70,6 +73,7 @@ class StepTooLarge:
     far: float = 2.0
     back: float = 1.5
     settled: float = 0.3
+    calmed: float = 0.5
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT010"
@@ -131,7 +135,16 @@ class StepTooLarge:
         leapt = max(curves.losses) > self.leapt * curves.start
         if look.began_reading < self.firm and not leapt and not (look.moved or 0.0) >= self.flew:
             return False
-        return look.size is None or look.size >= self.kept  # decay kills as well
+        if look.size is not None and look.size < self.kept:  # decay kills as well
+            return False
+        return not self._in_vain(curves, look.trials.gentler)
+
+    def _in_vain(self, curves: Curves, tried: tuple[Gentler, ...]) -> bool:
+        """Whether smaller steps leave the model reading, and it learns no more by them."""
+        if not tried or tried[0].reading is None or tried[0].reading <= self.began:
+            return False
+        limit = curves.least + self.calmed * (curves.unread - curves.least)
+        return all(each.loss > limit for each in tried)
 
     def _jumps(self, curves: Curves) -> bool:
         half, course = _last_half(curves), trend(curves.losses, curves.passes)
