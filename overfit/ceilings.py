@@ -15,7 +15,9 @@ from overfit.alike import Alike
 from overfit.floors import reached, smoothed
 from overfit.slots import Slot
 from overfit.targets import Piece, Target
+from overfit.unpadded import unpadded
 from probes.batch import leaves
+from probes.layout import Layout
 from probes.subject import Batch
 
 CONFLICT = "same input, other labels"
@@ -68,7 +70,8 @@ class Read:
     """What a model is given: the batches, the keys of its inputs, whether it sees gold labels.
 
     prefixes: the keys by which it sees them, each of which may begin with something of its own.
-    alike: which samples it cannot tell apart. unread: keys of features that nobody reads.
+    alike: which samples it cannot tell apart. unread: keys of features that nobody reads. layout:
+    the subject's, with which padding is told, that makes no two inputs differ.
     """
 
     batches: Sequence[Batch]
@@ -77,6 +80,7 @@ class Read:
     prefixes: Sequence[str] = ()
     alike: Alike = field(default_factory=Alike)
     unread: Sequence[str] = ()
+    layout: Layout = field(default_factory=Layout)
 
     def beginnings(self, batch: int, target: Target) -> list[tuple[Hashable, ...]]:
         """What each sample of the batch shows before the first label that is scored."""
@@ -91,7 +95,7 @@ class Read:
         return rows
 
     def inputs(self, batch: int) -> list[bytes]:
-        """What each sample of the batch gives the model, to the bit."""
+        """What each sample of the batch gives the model, to the bit, without its padding."""
         return self._rows(batch, self.keys)
 
     def beside(self, batch: int) -> list[bytes]:
@@ -100,9 +104,13 @@ class Read:
 
     def _rows(self, batch: int, keys: Sequence[str]) -> list[bytes]:
         found = leaves(self.batches[batch])
-        tensors = [found[key] for key in keys if isinstance(found.get(key), Tensor)]
-        count = len(tensors[0]) if tensors else 0
-        return [b"|".join(_bytes(tensor[i]) for tensor in tensors) for i in range(count)]
+        tensors = {key: found[key] for key in keys if isinstance(found.get(key), Tensor)}
+        count = len(next(iter(tensors.values()), ()))
+        spans = unpadded(self.batches[batch], self.layout)
+        rows = [{key: tensor[i] for key, tensor in tensors.items()} for i in range(count)]
+        for i, row in enumerate(rows):
+            row |= {key: row[key][cut[i]] for key, cut in spans.items() if key in row}
+        return [b"|".join(map(_bytes, row.values())) for row in rows]
 
     @property
     def told_apart(self) -> bool:

@@ -206,7 +206,7 @@ class Looker:
         same = tried(lambda: alike(self.subject, self.batches, self.keys)) or Alike()
         followed = self._keys_read()
         unread = [k for k in self.keys if k not in followed and leaves(self.fullest)[k].ndim > 1]
-        read = Read(self.batches, followed, prefixed, prefixes, same, unread)
+        read = Read(self.batches, followed, prefixed, prefixes, same, unread, self.layout)
         highest = {
             name: look.hits[name] / look.counts[name]
             for name in unknown + tuple(slot.head for slot in known)
