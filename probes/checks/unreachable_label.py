@@ -16,6 +16,7 @@ from probes.reading.alive import alive
 from probes.scoring.answers import keys, lines_of
 from probes.scoring.handed_labels import is_scored
 from probes.scoring.hidden_golds import NATS, HiddenGold, hidden_golds
+from probes.scoring.named_classes import named
 from probes.scoring.tied import filled, kept, redraw
 
 FEW = 4  # classes that are named
@@ -30,10 +31,12 @@ class UnreachableLabel:
     mask); a class beyond the last output, which the loss silently leaves out, unless it is one id
     far beyond, such as 255, which is ignored on purpose; a label whose score is masked away, so
     that the loss is huge and never falls, or so that no weights move it and it is the same as
-    that of others in its row. Which output a key of labels is scored against is told by the loss
-    that takes its integers, or by the gradient that one of them moves; without either, only what
-    losses of torch are handed tells, whatever key it is made of: a class that is wanted, at places
-    that are scored, and whose score is one number far below the best that no weight moves.
+    that of others in its row. Where the loss makes other classes of a key that it is not handed as
+    it is, as of one that counts from 1, labels stand for those. Which output a key of labels is
+    scored against is told by the loss that takes its integers, or by the gradient that one of them
+    moves; without either, only what losses of torch are handed tells, whatever key it is made of:
+    a class that is wanted, at places that are scored, and whose score is one number far below the
+    best that no weight moves.
 
     Sick: `labels = vocabulary.get(token, -100)` for tokens that the decoder cannot say.
     Healthy: every token is among the outputs, or stands for `_UNK`, which is.
@@ -62,8 +65,9 @@ class UnreachableLabel:
         values = experiment.tensors[labels.key]
         yield from self._lost(experiment, labels, values)
         scored = _scored(experiment, labels)
-        if scored is not None:
-            yield from self._of(experiment, labels, values, *scored)
+        classes = None if scored is None else named(experiment, labels)
+        if scored is not None and classes is not None:
+            yield from self._of(experiment, labels, classes, *scored)
 
     def _lost(self, experiment: Experiment, labels: Labels, values: Tensor) -> Iterator[Finding]:
         mask = experiment.tensors.get(labels.mask or "")
