@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import ClassVar, Literal
@@ -13,8 +13,11 @@ from torch import Tensor
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict
 from probes.modules import every_module
+from probes.reading.one_table import Crowd, at_the_end, crowd
 from probes.reading.own_offsets import Column, Moved, moved
 from probes.reading.rows import looked
+
+FEW = 6  # sizes that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +58,68 @@ class OverlappingFields:
         """A table that columns of ids are moved into."""
         if experiment.lacks_loss is not None:
             return experiment.lacks_loss
-        if not any(_is_parted(each) for each in moved(experiment)):
-            return "no table is asked for columns of ids, each moved by an offset of its own"
+        if not any(True for _ in moved(experiment)):
+            return "no table is asked for columns of ids, moved by offsets or as they are"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding: tables that are looked up by the same rows have one cause."""
+        root = next(every_module(experiment.subject.model))[0]
         for table in moved(experiment):
             overlap = self._overlap(experiment, table) if _is_parted(table) else None
+            as_they_are = crowd(experiment, table)
+            last = at_the_end(experiment, table)
             if overlap is not None:
-                yield self._finding(table, overlap, next(every_module(experiment.subject.model))[0])
-                return
+                yield self._finding(table, overlap, root)
+            elif as_they_are is not None:
+                yield self._crowd(as_they_are, root)
+            elif last:
+                yield self._clamped(table, last, root)
+            else:
+                continue
+            return
+
+    def _crowd(self, found: Crowd, root: str) -> Finding:
+        table, unasked = found.table, found.table.rows - found.highest - 1
+        sizes = ", ".join(map(str, found.sizes[:FEW])) + ", ..." * (len(found.sizes) > FEW)
+        why = f"as many as they have together ({sizes})"
+        if found.held is not None:
+            why = f"and `{found.held}` says how many are each's (of ids they have {sizes})"
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"{len(found.sizes)} columns, {table.columns[0]} to {table.columns[-1]}, "
+            f"are looked up in `{table.name}` as they are, and share its rows: it has "
+            f"{table.rows}, {why}, and none above {found.highest} is asked for.",
+            fix="Begin each column where the one before it ends: add the running sum of the sizes "
+            "before it to its ids.",
+            site=table.name.rpartition(".")[0] or root,
+            phase="forward",
+            source=table.line,
+            where={"row": 0},
+            evidence=(
+                Evidence("rows that no column asks for", unasked, 0, f"of {table.rows}"),
+                Evidence("highest row that is asked for", found.highest, table.rows - 1),
+            ),
+        )
+
+    def _clamped(self, table: Moved, last: Sequence[Column], root: str) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"all ids of {last[0]}, which differ, ask for row {table.rows - 1} of "
+            f"`{table.name}`, its last, and the columns beside it for rows of their own: its "
+            "offset lies past the end, and what is asked for is clamped.",
+            fix="Begin the first column at row 0 and each where the one before it ends, and do not "
+            "clamp what is asked for.",
+            site=table.name.rpartition(".")[0] or root,
+            phase="forward",
+            source=table.line,
+            where={"row": table.rows - 1},
+            evidence=(Evidence(f"columns that ask for row {table.rows - 1} alone", len(last), 0),),
+        )
 
     def _finding(self, table: Moved, overlap: _Overlap, root: str) -> Finding:
         one, two, rows = overlap.one, overlap.two, overlap.shared

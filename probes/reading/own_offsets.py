@@ -36,12 +36,18 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A table of so many rows, and the columns that are looked up in it; line: of the code."""
+    """A table of so many rows, and the columns that are looked up in it; line: of the code.
+
+    alone: nothing else is looked up in it. ends: columns of different ids, all of which ask for its
+    last row.
+    """
 
     name: str
     rows: int
     columns: tuple[Column, ...]
     line: str | None
+    alone: bool = True
+    ends: tuple[Column, ...] = ()
 
 
 def moved(experiment: Experiment) -> Iterator[Moved]:
@@ -54,9 +60,12 @@ def moved(experiment: Experiment) -> Iterator[Moved]:
         if name is not None and pick.axis == 0 and not pick.rows and pick.op != "aten.gather":
             found.setdefault(name, []).append(pick)
     for name, picks in found.items():
-        columns = dict.fromkeys(each for pick in picks for each in _columns(experiment, pick.index))
-        if columns:
-            yield Moved(name, len(picks[0].source), tuple(columns), picks[0].line)
+        each = [_columns(experiment, pick.index) for pick in picks]
+        columns, rows = dict.fromkeys(one for some in each for one in some), len(picks[0].source)
+        last = [] if columns or len(picks) > 1 else ends(experiment.tensors, picks[0].index, rows)
+        if columns or last:
+            alone = all(each)
+            yield Moved(name, rows, tuple(columns), picks[0].line, alone, tuple(last))
 
 
 def _columns(experiment: Experiment, index: Tensor) -> Sequence[Column]:
@@ -74,6 +83,20 @@ def _columns(experiment: Experiment, index: Tensor) -> Sequence[Column]:
     found = [_single(single, column) for column in apart.T]
     known = [each for each in found if each is not None]
     return known if len(known) == len(found) else []
+
+
+def ends(batch: Mapping[str, Tensor], index: Tensor, rows: int) -> Sequence[Column]:
+    """Columns of a key, moved by offsets and clamped, all of whose ids ask for the last row."""
+    for key, ids in batch.items():
+        if not is_ids(ids) or not 1 < ids.ndim == index.ndim or ids.shape != index.shape:
+            continue
+        apart, asked = ids.flatten(0, -2), index.flatten(0, -2)
+        step = (asked - apart).amax(0)
+        others = (asked != asked[0]).any(0) & (step > 0)
+        if bool((asked == (apart + step).clamp(max=rows - 1)).all()) and bool(others.any()):
+            last = (apart != apart[0]).any(0) & (asked == rows - 1).all(0)
+            return [Column(key, i, 0) for i in last.nonzero().flatten().tolist()]
+    return []
 
 
 def _single(keys: Mapping[str, Tensor], index: Tensor) -> Column | None:
