@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from probes.experiment import Experiment
 from probes.finding import Evidence, Finding, Verdict, resting_on
 from probes.scoring.across import Met, across
-from probes.scoring.columns import PAIRS, QUOTIENTS, Column, columns
+from probes.scoring.columns import PAIRS, QUOTIENTS, Column, columns, sizes
 from probes.scoring.happens_to_fit import Fit, happens_to_fit
 
 
@@ -30,7 +30,9 @@ class Broadcast:
     its values, which follow the order of the samples, as those of the last axis do not. Where they
     are drawn, it is known by trying it: with a sample less, the loss raises there. Keys of pairs of
     samples, as a graph's adjacency, are known by the loss, which is the same where their rows and
-    columns are in the samples' new order; what meets their columns is meant to.
+    columns are in the samples' new order; what meets their columns is meant to. Of a batch that
+    cannot be cut, as one of graphs, columns and rows are told of as many entries as a key has rows,
+    where they are as many in another batch, too.
 
     Sick: `F.mse_loss(model(x), y)` with `(N, 1)` and `(N,)`; `returns - critic(x).detach()`.
     Healthy: `F.mse_loss(model(x).squeeze(-1), y)`; `score[:, None] - score`.
@@ -41,23 +43,25 @@ class Broadcast:
     family: ClassVar[Literal["check"]] = "check"
 
     def lacks(self, experiment: Experiment) -> str | None:
-        """Two samples."""
-        if experiment.size < 2:
+        """Two samples, or keys of several rows."""
+        if not sizes(experiment):
             return "the batch cannot be cut into two samples or more"
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding of each kind, at the first such place."""
-        if (met := across(experiment, PAIRS + QUOTIENTS)) is not None:
+        if not experiment.size:
+            pass  # nothing is known that can be laid in another order
+        elif (met := across(experiment, PAIRS + QUOTIENTS)) is not None:
             yield self._across(met, experiment.size)
         elif (fit := happens_to_fit(experiment)) is not None:
             yield resting_on(self._fits(fit, experiment.size), experiment.samples_guessed)
         met_by = columns(experiment)
         for column in ([each for each in met_by if each.told] or met_by)[:1]:
-            yield self._column(column, experiment.size)
+            yield self._column(column, "sample" if experiment.size else "row")
 
-    def _column(self, column: Column, n: int) -> Finding:
-        other = "target" if column.told else "number"
+    def _column(self, column: Column, each: str) -> Finding:
+        n, other = column.size, "target" if column.told else "number"
         named = [", ".join(f"`{each}`" for each in of) for of in (column.column, column.row)]
         within = "" if column.metric is None else f" in the metric `{column.metric}`"
         of = f" (of {named[0]})" * bool(named[0]), f" (of {named[1]})" * bool(named[1])
@@ -66,13 +70,13 @@ class Broadcast:
             rule=self.rule,
             verdict=Verdict.FAIL if column.told else Verdict.WARN,
             message=f"`{column.op}`{within} is given ({n}, 1){of[0]} and ({n},){of[1]}, which "
-            f"become {n} by {n}: every sample meets every other's {other}.",
+            f"become {n} by {n}: every {each} meets every other's {other}.",
             fix="Give both the same shape, for example by `.squeeze(-1)`.",
             site="<loss>",
             op=column.op,
             phase="forward",
             source=column.source,
-            evidence=(Evidence("pairs of samples", n * n, n),),
+            evidence=(Evidence(f"pairs of {each}s", n * n, n),),
         )
 
     def _across(self, met: Met, n: int) -> Finding:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ COMPARES = ("eq", "__eq__", "ne", "__ne__", "lt", "gt", "le", "ge", "isclose")
 PICKS = ("gather", "take_along_dim")
 PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "linear", "addmm")
 SHAPES = ("view", "reshape", "view_as", "reshape_as")
+FEW = 3  # rows of a key, of a batch that cannot be cut
+LOOKED = 4  # batches, among which one of other numbers of rows is looked for
 CUTS = ("chunk", "split", "tensor_split", "split_with_sizes")
 
 
@@ -35,12 +38,13 @@ CUTS = ("chunk", "split", "tensor_split", "split_with_sizes")
 class Column:
     """A call that was given a column and a row. told: one of them is scored, the other is not.
 
-    column, row: what they come from, keys of the batch and modules. metric: in which; None in the
-    loss.
+    size: entries of each. column, row: what they come from, keys of the batch and modules. metric:
+    in which; None in the loss.
     """
 
     op: str
     source: str | None
+    size: int
     column: tuple[str, ...]
     row: tuple[str, ...]
     told: bool
@@ -63,11 +67,14 @@ class _Origin:
 class _Columns(TorchFunctionMode):
     """Notes where a column meets a row, and follows what both come from.
 
+    sizes: how many entries they may have. cut: these are samples; of others all pairs may be meant,
+    where both have a gradient, as of the two ends of an edge.
     Is an observer and told of calls of the model, too: of what its modules gave, and whether it is
     at work.
     """
 
-    size: int
+    sizes: frozenset[int]
+    cut: bool = True
     found: list[Column] = field(default_factory=list)
     depth: int = 0
     metric: str | None = None
@@ -101,7 +108,7 @@ class _Columns(TorchFunctionMode):
             self._known[leaf] = _Origin(frozenset({(key, 0)}), axis)
 
     def _is_column(self, tensor: Tensor) -> bool:
-        return tuple(tensor.shape) == (self.size, 1)
+        return tensor.ndim == 2 and tensor.shape[1] == 1 and len(tensor) in self.sizes
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The function's result; what it was given was looked at."""
@@ -138,19 +145,22 @@ class _Columns(TorchFunctionMode):
 
     def _meet(self, name: str, given: list[Tensor]) -> None:
         column = next((each for each in given if self._is_column(each)), None)
-        row = next((each for each in given if tuple(each.shape) == (self.size,)), None)
+        size = 0 if column is None else len(column)
+        row = next((each for each in given if tuple(each.shape) == (size,)), None)
         if column is None or row is None:
             return
         one, two = self._known.get(column), self._known.get(row)
         axis = None if one is None else one.axis
         told = column.requires_grad != row.requires_grad
         told = told and name in LOSSES + PAIRS and (axis not in ("made", "kept") or name in LOSSES)
-        alike = _names(one) == _names(two) and column.requires_grad and row.requires_grad
+        alike = column.requires_grad and row.requires_grad
+        alike = alike and (not self.cut or _names(one) == _names(two))
         parted = one is not None and two is not None and one.of != two.of
         enough = ("given",) if self.metric is None else ("given", "shaped", "kept")
         if told or (axis in enough and parted and not alike):
             whence = _names(one), _names(two)
-            self.found.append(Column(name.strip("_"), source_here(), *whence, told, self.metric))
+            at = name.strip("_"), source_here(), size
+            self.found.append(Column(*at, *whence, told, self.metric))
 
 
 def _names(origin: _Origin | None) -> tuple[str, ...]:
@@ -163,15 +173,38 @@ def _adds_axis(index: Any) -> bool:
     return any(part is None for part in parts)
 
 
+def sizes(experiment: Experiment) -> frozenset[int]:
+    """How many samples there are; of a batch that cannot be cut, how many rows its keys have.
+
+    As of nodes, graphs and edges. Two rows are left out, which may be the ends of edges.
+    """
+    if experiment.size:
+        return frozenset({experiment.size} - {1})
+    rows = {len(tensor) for tensor in experiment.tensors.values() if tensor.ndim}
+    return frozenset(count for count in rows if count >= FEW)
+
+
 def columns(experiment: Experiment) -> list[Column]:
     """Where the code of the loss and the metrics, around the model, lets a column meet a row.
 
     In order. Those where one of them has a gradient and the other has none; and those whose column
     came with its axis out of a module, the batch or a pick, and the row out of something else. In
     a metric, where the two are compared; there an axis that was kept will do as well. Of a metric
-    that raises, what it did before.
+    that raises, what it did before. Of a batch that cannot be cut, those that are so in another
+    batch as well, of other numbers of rows: two things may be as many by chance.
     """
-    subject, mode = experiment.subject, _Columns(experiment.size)
+    found = _found(experiment)
+    others = islice(experiment.subject.batches, LOOKED) if found and not experiment.size else ()
+    for batch in others:
+        other = experiment.of_batch(batch)
+        if sizes(other) != sizes(experiment):
+            again = {(each.op, each.source, each.metric) for each in _found(other)}
+            return [each for each in found if (each.op, each.source, each.metric) in again]
+    return found
+
+
+def _found(experiment: Experiment) -> list[Column]:
+    subject, mode = experiment.subject, _Columns(sizes(experiment), experiment.size > 0)
 
     def step() -> Tensor:
         batch = copied(experiment.batch)

@@ -172,3 +172,65 @@ def test_a_metric_that_compares_all_pairs_is_told(metric: Metric, told: bool) ->
     found = check(subject, chosen(["WIR009"])).findings
     assert [one.op for one in found] == (["eq"] if told else [])
     assert all("in the metric `hits`" in one.message for one in found)
+
+
+def of_graphs(count: int) -> Batch:
+    """Nodes of graphs, how much is asked of each node and graph, and as many anchors in all."""
+    graph = torch.arange(count).repeat_interleave(3)[:-1]
+    return {
+        "x": torch.randn(len(graph), 6),
+        "graph": graph,
+        "charge": torch.randn(len(graph)),
+        "energy": torch.randn(count),
+        "anchors": torch.randn(4),
+    }
+
+
+def pooled(model: Actor, batch: Batch) -> Tensor:
+    each = model(batch["x"])[1]
+    return torch.zeros(len(batch["energy"]), 1).index_add(0, batch["graph"], each)
+
+
+def of_each_graph(model: Actor, batch: Batch) -> Tensor:
+    return (pooled(model, batch) - batch["energy"]).square().mean()
+
+
+def of_each_node(model: Actor, batch: Batch) -> Tensor:
+    return F.mse_loss(model(batch["x"])[1], batch["charge"])
+
+
+def as_it_should(model: Actor, batch: Batch) -> Tensor:
+    by_node = model(batch["x"])[1].squeeze(1) - batch["charge"]
+    return F.mse_loss(pooled(model, batch)[:, 0], batch["energy"]) + by_node.square().mean()
+
+
+def to_anchors(model: Actor, batch: Batch) -> Tensor:
+    """All pairs are meant: as many as the graphs of the first batch are the anchors by chance."""
+    return (pooled(model, batch) - batch["anchors"]).abs().mean()
+
+
+def ends(model: Actor, batch: Batch) -> Tensor:
+    """Both ends of all pairs of nodes have a number of their own module."""
+    return (model(batch["x"])[1] + model.body(batch["x"])[:, 0]).relu().mean()
+
+
+@pytest.mark.parametrize(
+    ("terms", "size"),
+    [(of_each_graph, 4), (of_each_node, 11), (as_it_should, 0), (to_anchors, 0), (ends, 0)],
+)
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_rows_of_a_batch_that_cannot_be_cut_are_told(terms: Terms, size: int) -> None:
+    seed_everything(0)
+    subject = Subject(
+        Actor(),
+        [of_graphs(4), of_graphs(7)],
+        lambda model, b: terms(model, b),  # type: ignore[arg-type]
+        lambda model: torch.optim.Adam(model.parameters()),
+    )
+    judged = check(subject, chosen(["WIR009"]))
+    assert not judged.not_judged
+    told = [
+        f"({size}, 1)" in one.message and "every row meets" in one.message
+        for one in judged.findings
+    ]
+    assert told == [True] * (size > 0)
