@@ -205,7 +205,7 @@ def _stays(pick: Pick, scatter: _Scatter) -> bool:
         (grad,) = gradients((made.flatten() * weights).sum(), [pick.source])
         if grad is None:
             return False
-        moved = grad.to_dense().movedim(pick.axis, 0).flatten(1).any(1)
+        moved = grad.to_dense().movedim(pick.axis, 0)[..., None].flatten(1).any(1)
         own, moved[row] = bool(moved[row]), False
         felt |= own
         if bool(moved.any()):

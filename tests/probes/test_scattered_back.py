@@ -88,6 +88,11 @@ def of_columns(net: Net, x: Tensor, batch: Batch) -> Tensor:
     return added(x, x[start], start)
 
 
+def of_numbers(net: Net, x: Tensor, batch: Batch) -> Tensor:
+    start, _ = batch["edges"]
+    return x * added(x[:, 0], x[:, 0][start], start)[:, None]
+
+
 def of_keys(net: Net, x: Tensor, batch: Batch) -> Tensor:
     return added(x, x[batch["source"]], batch["source"])
 
@@ -101,6 +106,7 @@ def of_keys(net: Net, x: Tensor, batch: Batch) -> Tensor:
         (with_loops, "rows", "row 1 of `edges`"),
         (of_table, "rows", "row 0 of `edges`"),
         (of_columns, "columns", "column 1 of `edges`"),
+        (of_numbers, "rows", "row 1 of `edges`"),
         (of_keys, "keys", "`end`"),
     ],
 )
