@@ -13,7 +13,8 @@ from torch import Tensor
 from probes.experiment import Experiment, with_leaf
 from probes.subject import Batch
 
-NAMED = re.compile(r"(^|_)(batch|graph|sample)(_?(idx|index|ids?|vector))?$")
+SAMPLES = "batch|graph|sample|example|bag|scene|cloud|molecule|mol"  # what a batch consists of
+NAMED = re.compile(rf"(^|_)({SAMPLES})(_?(idx|index|ids?|vector))?$")
 COLUMNS = (3, 4)  # of a table of places: the sample, two places in it, what joins them
 TOGETHER = (2, 3)  # graphs that are compared with each other, as of pairs
 FEW = 8  # rows of such a table that say too little
@@ -81,20 +82,22 @@ class Owners:
         """From which rows each of these is given another's content."""
         if self.size == len(self.of):  # a row is a sample
             return rows.roll(1)
-        counts = self.of.bincount()
-        first = counts.cumsum(0) - counts
+        counts, order = self.of.bincount(), self.of.argsort(stable=True)
+        first = counts.cumsum(0) - counts  # of each sample, where the rows stand sample by sample
         if tensor.dtype is torch.bool:
             return None
         if not tensor.is_floating_point():
-            return first[self.of[rows]]
+            return order[first[self.of[rows]]]
         longest = counts.index_fill(0, torch.tensor([sample], device=counts.device), 0).argmax()
-        return first[longest] + rows - first[self.of[rows]]
+        within = order.argsort()[rows] - first[self.of[rows]]
+        return order[first[longest] + within]
 
 
 def owners(experiment: Experiment) -> Owners | None:
     """Found where keys differ in length, so that the batch cannot be cut; None where it is unclear.
 
-    By a key that is called after the batch and counts its samples up; or by a table of integers
+    By a key that is called after the batch and counts its samples up, or names them in any order
+    where another key has a row for each; or by a table of integers
     whose first column counts the samples, and the others the places of another key's second axis.
     None where there is a key of as many rows as pairs of samples, or threes.
     """
@@ -106,20 +109,21 @@ def owners(experiment: Experiment) -> Owners | None:
 def _all(tensors: Mapping[str, Tensor]) -> Iterator[Owners]:
     whole = {k: t for k, t in tensors.items() if not t.is_floating_point() and t.numel()}
     for key, values in whole.items():
-        if NAMED.search(key.rpartition(".")[2]) and counts_up(values):
+        if NAMED.search(key.rpartition(".")[2]) and (counts_up(values) or names_all(values)):
             yield from _by_rows(key, values, tensors)
         for table in (values, values.T) if values.ndim == 2 else ():
             yield from _by_table(key, table, tensors)
 
 
 def _by_rows(key: str, values: Tensor, tensors: Mapping[str, Tensor]) -> Iterator[Owners]:
-    rows, samples = len(values), int(values[-1]) + 1
+    rows, samples = len(values), int(values.max()) + 1
     keys = tuple(k for k, t in tensors.items() if k != key and t.ndim and len(t) == rows)
     pairs = {k: ends for k, t in tensors.items() if (ends := _ends(t, rows)) is not None}
     others = {len(t) for k, t in tensors.items() if t.ndim and k not in pairs}
     if samples in {count * n for n in others for count in TOGETHER}:
         return
-    if any(tensors[k].ndim > 1 for k in keys) or (keys and samples in others):
+    wide = counts_up(values) and any(tensors[k].ndim > 1 for k in keys)
+    if wide or (keys and samples in others):
         graphs = [values[ends] for ends in pairs.values()]
         yield Owners(keys, values, 1, key, tuple(g[0] for g in graphs if torch.equal(g[0], g[1])))
 
@@ -141,6 +145,14 @@ def counts_up(values: Tensor) -> bool:
     steps = values[1:] - values[:-1]
     counts = bool(((steps == 0) | (steps == 1)).all())
     return counts and 3 <= int(values[-1]) + 1 < len(values)
+
+
+def names_all(values: Tensor) -> bool:
+    """Whether it is each of 0, 1, 2, ..., in any order and some of them several times."""
+    if values.ndim != 1 or values.dtype is torch.bool or int(values.min()) < 0:
+        return False
+    count = int(values.max()) + 1
+    return 3 <= count < len(values) and len(values.unique()) == count
 
 
 def _by_table(key: str, table: Tensor, tensors: Mapping[str, Tensor]) -> Iterator[Owners]:

@@ -160,3 +160,41 @@ def test_pairs_that_are_asked_for_may_join_graphs() -> None:
     seed_everything(0)
     batch = laid_out("nodes") | {"negative_edges": torch.randint(60, (2, 30))}
     assert said("IDX008", Graphs(), batch, by_keys, "x e of") == []
+
+
+class Bags(nn.Module):
+    """A sum over each bag's rows, by a softmax of them, or of the rows of all bags."""
+
+    def __init__(self, over_all: bool) -> None:
+        super().__init__()
+        self.over_all = over_all
+        self.weigh, self.head = nn.Linear(4, 1), nn.Linear(4, 3)
+
+    def forward(self, rows: Tensor, bag: Tensor) -> Tensor:
+        weight = self.weigh(rows).exp()
+        count = int(bag.max()) + 1
+        total = torch.zeros(count, 1).index_add(0, bag, weight)[bag]
+        weight = weight / (weight.sum() if self.over_all else total)
+        scores: Tensor = self.head(torch.zeros(count, 4).index_add(0, bag, weight * rows))
+        return scores
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["in order", "mixed"])
+@pytest.mark.parametrize("over_all", [False, True], ids=["own", "all"])
+def test_bags_are_samples_in_any_order_of_their_rows(mixed: bool, over_all: bool) -> None:
+    seed_everything(0)
+    bag = torch.arange(5).repeat_interleave(torch.tensor([3, 6, 2, 4, 5]))
+    bag = bag[torch.randperm(20)] if mixed else bag
+    batch = {"rows": torch.randn(20, 4), "bag": bag, "kind": torch.arange(5) % 3}
+
+    def loss(model: nn.Module, b: Batch) -> Tensor:
+        return F.cross_entropy(model(b["rows"], b["bag"]), b["kind"])
+
+    found = said("MSK002", Bags(over_all), batch, loss, "rows bag")
+    assert ["that `bag` says" in one.fix.lower() for one in found] == [True] * over_all
+
+
+def test_a_column_of_numbers_is_no_key_of_samples_without_a_row_for_each() -> None:
+    batch = {"x": torch.randn(9, 2), "batch": torch.arange(9) % 4, "e": torch.zeros(5, 2).long()}
+    subject = Subject(nn.Linear(2, 2), [batch], lambda model, b: model(b["x"]).sum(), sgd)
+    assert owners(Experiment.of(subject)) is None
