@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -15,6 +15,8 @@ from probes.bus import Kind
 from probes.compare import Comparison, Difference
 from probes.experiment import LOSS, Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
+from probes.masking.owners import Owners, owners
+from probes.masking.packed import few
 from probes.place import CODE, Place, came_about, place
 from probes.reading.alive import alive, site_of
 from probes.reading.indexing import Pick, reordering
@@ -41,6 +43,7 @@ class Pairing:
     key and columns with another, and the columns that are wanted are counted up, they must be of
     the row's sample. Where the batch holds every input several times, equal to the bit and in one
     of the orders of `repeat` and `repeat_interleave`, labels that are in the other one are told.
+    Of a batch whose samples are as many rows as they like, as graphs, all rows of one are changed.
 
     Sick: `pack_padded_sequence` of rows sorted by length, and labels in the order of the batch.
     Healthy: the same with `hidden[order.argsort()]`, or with `labels[order]`.
@@ -53,9 +56,10 @@ class Pairing:
 
     def lacks(self, experiment: Experiment) -> str | None:
         """Samples, a loss and labels."""
-        if experiment.size < 3:
+        packed = owners(experiment) is not None
+        if experiment.size < 3 and not packed:
             return "the batch cannot be cut into three samples or more"
-        if experiment.lacks_loss is not None:
+        if experiment.lacks_loss is not None or packed:
             return experiment.lacks_loss
         known = experiment.targets or _strangers(experiment) or _in_batch(experiment)
         if not known:
@@ -64,6 +68,9 @@ class Pairing:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding."""
+        if (owned := owners(experiment)) is not None:
+            yield from self._of_rows(experiment, owned)
+            return
         pair = _strangers(experiment)
         if pair is not None:
             yield self._strangers(pair)
@@ -85,13 +92,25 @@ class Pairing:
             against=list(meeting.labels),
             limit=found.limit,
         )
-        partners = {i: _partner(asked, meeting, found, i) for i in found.apart[:4]}
-        if 2 * len(found.apart) < experiment.size and set(partners.values()) <= {None}:
-            partners = {}  # the others meet their own, and these several: a loss over pairs
-        if partners:
+        if partners := _partners(meeting, found):
             yield self._finding(asked, order, meeting, found, partners)
         elif (apart := mixed_apart(experiment, meeting)) is not None:
             yield self._mixed(experiment, meeting, apart)
+
+    def _of_rows(self, experiment: Experiment, owned: Owners) -> Iterator[Finding]:
+        """Of a batch that cannot be cut as others are."""
+        asked = few(experiment, owned)
+        if asked is None:
+            raise ExperimentError("it is unclear how to cut the batch, which holds many samples")
+        meeting = Meeting(asked.experiment, owned=asked.owned)
+        found = meeting.all()
+        if partners := _partners(meeting, found):
+            finding = self._finding(asked.experiment, asked.samples, meeting, found, partners)
+            yield replace(
+                finding,
+                verdict=Verdict.WARN,
+                fix=f"{finding.fix} That `{owned.told}` says which sample a row is of is a guess.",
+            )
 
     def _strangers(self, pair: Strangers) -> Finding:
         return Finding(
@@ -176,18 +195,18 @@ class Pairing:
     ) -> Finding:
         first = next(iter(partners))
         where = _place(experiment, meeting, first)
-        pick = _pick(experiment, where) if where.site != CODE else None
+        pick = _pick(experiment, where, meeting.size) if where.site != CODE else None
         key, label = next(iter(meeting.inputs)), next(iter(meeting.labels))
         against = partners[first]
         other = "other samples" if against is None else f"sample {order[against]}"
-        turned = "" if order[0] == 0 else "once the batch is turned by one sample, "
+        turned = "" if order[0] < order[-1] else "once the batch is turned by one sample, "
         finding = Finding(
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
             message=f"inputs and labels do not belong together, {where.words}: {turned}`{key}` of "
             f"sample {order[first]} is scored against `{label}` of {other}"
-            f"{_pattern(experiment, partners)}.",
+            f"{_pattern(meeting, partners)}.",
             fix="Put rows back in the order of the batch before they are scored, or sort the "
             "labels along with them; shift along time, not along samples.",
             site=where.site,
@@ -247,34 +266,43 @@ def _asked(
     return own
 
 
-def _pick(experiment: Experiment, where: Place) -> Pick | None:
+def _pick(experiment: Experiment, where: Place, size: int) -> Pick | None:
     """What puts samples in another order, in the code of that module if there it is."""
     seen = alive(experiment)
     here = [each for each in seen.picks if site_of(experiment, seen, each.order) == where.site]
-    found = reordering(here, experiment.size)
-    return reordering(seen.picks, experiment.size) if found is None else found
+    found = reordering(here, size)
+    return reordering(seen.picks, size) if found is None else found
 
 
-def _partner(experiment: Experiment, meeting: Meeting, found: Meetings, i: int) -> int | None:
+def _partners(meeting: Meeting, found: Meetings) -> dict[int, int | None]:
+    """Of a few samples whose input meets others' labels alone, whose it meets."""
+    partners = {i: _partner(meeting, found, i) for i in found.apart[:4]}
+    if 2 * len(found.apart) < meeting.size and set(partners.values()) <= {None}:
+        return {}  # the others meet their own, and these several: a loss over pairs
+    return partners
+
+
+def _partner(meeting: Meeting, found: Meetings, i: int) -> int | None:
     """The one sample whose label this input meets; None where it is not one."""
     met = [
         j
-        for j in range(experiment.size)
+        for j in range(meeting.size)
         if j != i and meeting.of([i], [j]) > max(found.limit, 0.1 * float(found.others[i]))
     ]
     return met[0] if len(met) == 1 else None
 
 
-def _pattern(experiment: Experiment, partners: Mapping[int, int | None]) -> str:
+def _pattern(meeting: Meeting, partners: Mapping[int, int | None]) -> str:
     pairs = [(i, j) for i, j in partners.items() if j is not None]
     if len(pairs) < 2:
         return ""
-    n = experiment.size
+    n = meeting.size
     if len({(j - i) % n for i, j in pairs}) == 1:
         return f", every sample against the one {(pairs[0][1] - pairs[0][0]) % n} further on"
     if all(i + j == n - 1 for i, j in pairs):
         return ", as if one of both were reversed"
-    lengths = experiment.lengths
+    owned = meeting.owned
+    lengths = meeting.experiment.lengths if owned is None else owned.of.long().bincount()
     for name, down in (("longest first", True), ("shortest first", False)):
         if lengths is None:
             break
@@ -290,6 +318,9 @@ def _place(experiment: Experiment, meeting: Meeting, row: int) -> Place:
     ran = experiment.evaluate(meeting.batch([row]))
 
     def others(site: str, value: Tensor) -> Tensor | None:
+        if meeting.owned is not None:
+            own = None if site == LOSS else meeting.owned.row(row, value)
+            return None if own is None else ~own
         axes = [i for i, n in enumerate(value.shape) if n == experiment.size]
         axis = experiment.sample_axis.get(site, axes[0] if axes else None)
         if axis is None or site == LOSS:

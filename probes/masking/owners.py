@@ -118,7 +118,7 @@ def _all(tensors: Mapping[str, Tensor]) -> Iterator[Owners]:
 def _by_rows(key: str, values: Tensor, tensors: Mapping[str, Tensor]) -> Iterator[Owners]:
     rows, samples = len(values), int(values.max()) + 1
     keys = tuple(k for k, t in tensors.items() if k != key and t.ndim and len(t) == rows)
-    pairs = {k: ends for k, t in tensors.items() if (ends := _ends(t, rows)) is not None}
+    pairs = {k: ends for k, t in tensors.items() if (ends := pair_ends(t, rows)) is not None}
     others = {len(t) for k, t in tensors.items() if t.ndim and k not in pairs}
     if samples in {count * n for n in others for count in TOGETHER}:
         return
@@ -128,7 +128,7 @@ def _by_rows(key: str, values: Tensor, tensors: Mapping[str, Tensor]) -> Iterato
         yield Owners(keys, values, 1, key, tuple(g[0] for g in graphs if torch.equal(g[0], g[1])))
 
 
-def _ends(pairs: Tensor, rows: int) -> Tensor | None:
+def pair_ends(pairs: Tensor, rows: int) -> Tensor | None:
     """(2, edge) rows; None where it is no key of pairs of them."""
     if pairs.is_floating_point() or pairs.dtype is torch.bool or pairs.ndim != 2:
         return None

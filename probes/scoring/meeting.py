@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from probes.batch import map_leaves
 from probes.compare import gap
 from probes.experiment import LOSS, Experiment, attempted, copied
 from probes.finding import ExperimentError
+from probes.masking.owners import Owners
 from probes.replay import Snapshot, replay
-from probes.scoring.targets import varied
+from probes.scoring.targets import targets, varied
 from probes.seeding import seed_everything
 from probes.stepping.aim import minimised
 from probes.subject import Batch
@@ -56,24 +58,39 @@ class Meetings:
 class Meeting:
     """Measures them: the loss, from one and the same state.
 
-    drawn: as a training step has it, from this seed, and not in evaluation mode. Raises
-    ExperimentError where no label or no input can be changed, or where the loss raises.
+    drawn: as a training step has it, from this seed, and not in evaluation mode. owned: says which
+    rows of a batch that cannot be cut are of which sample. Raises ExperimentError where no label or
+    no input can be changed, or where the loss raises.
     """
 
-    def __init__(self, experiment: Experiment, drawn: int | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, drawn: int | None = None, owned: Owners | None = None
+    ) -> None:
         self.experiment = experiment
-        self._drawn = drawn
+        self.size = experiment.size if owned is None else owned.size
+        self._drawn, self.owned = drawn, owned
+        self._rows = () if owned is None else tuple(owned.keys)
         self.labels = self._labels()
         self.inputs = self._inputs()
         self._snapshot = Snapshot.take(experiment.subject.model, parameters=True)
         self.base = self.loss()
+
+    @cached_property
+    def targets(self) -> tuple[str, ...]:
+        """The keys that hold what the outputs should be."""
+        if self.owned is None:
+            return self.experiment.targets
+        return tuple(targets(self.experiment, self.size, len(self.owned.of)))
+
+    def _by_sample(self, key: str, tensor: Tensor) -> bool:
+        return tensor.ndim > 0 and (len(tensor) == self.size or key in self._rows)
 
     def _labels(self) -> dict[str, Tensor]:
         """Other labels, by key."""
         everywhere = {
             key: varied(tensor, torch.ones_like(tensor, dtype=torch.bool))
             for key, tensor in self.experiment.tensors.items()
-            if key in self.experiment.targets and len(tensor) == self.experiment.size
+            if key in self.targets and self._by_sample(key, tensor)
         }
         found = {key: tensor for key, tensor in everywhere.items() if tensor is not None}
         if not found:
@@ -83,10 +100,11 @@ class Meeting:
     def _inputs(self) -> dict[str, Tensor]:
         """Other inputs, by key: what is no label, no mask and no index, where it is visible."""
         experiment = self.experiment
-        left = {*experiment.targets, *(mask.key for mask in experiment.layout.masks)}
+        left = {*self.targets, *(mask.key for mask in experiment.layout.masks)}
         left |= {key for each in experiment.layout.reads for key in each.keys}
-        for key, tensor in experiment.tensors.items():
-            if key in left or tensor.ndim < 1 or len(tensor) != experiment.size:
+        inner = {key: experiment.tensors[key] for key in self._rows}  # samples' own rows first
+        for key, tensor in (inner | experiment.tensors).items():
+            if key in left or not self._by_sample(key, tensor):
                 continue
             seen = torch.ones_like(tensor, dtype=torch.bool)
             for mask in experiment.masks:
@@ -137,11 +155,19 @@ class Meeting:
         def change(path: str, leaf: object) -> object:
             for others, rows in changes:
                 if path in others and rows and isinstance(leaf, Tensor):
+                    own = self._own(path, rows, leaf)
                     leaf = leaf.clone()
-                    leaf[rows] = others[path][rows]
+                    leaf[own] = others[path][own]
             return leaf
 
         return map_leaves(self.experiment.batch, change)
+
+    def _own(self, path: str, samples: list[int], leaf: Tensor) -> Tensor:
+        """What is these samples' own, of the first axis of a key."""
+        own = torch.tensor(samples, device=leaf.device)
+        if self.owned is None or path not in self._rows:
+            return own
+        return torch.isin(self.owned.of, own.to(self.owned.of)).to(leaf.device)
 
     def of(self, inputs: Iterable[int], labels: Iterable[int]) -> float:
         """The mixed effect of both: what is left of it when each alone is taken away."""
@@ -151,7 +177,7 @@ class Meeting:
 
     def all(self) -> Meetings:
         """For every sample all others' labels; its own label's, where it meets others'."""
-        n = self.experiment.size
+        n = self.size
         own = torch.full((n,), float("nan"), dtype=torch.float64, device="cpu")
         others, sizes = torch.zeros(n, dtype=torch.float64, device="cpu"), [abs(self.base)]
         for i in range(n):

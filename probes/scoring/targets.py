@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 NAMES = ("label", "target", "gold")
 
 
-def targets(experiment: Experiment) -> Iterator[str]:
+def targets(experiment: Experiment, *lengths: int) -> Iterator[str]:
     """Keys that hold labels: declared, guessed, or found to move the loss and no output.
 
+    lengths: of the keys that may be found, where it is not the number of samples.
     Where outputs are ids alone, which a small change leaves as they are, nothing that they are
     made of moves either. Masks are none of them; where any are declared, they are all. Where the
     loss or the outputs cannot be had, the known ones only.
@@ -35,8 +36,9 @@ def targets(experiment: Experiment) -> Iterator[str]:
         return
     outputs = experiment.evaluated.ran.outputs
     seen = LOSS in outputs and any(value.ndim for value in experiment.outputs.values())
+    asked = lengths or (experiment.size,)
     for key, tensor in experiment.tensors.items():
-        rows = seen and key not in masks and tensor.ndim > 0 and len(tensor) == experiment.size
+        rows = seen and key not in masks and tensor.ndim > 0 and len(tensor) in asked
         if key in known or (rows and _is_target(experiment, key)):
             yield key
 
