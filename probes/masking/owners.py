@@ -15,6 +15,7 @@ from probes.subject import Batch
 
 SAMPLES = "batch|graph|sample|example|bag|scene|cloud|molecule|mol"  # what a batch consists of
 NAMED = re.compile(rf"(^|_)({SAMPLES})(_?(idx|index|ids?|vector))?$")
+OFFSETS = re.compile(rf"^(({SAMPLES})_)?(ptr|offsets?|cu_?seq_?lens?(_q|_k)?)$")
 COLUMNS = (3, 4)  # of a table of places: the sample, two places in it, what joins them
 TOGETHER = (2, 3)  # graphs that are compared with each other, as of pairs
 FEW = 8  # rows of such a table that say too little
@@ -97,8 +98,9 @@ def owners(experiment: Experiment) -> Owners | None:
     """Found where keys differ in length, so that the batch cannot be cut; None where it is unclear.
 
     By a key that is called after the batch and counts its samples up, or names them in any order
-    where another key has a row for each; or by a table of integers
-    whose first column counts the samples, and the others the places of another key's second axis.
+    where another key has a row for each; by one of offsets, where each sample's rows begin; or by a
+    table of integers whose first column counts the samples, and the others the places of another
+    key's second axis. Offsets that are called after something else, as sentences, are none.
     None where there is a key of as many rows as pairs of samples, or threes.
     """
     if experiment.size or any("sample" in axes for axes in experiment.declared.axes.values()):
@@ -113,6 +115,9 @@ def _all(tensors: Mapping[str, Tensor]) -> Iterator[Owners]:
             yield from _by_rows(key, values, tensors)
         for table in (values, values.T) if values.ndim == 2 else ():
             yield from _by_table(key, table, tensors)
+    for key, values in whole.items():
+        if OFFSETS.search(key.rpartition(".")[2]):
+            yield from _by_offsets(key, values, tensors)
 
 
 def _by_rows(key: str, values: Tensor, tensors: Mapping[str, Tensor]) -> Iterator[Owners]:
@@ -126,6 +131,19 @@ def _by_rows(key: str, values: Tensor, tensors: Mapping[str, Tensor]) -> Iterato
     if wide or (keys and samples in others):
         graphs = [values[ends] for ends in pairs.values()]
         yield Owners(keys, values, 1, key, tuple(g[0] for g in graphs if torch.equal(g[0], g[1])))
+
+
+def _by_offsets(key: str, values: Tensor, tensors: Mapping[str, Tensor]) -> Iterator[Owners]:
+    """0, 3, 5, 9: where rows begin, and how many there are in all; and a key of a row a sample."""
+    if values.ndim != 1 or values.dtype is torch.bool or len(values) < 4 or int(values[0]) != 0:
+        return
+    rows, counts = int(values[-1]), values.long().diff()
+    if int(counts.min()) < 1 or rows == len(counts):
+        return
+    keys = tuple(k for k, t in tensors.items() if k != key and t.ndim and len(t) == rows)
+    if keys and any(t.ndim and len(t) == len(counts) for t in tensors.values()):
+        of = torch.arange(len(counts), device=values.device).repeat_interleave(counts)
+        yield Owners(keys, of, 1, key)
 
 
 def pair_ends(pairs: Tensor, rows: int) -> Tensor | None:

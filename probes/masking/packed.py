@@ -143,7 +143,7 @@ class _Part:
         return counts.get(leaf, leaf)
 
     def _tensor(self, path: str, leaf: Tensor) -> Tensor | None:
-        if path == self._owned.told:
+        if path == self._owned.told and len(leaf) == len(self._rows):
             return self._rank[leaf[self._rows].long()].to(leaf.dtype)
         if path in self._pairs:
             kept = torch.isin(self._owned.of[self._pairs[path][0]], self._samples)

@@ -168,3 +168,56 @@ def test_graphs_that_are_scored_against_others_labels_are_told(order: str, words
 @pytest.mark.parametrize("order", ["own", "both sorted"])
 def test_graphs_that_meet_their_own_labels_are_silent(order: str) -> None:
     assert pairing(order) == []
+
+
+class Pieces(nn.Module):
+    """A sum over each sample's tokens, weighed by a softmax of its own, or over all tokens."""
+
+    def __init__(self, over_all: bool) -> None:
+        super().__init__()
+        self.over_all = over_all
+        self.table, self.weigh, self.head = nn.Embedding(9, 4), nn.Linear(4, 1), nn.Linear(4, 2)
+
+    def forward(self, ids: Tensor, ends: Tensor) -> Tensor:
+        of = torch.arange(len(ends) - 1).repeat_interleave(ends.diff())
+        rows = self.table(ids)
+        weight = self.weigh(rows).exp()
+        total = torch.zeros(len(ends) - 1, 1).index_add(0, of, weight)[of]
+        weight = weight / (weight.sum() if self.over_all else total)
+        summed = torch.zeros(len(ends) - 1, 4).index_add(0, of, weight * rows)
+        scores: Tensor = self.head(summed)
+        return scores
+
+
+@pytest.mark.parametrize("over_all", [False, True], ids=["own", "all"])
+@pytest.mark.parametrize("flip", [False, True], ids=["own labels", "others"])
+def test_samples_are_known_by_where_they_begin(over_all: bool, flip: bool) -> None:
+    seed_everything(0)
+    ends = F.pad(torch.tensor([3, 6, 2, 4, 5, 1, 7, 3, 2]).cumsum(0), (1, 0))
+    batch = {"ids": torch.randint(9, (33,)), "cu_seqlens": ends, "y": torch.arange(9) % 2}
+
+    def loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
+        scores = model(b["ids"], b["cu_seqlens"])
+        return F.cross_entropy(scores, b["y"].roll(1) if flip else b["y"])
+
+    judged = check(
+        Subject(
+            Pieces(over_all),
+            [batch],
+            loss,
+            lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+            predict=lambda model, b: model(b["ids"], b["cu_seqlens"]),
+        ),
+        chosen(only=["MSK002"] if over_all else ["IDX002", "MSK002"]),
+    )
+    told = ["MSK002"] * over_all + ["IDX002"] * (flip and not over_all)
+    assert [each.code for each in judged.findings] == told
+    assert not judged.not_judged
+
+
+def test_sentences_of_one_text_are_no_samples() -> None:
+    ends = F.pad(torch.tensor([3, 6, 2, 4]).cumsum(0), (1, 0))
+    batch = {"ids": torch.randint(9, (15,)), "sentence_ptr": ends, "y": torch.arange(4) % 2}
+    experiment = Experiment.of(subject(batch, model=nn.Linear(2, 2)))
+    assert owners(experiment) is None
+    assert owners(Experiment.of(subject(batch | {"ptr": ends}, model=nn.Linear(2, 2)))) is not None
