@@ -13,6 +13,7 @@ from torch import Tensor
 from probes.experiment import Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict
 from probes.reading.unread_results import Dropped, dropped
+from probes.scoring.asked_twice import AskedTwice, asked_twice
 from probes.stepping.matters import matters
 from probes.stepping.one_step import Stepped, reached_in
 
@@ -30,7 +31,9 @@ class Unmoved:
     where the whole rate is enough for the number format. A parameter that is not used at all, or
     that the optimizer does not hold, is a note: a pooler that nobody reads, a teacher. It is a
     warning where the code that called its module does not keep what that gives, or by a name that
-    no way through it reads before it is set anew: there it was to be read, and is lost.
+    no way through it reads before it is set anew: there it was to be read, and is lost; and where
+    it is a head's whose twin, of the same make and reading the same, the loss asks for the labels
+    of both, but for terms that mix labels, or hold several opinions of one thing.
 
     Sick: `head(encoder(x).detach())` with `Adam(model.parameters())`;
     `emb = time(t); emb = kind(y)`, and so `emb` without the time.
@@ -71,7 +74,10 @@ class Unmoved:
         trained = [name for name in silent[: self.most] if name in unused and name in stepped.rates]
         lost = dropped(experiment, trained) if trained else []
         yield from (self._dropped(each) for each in lost)
-        if unused := [name for name in unused if not any(name in each.names for each in lost)]:
+        unused = [name for name in unused if not any(name in each.names for each in lost)]
+        twice = list(asked_twice(experiment, [name for name in unused if name in trained]))
+        yield from (self._asked_twice(each) for each in twice)
+        if unused := [name for name in unused if not any(name in each.names for each in twice)]:
             yield self._unused(unused)
         yield from self._unwritten(experiment, [name for name in live if name not in without])
 
@@ -128,6 +134,26 @@ class Unmoved:
             phase="forward",
             source=lost.source,
             evidence=(Evidence("parameters that the loss does not depend on", len(names)),),
+        )
+
+    def _asked_twice(self, found: AskedTwice) -> Finding:
+        idle, used, keys = found.idle, found.used, found.keys
+        if len(keys) == 2:
+            told = f"`{keys[1]}` is asked of what `{used}` gives, as `{keys[0]}` is"
+        else:
+            told = f"what `{used}` gives is asked for the same twice"
+        how = "which gives the same shape" if found.called else "which is its like and never called"
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"{told}, and nothing is asked of `{idle}`, {how}: the loss does not depend "
+            f"on `{found.names[0]}`{_more(list(found.names))}, which the optimizer is to train.",
+            fix=f"Ask it of what `{idle}` gives there, or leave `{idle}` out.",
+            site=idle,
+            phase="forward",
+            source=found.source,
+            evidence=(Evidence("calls of a loss on the same scores", 2, 1),),
         )
 
     def _unwritten(self, experiment: Experiment, names: list[str]) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ def crossed(experiment: Experiment) -> Crossed | None:
     seen = alive(experiment)
     sites = {each.site for each in seen.shown if each.kind is Kind.OUTPUT}
     for one, two in combinations(keys, 2):
-        named = [_named(one, two, sites), _named(two, one, sites)]
+        named = [named_as(one, two, sites), named_as(two, one, sites)]
         if not all(named) or experiment.tensors[one].shape != experiment.tensors[two].shape:
             continue
         first, second = _scored(experiment, seen, one), _scored(experiment, seen, two)
@@ -51,7 +51,7 @@ def crossed(experiment: Experiment) -> Crossed | None:
     return None
 
 
-def _named(key: str, other: str, sites: set[str]) -> set[str]:
+def named_as(key: str, other: str, sites: set[str]) -> set[str]:
     """The sites that are called as the key is, and not as the other."""
     own, others = _words(key) - _words(other), _words(other) - _words(key)
     return {site for site in sites if own & _words(site) and not others & _words(site)}
