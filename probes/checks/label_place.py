@@ -19,6 +19,7 @@ from probes.scoring.by_columns import Cells, by_columns
 from probes.scoring.crosswise import Crossed, crossed
 from probes.scoring.cut_labels import Cut, cut_labels
 from probes.scoring.meeting import meetings
+from probes.scoring.misasked_head import MisaskedHead, misasked_head
 from probes.scoring.turned import turned
 from probes.vary import vary
 
@@ -38,7 +39,8 @@ class LabelPlace:
     there are labels, and the loss cuts the labels, the later ones are never scored, though outputs
     are spread over all. A shift along time of a model that reads both ways, which has no next token
     to predict, is a fault too, and so are two heads each of which is scored against the labels that
-    the other is called by; shifts of causal models are LBL001's.
+    the other is called by, and one that is scored against its twin's, while nobody reads those that
+    it is called by; shifts of causal models are LBL001's.
 
     Sick: `cross_entropy(logits.transpose(0, 1).flatten(0, 1), labels.flatten())`.
     Healthy: `cross_entropy(logits.flatten(0, 1), labels.flatten())`.
@@ -52,7 +54,8 @@ class LabelPlace:
         """A loss, and labels of classes."""
         if experiment.lacks_loss is not None:
             return experiment.lacks_loss
-        if not any(True for _ in keys(experiment)) and len(experiment.targets) < 2:
+        few = not any(True for _ in keys(experiment)) and len(experiment.targets) < 2
+        if few and _misasked(experiment) is None:
             return "no key of class labels is known: declare it by `Layout(labels=(Labels(...),))`"
         return None
 
@@ -64,6 +67,8 @@ class LabelPlace:
         with suppress(ExperimentError):
             if (heads := crossed(experiment)) is not None:
                 yield self._crossed(experiment, heads)
+        if (head := _misasked(experiment)) is not None:
+            yield self._misasked(head)
         why = None
         for labels in keys(experiment):
             cut = cut_labels(experiment, labels)
@@ -110,6 +115,20 @@ class LabelPlace:
             site="<loss>",
             phase="forward",
             evidence=(Evidence("heads scored against another's labels", 2, 0),),
+        )
+
+    def _misasked(self, found: MisaskedHead) -> Finding:
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"`{found.head}` is scored against `{found.key}`, as its twin `{found.twin}` "
+            f"is, and nobody reads `{found.unread}`, which is of the same kind.",
+            fix=f"Score `{found.head}` against `{found.unread}`.",
+            site="<loss>",
+            phase="forward",
+            source=found.source,
+            evidence=(Evidence("heads scored against another's labels", 1, 0),),
         )
 
     def _cut(self, experiment: Experiment, labels: Labels, cut: Cut) -> Finding:
@@ -227,6 +246,14 @@ def _by(shift: int | None) -> str:
 
 def _plain(count: int) -> tuple[str, ...]:
     return ("sample", "turn", "time")[:count] if count == 3 else ("sample", "token")[:count]
+
+
+def _misasked(experiment: Experiment) -> MisaskedHead | None:
+    """The head that is scored against its twin's labels; None where the loss cannot be had."""
+    try:
+        return misasked_head(experiment)
+    except ExperimentError:
+        return None
 
 
 def _scattered(answers: Sequence[Answer]) -> str | None:

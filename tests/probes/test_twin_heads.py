@@ -112,3 +112,25 @@ def test_a_term_that_is_there_twice_beside_an_idle_twin_is_told() -> None:
 )
 def test_heads_that_are_idle_on_purpose_stay_a_note(asks: str, kind: str, deep: bool) -> None:
     assert told("WIR002", asks, kind=kind, deep=deep) == []
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_a_head_that_is_scored_against_its_twins_labels_is_told(value: bool) -> None:
+    (message,) = told("LBL002", "ll rl", value=value)
+    assert message.startswith("`right` is scored against `y_left`, as its twin `left` is")
+    assert "nobody reads `y_right`" in message
+
+
+@pytest.mark.parametrize(
+    ("asks", "kind", "deep"),
+    [
+        ("ll rr", "apart", False),
+        ("ll rl", "opinions", False),
+        ("ll rl", "apart", True),  # deep supervision
+        ("ll", "apart", False),
+    ],
+)
+def test_heads_that_learn_the_same_on_purpose_are_not_told(
+    asks: str, kind: str, deep: bool
+) -> None:
+    assert told("LBL002", asks, kind=kind, deep=deep) == []
