@@ -13,10 +13,11 @@ from probes.batch import map_leaves
 from probes.experiment import Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.layout import Reads
-from probes.reading.alive import Alive, alive, last_pick, place_at
+from probes.reading.alive import Alive, alive, last_pick, place_at, site_of
 from probes.reading.cut import Read
 from probes.reading.measured import measured, unlike
 from probes.reading.offsets import MOST, Misread, Pairs, first, last, misread
+from probes.reading.put_in_front import InFront, is_pointed, put_in_front
 from probes.reading.separators import Drift, drift, reads_on
 from probes.reading.spans import Spans, spans
 from probes.subject import Batch
@@ -44,6 +45,12 @@ class IndexAlignment:
     are those, and what code makes of the lengths is read off what they read: to read beside one's
     own by as much as all others, or by more and more, is told.
 
+    Whatever a key is called: where code reads rows at its numbers, moved by one number or not, and
+    the model has put a `[CLS]`, prompts or the like before the tokens, it is told that the places
+    do not count these, where code takes tokens alone by the same places; where samples begin with a
+    unit that reads what is in front, labelled as others are, and no last token is read, though many
+    name one; or where places drawn by chance name each but the last. Causal models are not judged.
+
     Sick: `vectors[rows, starts + 1]` where the starts count `[CLS]` already.
     Healthy: `vectors[rows, starts]`.
     """
@@ -57,16 +64,17 @@ class IndexAlignment:
     def lacks(self, experiment: Experiment) -> str | None:
         """Spans or places, declared or told by their names."""
         same = any(each.rule == "same" for each in experiment.declared.reads)
-        if not same and not any(True for _ in spans(experiment)):
+        if not same and not any(True for _ in spans(experiment)) and not is_pointed(experiment):
             return (
-                "no key is declared or called as positions of tokens are: declare it by "
+                "no key is declared or called as positions of tokens are, or used so where the "
+                "model puts something in front of them: declare it by "
                 "`Layout(reads=(Reads('units', of='ids', rule='span', keys=('starts', 'ends')),))`"
             )
         return None
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding for each declared reading."""
-        seen, kept, why = alive(experiment), 0, ""
+        seen, kept, why, said = alive(experiment), 0, "", set[str]()
         for each in (*spans(experiment), *_same(experiment)):
             found = measured(experiment, seen, each)
             if found is None:
@@ -79,9 +87,14 @@ class IndexAlignment:
             kept += 1
             told = list(self._judge(experiment, seen, each, found, pairs))
             yield from told
+            said |= {*each.reads.keys} if told else set()
             if not told and (drifted := _drifted(experiment, each, pairs)) is not None:
                 yield self._beside(each, drifted)
-        if why and not kept:
+        for use in put_in_front(experiment):
+            if (use.use.key or use.use.pick.line) not in said:
+                said.add(use.use.key or str(use.use.pick.line))
+                yield self._in_front(experiment, use)
+        if why and not kept and not is_pointed(experiment):
             raise ExperimentError(why)
 
     def _judge(
@@ -177,6 +190,31 @@ class IndexAlignment:
             ),
         )
         return resting_on(finding, [each.guessed] if each.guessed else [])
+
+    def _in_front(self, experiment: Experiment, found: InFront) -> Finding:
+        pick, front = found.use.pick, found.use.front
+        names = "what places name" if found.use.key is None else f"what `{found.use.key}` names"
+        return Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"units do not read {names}: the model puts {_rows_of(front)} before the "
+            f"{found.use.width} of tokens, which the places do not count, and every unit reads "
+            f"{_rows_of(found.by)} before its own; {found.hits} of {found.count} read what is in "
+            f"front, {found.why}, and {found.last} the last token of a sample, which "
+            f"{found.near} name.",
+            fix=f"Add {found.by} to the places where rows are read, or leave out what is in front "
+            f"by `[:, {front}:]` before.",
+            site=site_of(experiment, alive(experiment), pick.order),
+            op=pick.op,
+            phase="forward",
+            source=pick.line,
+            evidence=(
+                Evidence("units that read what is in front", found.hits, 0, f"of {found.count}"),
+                Evidence("units that read the last token of a sample", found.last),
+                Evidence("units whose places name it", found.near, None),
+            ),
+        )
 
     def _foreign(
         self, experiment: Experiment, seen: Alive, each: Spans, found: Read, strangers: list[int]
@@ -340,6 +378,10 @@ def _lead(experiment: Experiment, each: Spans) -> list[str]:
 
 def _keys(reads: Reads) -> str:
     return " and ".join(f"`{key}`" for key in reads.keys) or f"their own places in `{reads.of}`"
+
+
+def _rows_of(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _said(names: list[str], at: list[int]) -> str:

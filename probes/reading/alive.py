@@ -17,7 +17,7 @@ from probes.experiment import Experiment, attempted, copied
 from probes.finding import ExperimentError
 from probes.modules import every_module
 from probes.place import Place, came_about
-from probes.reading.indexing import Indexing, Pick, Pooled, Reshaped, Summed
+from probes.reading.indexing import Indexing, Laid, Pick, Pooled, Reshaped, Summed
 from probes.replay import Snapshot, replay
 from probes.scoring.alignments import Aligned
 from probes.scoring.calls import Call
@@ -48,9 +48,10 @@ class Alive:
     how many. root: how the model itself is called. looked_up: what was had of tables by
     `embedding`. summed: whole numbers that were summed up along an axis. pooled: what products,
     sums and differences gave, whether a module was shown it or not. parted: what was cut
-    into parts, the first of each. rolled, sampled: how often numbers were
-    rolled, and read by a grid. fed: what modules were given without a gradient, of the shape of a
-    tensor of the batch, with the values that it had then.
+    into parts, the first of each. laid: what was laid behind each other along the second axis.
+    named: whole numbers that were picked, and places that were written to. rolled, sampled: how
+    often numbers were rolled, and read by a grid. fed: what modules were given without a gradient,
+    of the shape of a tensor of the batch, with the values that it had then.
     """
 
     loss: Tensor
@@ -68,6 +69,8 @@ class Alive:
     rolled: int = 0
     sampled: int = 0
     fed: tuple[Tensor, ...] = ()
+    laid: tuple[Laid, ...] = ()
+    named: tuple[Pick, ...] = ()
 
     @property
     def given(self) -> tuple[Shown, ...]:
@@ -196,6 +199,8 @@ def _pass(
         seen.rolled,
         seen.sampled,
         tuple(keeps.fed),
+        tuple(seen.laid),
+        tuple(seen.named),
     )
 
 

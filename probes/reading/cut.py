@@ -121,7 +121,7 @@ def cuts(alive: Alive, shape: Shape, unit: Shown, site: str | None = None) -> li
             found = [*[one for one in found if one.tensor is not each.tensor], each]
     if not found:
         return []
-    grads = gradients(_projected(unit.tensor), [each.tensor for each in found])
+    grads = gradients(projected(unit.tensor), [each.tensor for each in found])
     felt = [e for e, g in zip(found, grads, strict=True) if g is not None and bool(g.any())]
     return felt[::-1][:CUTS]
 
@@ -135,7 +135,7 @@ def read(shape: Shape, unit: Shown, cut: Shown) -> Read:
     asked = torch.zeros(shape.lead, dtype=torch.bool, device=device)
     before = torch.zeros_like(asked)
     for place in _places(shape):
-        found = _felt(shape, _projected(vectors[_at(place)]), cut)
+        found = _felt(shape, projected(vectors[_at(place)]), cut)
         own = found[_at(place[: shape.shared - 1])]  # (sample, row)
         tokens[_at(place)] = own[:, shape.front : shape.front + shape.width]
         before[_at(place)], asked[_at(place)] = own[:, : shape.front].any(-1), True
@@ -160,7 +160,7 @@ def with_front(alive: Alive, shape: Shape) -> Shape | None:
         if not own or rows is None:
             continue
         ends = (more, shape.width - 1 + more)
-        read = [_felt(shape, _projected(rows.select(shape.shared, at)), own[-1]) for at in ends]
+        read = [_felt(shape, projected(rows.select(shape.shared, at)), own[-1]) for at in ends]
         alone = (each.sum(-1) == 1 for each in read)
         if all(map(torch.all, alone)) and read[0][..., 0].all() and read[1][..., -1].all():
             return wide
@@ -173,7 +173,7 @@ def _at(place: tuple[int, ...]) -> tuple[int | slice, ...]:
 
 def _foreign(shape: Shape, vectors: Tensor, cut: Shown) -> Iterator[tuple[int, ...]]:
     for sample in range(shape.lead[0]):
-        found = _felt(shape, _projected(vectors[sample]), cut).flatten(1).any(1)
+        found = _felt(shape, projected(vectors[sample]), cut).flatten(1).any(1)
         found[sample] = False
         yield tuple(found.nonzero().flatten().tolist())
 
@@ -201,7 +201,7 @@ def _felt(shape: Shape, value: Tensor, cut: Shown) -> Tensor:
     return size > SMALL * size.max()
 
 
-def _projected(value: Tensor) -> Tensor:
+def projected(value: Tensor) -> Tensor:
     """A sum with weights that do not cancel."""
     weights = torch.linspace(0.5, 1.5, value.numel(), dtype=torch.float64, device="cpu").cos() + 0.3
     return (value.flatten() * weights.to(value.device, value.dtype)).sum()

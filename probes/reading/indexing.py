@@ -27,6 +27,8 @@ EMBEDDINGS: Mapping[Any, tuple[str, str]] = {
 TILES = ("repeat", "tile")
 POOLS = {"matmul", "__matmul__", "bmm", "einsum", "sum", "mean", "amax", "sub", "__sub__"}
 PARTS = ("chunk", "split", "tensor_split")
+JOINS = ("cat", "concat", "concatenate")
+WRITES = ("scatter", "scatter_")
 VIEWS = ("view", "reshape", "_unsafe_view", "view_as", "reshape_as", "unflatten")
 
 
@@ -77,10 +79,21 @@ class Pooled:
     out: Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Laid:
+    """Tensors that were laid behind each other along the second axis, such as tokens."""
+
+    order: int
+    parts: tuple[Tensor, ...]
+    out: Tensor
+    line: str | None
+
+
 class Indexing(TorchFunctionMode):
     """While it is entered, picks from floating numbers, changes of shape and losses are noted.
 
-    looked_up: what embeddings give, whether of a module or of `F.embedding` alone.
+    looked_up: what embeddings give, whether of a module or of `F.embedding` alone. named: picks
+    from whole numbers, and places that are written to.
     """
 
     def __init__(self, clock: Iterator[int]) -> None:
@@ -94,6 +107,8 @@ class Indexing(TorchFunctionMode):
         self.summed: list[Summed] = []
         self.pooled: list[Pooled] = []
         self.parted: list[Reshaped] = []
+        self.laid: list[Laid] = []
+        self.named: list[Pick] = []
         self.rolled = self.sampled = 0
         self._clock = clock
 
@@ -107,11 +122,17 @@ class Indexing(TorchFunctionMode):
                 before = tuple(args[0].shape)
                 cut = Reshaped(name, next(self._clock), before, out[0], source_here())
                 self.parted.append(cut)
+            elif name == "__setitem__" and isinstance(args[0], Tensor):
+                self._pick("__getitem__", args, given, args[0], self.named)
             return out
+        if name in JOINS:
+            self._lay(args, given, out)
         if func in EMBEDDINGS:
             self._look_up(EMBEDDINGS[func], args, given, out)
         elif not args:
             return out
+        elif name in WRITES:
+            self._pick("gather", args, given, out, self.named)
         elif name in VIEWS and isinstance(args[0], Tensor):
             before = tuple(args[0].shape)
             if before != tuple(out.shape) and out.ndim > 1:
@@ -119,6 +140,8 @@ class Indexing(TorchFunctionMode):
         elif not out.is_floating_point():
             if name == "cumsum" and isinstance(args[0], Tensor):
                 self.summed.append(Summed(next(self._clock), args[0].detach(), source_here()))
+            elif name in GATHERS or name == "__getitem__":
+                self._pick(name, args, given, out, self.named)
             return out
         elif name in ("roll", "grid_sample"):
             self.rolled += name == "roll"
@@ -129,7 +152,7 @@ class Indexing(TorchFunctionMode):
         elif name in TILES and args[0].ndim == out.ndim > 0:
             self.tiled.append((len(args[0]), len(out)))
         elif name in GATHERS or name == "__getitem__":
-            self._pick(name, args, given, out)
+            self._pick(name, args, given, out, self.picks)
         elif name == "ctc_loss":
             ctc = aligned(args, given, source_here())
             self.aligned += [] if ctc is None else [ctc]
@@ -149,7 +172,20 @@ class Indexing(TorchFunctionMode):
                 Pick("aten.embedding", order, source, 0, index.detach(), (), out, line)
             )
 
-    def _pick(self, name: str, args: Sequence[Any], given: Mapping[str, Any], out: Tensor) -> None:
+    def _lay(self, args: Sequence[Any], given: Mapping[str, Any], out: Tensor) -> None:
+        parts = args[0] if args else given.get("tensors", ())
+        axis = args[1] if len(args) > 1 else given.get("dim", given.get("axis", 0))
+        if isinstance(axis, int) and out.ndim > 1 and axis % out.ndim == 1 and len(parts) > 1:
+            self.laid.append(Laid(next(self._clock), tuple(parts), out, source_here()))
+
+    def _pick(
+        self,
+        name: str,
+        args: Sequence[Any],
+        given: Mapping[str, Any],
+        out: Tensor,
+        into: list[Pick],
+    ) -> None:
         source = args[0]
         if not isinstance(source, Tensor):
             return
@@ -158,7 +194,7 @@ class Indexing(TorchFunctionMode):
             axis, index, rows = found
             order, line = next(self._clock), source_here()
             op = GATHERS.get(name, "aten.index" if index.ndim else "aten.select")
-            self.picks.append(Pick(op, order, source, axis, index, rows, out, line))
+            into.append(Pick(op, order, source, axis, index, rows, out, line))
 
 
 Found = tuple[int, Tensor, tuple[Tensor, ...]]

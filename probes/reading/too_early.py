@@ -124,29 +124,30 @@ def _rows(experiment: Experiment, of: str, key: str) -> list[_Row]:
         if of in batch and key in batch and len(batch[of]) == len(batch[key]):
             ids += batch[of].tolist()
             places += batch[key].reshape(len(batch[key]), -1).tolist()
-    pad = next(iter(filled)) if len(filled) == 1 else _filler(ids)
-    ids = _without_ends([_cut(row, pad) for row in ids])
+    pad = next(iter(filled)) if len(filled) == 1 else filler(ids)
+    ids = without_ends([cut(row, pad) for row in ids])
     rows = [_Row(row, at) for row, at in zip(ids, places, strict=True) if len(row) > 2]
     return [] if any(p < 0 for row in rows for p in row.at) else rows
 
 
-def _filler(rows: Sequence[Sequence[int]]) -> int | None:
+def filler(rows: Sequence[Sequence[int]]) -> int | None:
     """The one id that rows end with, some of them more often than others, and hold nowhere else."""
     ends = Counter(row[-1] for row in rows if row)
     pad = ends.most_common(1)[0][0] if ends else None
-    runs = [len(row) - len(_cut(row, pad)) for row in rows]
+    runs = [len(row) - len(cut(row, pad)) for row in rows]
     alone = all(run == row.count(pad) for run, row in zip(runs, rows, strict=True))
     return pad if len(set(runs)) > 1 and alone else None
 
 
-def _cut(row: Sequence[int], pad: int | None) -> list[int]:
+def cut(row: Sequence[int], pad: int | None) -> list[int]:
+    """The row without what fills it up at its end."""
     end = len(row)
     while end and row[end - 1] == pad:
         end -= 1
     return list(row[:end])
 
 
-def _without_ends(rows: list[list[int]]) -> list[list[int]]:
+def without_ends(rows: list[list[int]]) -> list[list[int]]:
     """Without the token that all rows end with, such as a separator."""
     while rows and min(map(len, rows)) > 2 and len({row[-1] for row in rows}) == 1:
         rows = [row[:-1] for row in rows]
