@@ -89,7 +89,7 @@ def _ids(experiment: Experiment, columns: Sequence[Column]) -> list[Tensor] | No
             values = batch[column.key]
             if column.entry is not None:
                 widths.setdefault(column.key, set()).add(values.shape[-1])
-                if len(widths[column.key]) > 1:
+                if len(widths[column.key]) > 1 or column.entry >= values.shape[-1]:
                     return None
             ids.append(column.of(batch).unique())
     return [torch.cat(ids).unique() for ids in found] if all(found) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -156,3 +156,32 @@ def test_columns_as_they_are_in_a_table_made_for_all_of_them_are_told(
 
 def test_a_table_whose_other_rows_are_read_by_the_loss_is_well() -> None:
     assert said(as_it_is, tied=True, held=SIZES) == []
+
+
+class Drawn:
+    """Rows that are drawn anew in each pass over the data, and not as long as before."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        self.passes += 1
+        width = len(SIZES) if self.passes == 1 else 3
+        for _ in range(4):
+            fields = torch.stack([torch.randint(1, n, (48,)) for n in SIZES[:width]], 1)
+            yield {"fields": fields, "y": torch.randn(48)}
+
+
+def test_rows_that_are_shorter_in_another_pass_are_well() -> None:
+    seed_everything(0)
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return F.mse_loss(model(batch), batch["y"])
+
+    subject = Subject(
+        Table(as_it_is, sum(SIZES), "module"),
+        Drawn(),
+        loss,
+        lambda model: torch.optim.Adam(model.parameters()),
+    )
+    assert list(check(subject, chosen(["IDX013"])).findings) == []
