@@ -51,6 +51,16 @@ class Hidden:
             return self._widened(self.keep.T, len(shape))
         if shape[: len(own)] == (*own[:-1], own[-1] - 1):  # one end was cut off, which one is open
             return self._widened(self.keep[..., 1:] & self.keep[..., :-1], len(shape))
+        if (
+            len(own) == 2
+            and (shape[:1], shape[2:3]) == (own[:1], own[1:])
+            and own[1]
+            not in (
+                *shape[:2],
+                *shape[3:],
+            )
+        ):  # (n, channels, t, ...)
+            return self._widened(self.keep[:, None], len(shape))
         return self._all() if self._is_pooled(shape) else None
 
     def _is_pooled(self, shape: tuple[int, ...]) -> bool:
