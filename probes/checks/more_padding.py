@@ -167,7 +167,7 @@ def _parting(experiment: Experiment, each: Longer, found: Comparison) -> Parting
     return parting(
         experiment.subject.model,
         found,
-        _by_row(Visible(experiment, each.each), each.each.keep),
+        _by_row(Visible(experiment, each.each, channels=True), each.each.keep),
         lambda mode: experiment.evaluate(experiment.batch, (mode,)),
         lambda mode: experiment.evaluate(each.batch, (mode,)),
         each.cut,

@@ -24,7 +24,7 @@ def compared(experiment: Experiment, each: Longer) -> Comparison:
     """
     before = experiment.evaluated.ran
     ran = each.aligned(_longer(experiment, each), before)
-    look = Visible(experiment, each.each)
+    look = Visible(experiment, each.each, channels=True)
     return experiment.parted(f"{each.by} more under {', '.join(each.keys)}", ran, look)
 
 

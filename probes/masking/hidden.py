@@ -41,6 +41,13 @@ class Hidden:
             return self._widened(self.keep, len(shape)) if shape[: len(own)] == own else None
         return self._by_shape(shape)
 
+    def behind_channels(self, shape: tuple[int, ...]) -> Tensor | None:
+        """The same of a value (sample, channel, place, ...), whose places no other axis is like."""
+        own = tuple(self.keep.shape)
+        if len(own) != 2 or shape[:1] + shape[2:3] != own or shape.count(own[1]) != 1:
+            return None
+        return self._widened(self.keep[:, None], len(shape))
+
     def _by_shape(self, shape: tuple[int, ...]) -> Tensor | None:
         own = tuple(self.keep.shape)
         for k in range(1, len(own) + 1):  # (n, t, ...), or with its first axes flattened
@@ -51,16 +58,6 @@ class Hidden:
             return self._widened(self.keep.T, len(shape))
         if shape[: len(own)] == (*own[:-1], own[-1] - 1):  # one end was cut off, which one is open
             return self._widened(self.keep[..., 1:] & self.keep[..., :-1], len(shape))
-        if (
-            len(own) == 2
-            and (shape[:1], shape[2:3]) == (own[:1], own[1:])
-            and own[1]
-            not in (
-                *shape[:2],
-                *shape[3:],
-            )
-        ):  # (n, channels, t, ...)
-            return self._widened(self.keep[:, None], len(shape))
         return self._all() if self._is_pooled(shape) else None
 
     def _is_pooled(self, shape: tuple[int, ...]) -> bool:

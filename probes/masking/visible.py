@@ -107,11 +107,16 @@ def seen(experiment: Experiment) -> Look:
 
 
 class Visible:
-    """Looks where all masks let see; where the mask in question cannot be laid over, nowhere."""
+    """Looks where all masks let see; where the mask in question cannot be laid over, nowhere.
 
-    def __init__(self, experiment: Experiment, each: Hidden) -> None:
+    channels: values of modules that have channels before places, as convolutions do, are looked
+    at too. There what is under a mask may well reach over the border of what is visible.
+    """
+
+    def __init__(self, experiment: Experiment, each: Hidden, channels: bool = False) -> None:
         self._layout = experiment.layout
         self._each = each
+        self._channels = channels
         self._others = [
             one for one in experiment.masks if one.mask.key != each.mask.key and one.keep.ndim > 1
         ]
@@ -123,7 +128,7 @@ class Visible:
         axes = self._layout.axes.get(site)
         look = self._each.over(shape, axes)
         if look is None:
-            return None
+            return self._each.behind_channels(shape) if self._channels else None
         for one in self._others:
             seen = one.over(shape, axes)
             look = look if seen is None else look & seen

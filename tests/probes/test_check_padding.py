@@ -367,3 +367,27 @@ def test_an_output_of_joined_rows_is_cut_row_by_row(over_all: bool) -> None:
     )
     found = judge(chosen(["MSK004"], known=RULES), Experiment.of(subject)).findings
     assert [f.code for f in found] == ["MSK004"] * over_all
+
+
+class Normed(nn.Module):
+    """Frames that a norm of each sample's whole takes, padding and all, with channels before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front, self.norm, self.head = nn.Conv1d(4, 16, 1), Whole(), nn.Linear(16, 3)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        there = (torch.arange(frames.shape[1]) < lengths[:, None])[:, None]
+        hidden = self.norm(self.front(frames.mT)) * there
+        logits: Tensor = self.head(hidden.sum(2) / lengths[:, None])
+        return logits
+
+
+class Whole(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.layer_norm(x, x.shape[1:])
+
+
+def test_a_leak_is_placed_in_a_module_with_channels_before_places() -> None:
+    found = said(Normed(), padded(floats=True), ("frames", "lengths"), ["MSK004"])
+    assert found == {"MSK004": "norm"}

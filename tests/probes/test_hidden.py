@@ -97,10 +97,11 @@ def test_other_values_occur_in_the_tensor_and_differ_everywhere() -> None:
     assert bool((numbers != 1)[where].all())
 
 
-def test_a_mask_of_samples_by_places_is_laid_over_channels_before_the_places() -> None:
+def test_a_mask_of_samples_by_places_is_laid_behind_channels_where_asked() -> None:
     each = Hidden(Mask("m"), "x", KEEP, None, None)
     for shape in ((3, 7, 5), (3, 7, 5, 2)):
-        look = each.over(shape)
+        assert each.over(shape) is None
+        look = each.behind_channels(shape)
         assert look is not None
         assert torch.equal(look.expand(shape)[:, 4].reshape(3, 5, -1)[..., 0], KEEP)
-    assert each.over((3, 2, 5, 5)) is None  # weights of queries by keys
+    assert each.behind_channels((3, 2, 5, 5)) is None  # weights of queries by keys
