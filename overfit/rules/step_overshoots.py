@@ -17,6 +17,7 @@ from overfit.rules.diverged import Diverged
 from overfit.rules.lacking import lacks_look
 from overfit.rules.memorised import Memorised
 from overfit.settled import Settled
+from overfit.spikes import Spikes, spikes
 from overfit.trend import trend
 from probes.finding import Evidence, Finding, Verdict
 
@@ -37,22 +38,24 @@ class StepTooLarge:
     The same samples in every step give a loss that falls smoothly while the step is small enough.
     Told where it swings by `swings` of itself over the last half and rises in `rises` of its
     steps, at `times` of what the same weights give from call to call, and does not fall by
-    `falling` a quarter. Where the loss draws something, a pass that stands alone above or below
-    its neighbours does not count: a step stays in the weights, and a draw goes with its pass. Or
-    where the untrained model followed its input (`began`), the trained one does not at all
-    (`ended`), and the weights kept `kept` of their size, so that it was no decay: the steps killed
-    every unit. A model that hardly followed it (by less than `firm`) was killed only where the loss
-    leapt to `leapt` times its start, or the weights went `flew` times their size; else it never
-    learned to. Nor was it the step where a tenth of it, from the start, leaves the model reading,
-    and neither that nor a hundredth brings the loss below `calmed` of what there is to learn. Or
-    where the loss had been low, rose
-    within `few` passes from there to what it is before anything is read, and ends at `back` times
-    that low or more, with fewer right than there were: steps against the gradient's slope do not
-    leave what they have come to. Or where the first `few` passes threw the loss to `flew` times its
-    start, and the weights went `far` times their own size. Or where, from the weights at the end,
-    some tens of steps at a tenth of the rate leave `settled` of the loss that as many at the whole
-    rate leave, or less, and of what it was, with more right: the whole steps go back and forth
-    above what they lead to.
+    `falling` a quarter, more than the swings themselves make of it. Where the loss draws something,
+    a pass that stands alone above or below its neighbours does not count: a step stays in the
+    weights, and a draw goes with its pass. Or where the untrained model followed its input
+    (`began`), the trained one does not at all (`ended`), and the weights kept `kept` of their size,
+    so that it was no decay: the steps killed every unit. A model that hardly followed it (by less
+    than `firm`) was killed only where the loss leapt to `leapt` times its start, or the weights
+    went `flew` times their size; else it never learned to. Nor was it the step where a tenth of it,
+    from the start, leaves the model reading, and neither that nor a hundredth brings the loss below
+    `calmed` of what there is to learn. Or where the loss had been low, rose within `few` passes
+    from there to what it is before anything is read, and ends at `back` times that low or more,
+    with fewer right than there were: steps against the gradient's slope do not leave what they have
+    come to. Or where the first `few` passes threw the loss to `flew` times its start, and the
+    weights went `far` times their own size. Or where, from the weights at the end, some tens of
+    steps at a tenth of the rate leave `settled` of the loss that as many at the whole rate leave,
+    or less, and of what it was, with more right: the whole steps go back and forth above what they
+    lead to. Or where the loss of the last half left what it had come down to, at or under its
+    start, for `leapt` times that start, and did so `again` times or more: a step that goes down the
+    slope of the same samples leads to none of these, unless a tenth of it is no better.
 
     Sick: `Adam(model.parameters(), lr=0.5)`.
     Healthy: the same with lr=0.005.
@@ -74,6 +77,7 @@ class StepTooLarge:
     back: float = 1.5
     settled: float = 0.3
     calmed: float = 0.5
+    again: int = 2
 
     family: ClassVar[Literal["verdict"]] = "verdict"
     code: ClassVar[str] = "FIT010"
@@ -95,7 +99,26 @@ class StepTooLarge:
             or self.flung(curves)
             or self.thrown(curves) is not None
             or self.settles(curves) is not None
+            or self.spiked(curves) is not None
         )
+
+    def spiked(self, curves: Curves) -> Spikes | None:
+        """How the loss leapt above its start again and again, where no draw made it."""
+        look, rounds = curves.look, _rounds(curves)
+        if look is None or look.noise is None or not all(map(isfinite, rounds)):
+            return None
+        if min(rounds, default=-1.0) < 0:  # the start of a loss that has no least is no measure
+            return None
+        if not curves.left > self.left or (look.reading is not None and look.reading <= self.ended):
+            return None
+        tried = look.trials.settled
+        if tried is not None and not tried.smaller < tried.kept:
+            return None
+        above = curves.start + (self.leapt - 1) * abs(curves.start)
+        found = spikes(_without_draws(rounds) if look.noise else rounds, curves.start, above)
+        if found is None or found.count < self.again:
+            return None
+        return found if found.high - found.low > self.times * look.noise else None
 
     def settles(self, curves: Curves) -> Settled | None:
         """What a tenth of the rate came to at once, where that is far less than the whole does."""
@@ -157,7 +180,7 @@ class StepTooLarge:
         wild = swing(_without_draws(half) if look.noise else half) / mean
         up = sum(b > a for a, b in pairwise(half)) / (len(half) - 1)
         noise = self.times * (look.noise or 0.0) / mean
-        calm = course.falls <= self.falling
+        calm = course.falls <= self.falling or not course.is_sure
         return wild >= self.swings and wild > noise and up >= self.rises and calm
 
     def thrown(self, curves: Curves) -> Thrown | None:
@@ -195,6 +218,7 @@ class StepTooLarge:
         look, half = curves.look, _last_half(curves)
         assert look is not None
         thrown = None if self._jumps(curves) else self.thrown(curves)
+        spiked = self.spiked(curves)
         if self.killed(curves):
             why = (
                 f"training killed the model: at the start the loss followed the input, now it "
@@ -211,6 +235,13 @@ class StepTooLarge:
                 f"the loss had come down to {thrown.low:.4g}, rose from there to {thrown.high:.4g} "
                 f"within {self.few * curves.passes} steps, and is {curves.end:.4g} at the end; at "
                 f"fixed weights it moves by {look.noise or 0.0:.2g}, so it is no noise"
+            )
+        elif spiked is not None:
+            why = (
+                f"the loss, {curves.start:.4g} at the start, is thrown above it again and again, "
+                f"{spiked.count} times in the last half: from {spiked.low:.4g} to "
+                f"{spiked.high:.4g} about step {spiked.at * curves.passes}; at fixed weights it "
+                f"moves by {look.noise or 0.0:.2g}, so it is no noise"
             )
         elif not self._jumps(curves) and (tried := self.settles(curves)) is not None:
             why = (

@@ -13,7 +13,9 @@ from overfit.look import Look
 from overfit.rules.decay_holds import DecayHolds
 from overfit.rules.not_memorised import NotMemorised
 from overfit.rules.step_overshoots import StepTooLarge
+from overfit.settled import Settled
 from overfit.story import story
+from overfit.trials import Trials
 from probes import Finding
 from probes.record import Recorder
 
@@ -140,3 +142,41 @@ def test_a_loss_that_leaps_for_one_pass_at_a_time_drew_something(noise: float, c
     held = [each + 1.0 * (i % 9 in (3, 4)) for i, each in enumerate(low)]
     assert found(curves([1.6, *spiked], (1, 3), noise))[0].code == code
     assert found(curves([1.6, *held], (1, 3), noise))[0].code == "FIT010"
+
+
+SPIKE = [0.5, 1.2, 4.0, 9.0, 3.0, 1.1, 0.6]
+FALLS = [0.6 * 0.995**i for i in range(40)]
+LEAPS = [1.6, 3.0, *[1.2] * 100, *FALLS, *SPIKE, *FALLS, *SPIKE, *FALLS]
+
+
+def test_a_loss_that_leaves_what_it_had_come_to_again_and_again_is_of_too_large_a_step() -> None:
+    (one,) = found(curves(LEAPS, (1, 3, 2, 3)))
+    assert (one.code, one.site) == ("FIT010", "<optimizer>")
+    assert "thrown above it again and again, 2 times in the last half: from 0.4935 to 9" in (
+        one.message
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "noise", "tried"),
+    [
+        ([1.6, 3.0, *[1.2] * 100, *FALLS, *SPIKE, *FALLS, *FALLS, *FALLS], 0.0, None),  # once
+        (LEAPS, 2.0, None),  # by chance
+        ([each - 0.55 for each in LEAPS], 0.0, None),  # one that can fall for ever
+        (LEAPS, 0.0, Settled(60, 0.5, 0.5)),  # a tenth of the step is no better
+    ],
+)
+def test_one_leap_or_one_by_chance_is_not(
+    losses: list[float], noise: float, tried: Settled | None
+) -> None:
+    course = curves(losses, (1, 3, 2, 3), noise)
+    assert course.look is not None
+    look = replace(course.look, trials=Trials(settled=tried))
+    assert "FIT010" not in [each.code for each in found(replace(course, look=look))]
+
+
+def test_a_fall_that_is_no_more_than_the_swings_are_is_none() -> None:
+    swings = [0.1, 0.4, 1.2, 0.9, 0.3] * 60
+    lower = [each * (0.7 if i >= 225 else 1.0) for i, each in enumerate(swings)]
+    (one,) = found(curves([1.6, *lower], (1, 3)))
+    assert one.code == "FIT010"
