@@ -37,7 +37,7 @@ class Ceiling:
     head: whose it is, an accuracy or, where nothing is counted, a target. accuracy, loss: None
     where it says nothing of it. exact: whether the loss is the subject's own. samples: the
     places in the suite that it comes from. count: how many labels it costs. alike: whether inputs
-    differ in what the model does not read; site, source: where it loses that, if it is known.
+    differ in what the model does not read; site, source, op: where it loses that, if it is known.
     unread: the keys of features, of those that nobody reads, which tell all these samples apart.
     """
 
@@ -52,6 +52,7 @@ class Ceiling:
     site: str | None = None
     source: str | None = None
     unread: tuple[str, ...] = ()
+    op: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As a suite's settings hold it."""
@@ -209,7 +210,8 @@ def _conflicts(target: Target, heads: Sequence[Slot], read: Read) -> Iterator[Ce
         lost = read.alike.lost if apart else None
         told = all(len(each.beside) == len(each.samples) for each in odd)
         unread = tuple(read.unread) if told and not apart else ()
-        known_place = (apart, lost.site if lost else None, lost.source if lost else None, unread)
+        place = (lost.site, lost.source, unread, lost.op) if lost else (None, None, unread)
+        known_place = (apart, *place)
         accuracy, loss = reached(each.labels for each in contexts)
         if target.kind == "value":
             least = _within(contexts, target)

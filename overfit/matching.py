@@ -41,6 +41,14 @@ class Place:
             return labels, counted, scores
         return labels[..., keep], counted[..., keep], scores
 
+    def answers(self, call: Call) -> Tensor | None:
+        """The numbers that are held against the labels, in their shape; None of classes."""
+        if call.kind not in ("value", "binary"):
+            return None
+        wide = (*self.shape[:-1], self.shape[-1] + self.padded) if self.padded else self.shape
+        found = call.scores.reshape(wide)
+        return found[..., : self.shape[-1]] if self.padded else found
+
 
 def place_of(call: Call, batch: Batch, layout: Layout) -> Place | None:
     """Where the call's labels stand in the batch; None where no key holds them."""

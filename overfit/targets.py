@@ -36,6 +36,7 @@ class Piece:
     counted: as the labels, true where a label is scored. masked: true where the mask shows a
     place, whatever its label; None without a mask. scores: the labels' shape and (class,).
     hidden: true where the label's score is a mask's, so that another is always ahead of it.
+    answers: of numbers, and of yes and no, what is held against the labels, in their shape.
     """
 
     labels: Tensor
@@ -44,6 +45,7 @@ class Piece:
     masked: Tensor | None = None
     by_sample: bool = True
     hidden: Tensor | None = None
+    answers: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +268,7 @@ def _target(calls: Sequence[Call], places: Sequence[Place | None], taken: set[st
         if key is None or place is None:
             pieces.append(Piece(call.labels, call.counted, _scores(call), by_sample=False))
         else:
-            pieces.append(Piece(*place.laid_out(call)))
+            pieces.append(Piece(*place.laid_out(call), answers=place.answers(call)))
     name = key or calls[0].loss
     if name in taken:
         name = next(f"{name} {i}" for i in range(2, 1000) if f"{name} {i}" not in taken)

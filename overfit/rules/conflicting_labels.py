@@ -74,6 +74,7 @@ class ConflictingLabels:
             site=worst.site or "model" if worst.alike or worst.unread else "<data>",
             phase="forward" if worst.alike or worst.unread else "data",
             source=worst.source,
+            op=worst.op,
             samples=worst.samples,
             evidence=tuple(_evidence(curves, found)),
         )
@@ -115,9 +116,10 @@ def _how(curves: Curves, ceiling: Ceiling) -> str:
             "input and have different labels"
         )
     line = f" at {ceiling.source}" if ceiling.source else ""
+    what = f"`{ceiling.op}`" if ceiling.op else "it"
     return (
         f"the model does not read what tells samples apart: {who} of {curves.suite} look the same "
-        f"to it{line and f', from what it drops{line} on'}, and have different labels"
+        f"to it{line and f', from what {what} drops{line} on'}, and have different labels"
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar, Literal
 
-from overfit.ceilings import CONFLICT
+from overfit.ceilings import CONFLICT, Ceiling
 from overfit.curves import Curves
 from overfit.floors import MEAN, PRIOR
 from overfit.look import Look
@@ -144,10 +144,10 @@ class LargerNotMemorised:
         assert fewer is not None
         told = curves.told or f"the loss is {curves.end:.4g} of {curves.start:.4g}"
         near = self._near(curves)
-        conflict = near is not None or any(each.name == CONFLICT for each in curves.ceilings)
+        same = [each for each in curves.ceilings if each.name == CONFLICT]
         points = (
-            _Points(near or "conflict: equal inputs have different labels", APART)
-            if conflict
+            _Points(near or _of_same(same), APART)
+            if near is not None or same
             else _of_measured_room(look) or self._of_time(curves, fewer) or _of_room(look)
         )
         nearly = self._nearly(curves, points)
@@ -172,6 +172,13 @@ class LargerNotMemorised:
                 Evidence("loss at the end", curves.end, curves.start, anchor=curves.name),
             ),
         )
+
+
+def _of_same(found: list[Ceiling]) -> str:
+    """The conflict of inputs that are equal, or that the model cannot tell apart, in words."""
+    if any(each.alike or each.unread for each in found):
+        return "conflict: samples that the model does not tell apart have different labels"
+    return "conflict: equal inputs have different labels"
 
 
 def _of_measured_room(look: Look | None) -> _Points | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,64 @@ def test_units_that_are_dead_for_two_samples_do_not_make_them_alike() -> None:
     with torch.no_grad():
         dead[2].bias.fill_(-10.0)
     assert alike(replace(own, model=dead), [(LINES, KINDS)], ["0"]).firsts == {}
+
+
+X = torch.tensor([[0.1, 0.3], [0.1, 0.9], [0.5, 0.4], [0.7, 0.2], [-0.4, 0.8], [-0.6, -0.3]])
+Y = torch.tensor([0.3, -0.7, 1.2, 0.1, 0.4, -0.2])
+
+
+def numbers(end: Callable[[Tensor], Tensor], width: int = 2, half: bool = False) -> Subject:
+    """What gives one number a sample, from `width` columns of it."""
+    torch.manual_seed(0)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(width, 16), nn.ReLU(), nn.Linear(16, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                return end(self.body(x[:, :width]).squeeze(-1)).float()  # cut
+
+    return Subject(
+        Net(),
+        [(X, Y)],
+        lambda model, batch: F.mse_loss(model(batch[0]), batch[1]),
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+    )
+
+
+def test_numbers_are_alike_where_what_tells_them_apart_is_dropped() -> None:
+    own = numbers(lambda each: each, width=1)
+    assert alike(own, [(X, Y)], ["0"]).firsts == {(0, 1): (0, 0)}
+    (ceiling,) = Looker(own, [(X, Y)], kept_start(own.model)).facts().ceilings
+    assert (ceiling.name, ceiling.alike, ceiling.samples) == (CONFLICT, True, (0, 1))
+    assert ceiling.loss == pytest.approx(2 * 0.5**2 / 6)
+    assert (ceiling.op, (ceiling.source or "")[-3:].strip(":").isdigit()) == ("getitem", True)
+
+
+def test_where_samples_of_two_batches_become_the_same_is_found() -> None:
+    found = alike(numbers(lambda each: each, 1), [(X[::2], Y[::2]), (X[1::2], Y[1::2])], ["0"])
+    assert found.firsts == {(1, 0): (0, 0)}
+    assert found.lost is not None
+    assert found.lost.op == "getitem"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda each: each,
+        lambda each: F.relu(each - 0.3),
+        lambda each: (9.0 * each).clamp(-1.0, 1.0),
+        lambda each: (99.0 * each).sigmoid(),
+        lambda each: (each - 0.3).sqrt(),
+        lambda each: each.round(),
+    ],
+    ids=["plain", "relu", "clamp", "sigmoid", "nan", "round"],
+)
+def test_numbers_that_end_at_a_bound_are_not(end: Callable[[Tensor], Tensor]) -> None:
+    assert alike(numbers(end), [(X, Y)], ["0"]).firsts == {}
+    assert alike(numbers(end, half=True), [(X, Y)], ["0"]).firsts == {}
 
 
 def test_their_labels_are_a_ceiling_that_says_so() -> None:
