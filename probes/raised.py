@@ -29,6 +29,16 @@ _FOREIGN = (
     Path(torch.__file__).resolve().parent,
     *(_HOME / name for name in SISTERS),
 )
+_DRIVERS = frozenset(
+    _HOME / name
+    for name in (
+        "probes/checking.py",
+        "nan_watch/hunt.py",
+        "overfit/diagnose.py",
+        "overfit/suite.py",
+    )
+)
+"""What runs a subject: code outside of it called the diagnosis, and is no part of the subject."""
 
 
 @contextmanager
@@ -76,6 +86,11 @@ def _is_own(name: str) -> bool:
     return _is_own_from(name, os.getcwd())
 
 
+@lru_cache(maxsize=4096)
+def _drives(name: str) -> bool:
+    return Path(name).resolve() in _DRIVERS
+
+
 @lru_cache(maxsize=4096)  # every frame of every call asks
 def _is_own_from(name: str, _: str) -> bool:
     """The same, of a name that may be relative to the working folder."""
@@ -111,10 +126,13 @@ def source_here(within: FrameType | None = None) -> str | None:
 
 
 def own_frame(within: FrameType | None = None) -> FrameType | None:
-    """The innermost frame of the user's own code that is at work now; None without one."""
+    """The innermost frame of the user's own code that is at work now; None without one.
+
+    The script that called a diagnosis is none.
+    """
     frame = within or inspect.currentframe()
     while frame is not None and not _is_own(frame.f_code.co_filename):
-        frame = frame.f_back
+        frame = None if _drives(frame.f_code.co_filename) else frame.f_back
     return frame
 
 
