@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from probes.finding import Finding, Verdict
+from probes.reading.lost import PICKS
 
 GRADIENTS = ("WIR002", "WIR003", "WIR011", "WIR016", "WIR017", "WIR018", "WIR019", "STA003")
 """What does not learn, or learns something else."""
@@ -91,10 +92,20 @@ def _can_be(verdict: Finding, found: Finding) -> bool:
     if found.code not in CAUSES.get(verdict.code, ()):
         return False
     sites = verdict.site, found.site
-    placed = verdict.code in PLACED and found.code not in ANYWHERE
+    placed = verdict.code in PLACED and found.code not in ANYWHERE and not _kept_off(verdict, found)
     if not placed or not all(map(_is_module, sites)):
         return True
     return _near(verdict.site or "", found.site or "")
+
+
+def keeps_place(verdict: Finding, cause: Finding) -> bool:
+    """Whether the verdict's own place says more than that of its cause."""
+    return is_placed(verdict) and cause.site != verdict.site and not _kept_off(verdict, cause)
+
+
+def _kept_off(verdict: Finding, cause: Finding) -> bool:
+    """Whether nothing came to a part that is picked, and a mask kept it off, wherever that is."""
+    return verdict.op in PICKS and cause.code.startswith("MSK")
 
 
 def _is_module(site: str | None) -> bool:

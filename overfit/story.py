@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nan_watch.causes import RULES as CAUSES
 from nan_watch.rules import RULES as HEALTH
-from overfit.explains import cause_of, is_placed
+from overfit.explains import cause_of, is_placed, keeps_place
 from overfit.outcome import outcome
 from overfit.refuted import unless_learned
 from overfit.rules import RULES
@@ -100,7 +100,7 @@ def _caused(finding: Finding, cause: Finding) -> Finding:
         message = f"{finding.message.removesuffix('.')}; it likely follows from {cause.code}."
         return replace(finding, message=message, fix=cause.fix)
     message = f"{finding.message} The likely cause ({cause.code}): {cause.message}"
-    if is_placed(finding) and cause.site != finding.site:
+    if keeps_place(finding, cause):
         return replace(finding, message=message)
     return replace(
         finding,

@@ -15,11 +15,16 @@ from overfit.rules.only_noise import OnlyNoise
 from overfit.rules.too_slow import TooSlow
 from overfit.trend import trend
 from probes.finding import Evidence, Finding, Verdict
+from probes.reading.lost import PICKS
 
 LAST = "previous gold token"
 ONE_TOKEN = (
     "Look what keeps a place from those before it: an attention over another axis than "
     "theirs, a mask that hides them, a state that is not handed on; more steps will not mend it."
+)
+PICKED = (
+    "Look what is to carry the input to that part (an attention's mask, a state that is not handed "
+    "on), or pick another."
 )
 
 
@@ -178,7 +183,10 @@ class StuckOnFloor:
         blind = self.blind(curves)
         if floor is not None and floor is self.on_last(curves) and not blind:
             return ONE_TOKEN
-        return _fix(lost, blind, self._unlearned(curves))
+        if lost and curves.look is not None and curves.look.lost is not None:
+            picked = curves.look.lost.op in PICKS
+            return PICKED if picked else "Mend that line: what it gives must follow its input."
+        return _fix(blind, self._unlearned(curves))
 
     def _unlearned(self, curves: Curves) -> bool:
         """Whether the untrained model followed the input."""
@@ -203,6 +211,9 @@ class StuckOnFloor:
             module = f" in `{look.lost.site}`" if look.lost.site else ""
             place = f": the signal is lost at `{look.lost.op}`{module}{line}, whose output is the "
             place += "same for every input"
+            if look.lost.op in PICKS:
+                place = f": what `{look.lost.op}` picks{module}{line} is the same for every input, "
+                place += "so that nothing carries the signal to the part that is picked"
         if look.size is not None and look.size < self.shrunk:
             place += f"; the weights shrank to {look.size:.2g} of their size, as decay makes them"
         began = look.began_reading if self._unlearned(curves) else None
@@ -257,9 +268,7 @@ def _reached(curves: Curves, floor: Floor | None) -> str:
     return ", ".join(parts)
 
 
-def _fix(lost: bool, blind: bool, unlearned: bool) -> str:
-    if lost:
-        return "Mend that line: what it gives must follow its input."
+def _fix(blind: bool, unlearned: bool) -> str:
     if blind and unlearned:
         return (
             "Look why nothing of the input is learned: whether a gradient reaches what should read "

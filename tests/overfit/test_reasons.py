@@ -14,7 +14,7 @@ from overfit.explains import cause_of, is_placed
 from overfit.look import Look, Looker, kept_start
 from overfit.rules.diverged import Diverged
 from overfit.rules.stuck_on_floor import StuckOnFloor
-from overfit.story import _reasons_first
+from overfit.story import _explained, _reasons_first
 from probes import Finding, Subject, Verdict
 from probes.finding import Judgement
 from probes.reading.lost import Lost
@@ -61,6 +61,24 @@ def test_what_training_lost_is_lost_at_no_line() -> None:
     assert "by 1e-07 of itself, and by 2e-05 at the start" in one.message
     (other,) = StuckOnFloor().judge(curves(calm, (1, 2, 2), replace(look, began_reading=0.0)))
     assert (other.site, other.source) == ("model", "a.py:3")
+
+
+@pytest.mark.parametrize(
+    ("op", "code", "site"),
+    [
+        ("getitem", "MSK006", "core.attention"),
+        ("getitem", "STA001", "core.pool"),
+        ("mean", "MSK006", "core.pool"),
+    ],
+)
+def test_a_part_that_nothing_comes_to_is_kept_off_by_a_mask(op: str, code: str, site: str) -> None:
+    look = Look(began_reading=0.0, reading=0.0, moved=1.3, lost=Lost(op, "core.pool", "a.py:3"))
+    (blind,) = StuckOnFloor().judge(curves([1.0] * 60, (1, 2, 2), look))
+    assert ("nothing carries the signal to the part" in blind.message) == (op == "getitem")
+    cause = Finding(code, "why", Verdict.WARN, "hides.", "Turn it.", site="core.attention")
+    (told,) = _explained(Judgement((blind,)), Judgement((cause,))).findings
+    assert told.site == site
+    assert (f"The likely cause ({code})" in told.message) == (op == "getitem")
 
 
 def test_first_steps_that_throw_the_loss_off_say_that_they_are_too_large() -> None:
