@@ -12,6 +12,7 @@ from torch import Tensor
 from overfit.blind_heads import BlindHead, blind_heads
 from overfit.bottleneck import Bottleneck, bottleneck
 from overfit.decay import is_direct
+from overfit.emptied import Emptied, emptied
 from overfit.faster import Faster, faster
 from overfit.gentler import Gentler
 from overfit.lagging import Lagging, lagging
@@ -36,6 +37,7 @@ class Trials:
     quiet: what the same steps come to with nothing drawn, where calls alike give other losses;
     same_draws: what they come to with the same numbers drawn each time, where no label is known.
     gentler: what smaller steps come to from the start, where training has made the model blind.
+    emptied: the call that gives nothing but zeros to what is to learn.
     """
 
     settled: Settled | None = None
@@ -49,6 +51,7 @@ class Trials:
     quiet: Quiet | None = None
     same_draws: Quiet | None = None
     gentler: tuple[Gentler, ...] = ()
+    emptied: Emptied | None = None
 
     @classmethod
     def of(
@@ -79,6 +82,7 @@ class Trials:
             quiet=tried(lambda: quiet(subject, batches, began, noisy))
             if noisy and labelled
             else None,
+            emptied=tried(lambda: emptied(subject, batches)),
             same_draws=tried(lambda: same_draws(subject, batches, began, noisy))
             if noisy and not labelled
             else None,
@@ -90,6 +94,8 @@ class Trials:
         for name in ("quiet", "same_draws"):
             if (still := row.get(name)) is not None and "nonfinite" not in still:
                 row = {**row, name: {**still, "sources": tuple(still["sources"])}}
+        if (call := row.get("emptied")) is not None:
+            row = {**row, "emptied": {**call, "parameters": tuple(call["parameters"])}}
         blind = tuple(BlindHead(**each) for each in row.get("blind", ()))
         known = [each for each in row.get("gentler", ()) if "nonfinite" not in each]
         smaller = tuple(Gentler(**each) for each in known)
@@ -105,6 +111,7 @@ _MADE: Mapping[str, Callable[..., Any]] = {
     "faster": Faster,
     "quiet": Quiet,
     "same_draws": Quiet,
+    "emptied": Emptied,
 }
 
 

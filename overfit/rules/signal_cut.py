@@ -8,12 +8,14 @@ from typing import Any, ClassVar, Literal
 
 from overfit.curves import Curves
 from overfit.cuts import Cut
+from overfit.emptied import Emptied
 from overfit.interventions import THAWED
 from overfit.rules.diverged import Diverged
 from overfit.rules.lacking import lacks_look
 from overfit.rules.memorised import Memorised
 from probes.finding import Evidence, Finding, Verdict
 
+ZERO = "GRD003"
 SIGNS = ("WIR002", "GRD004", "GRD003", "GRD007", "GRD008", "GRD005")
 
 
@@ -62,7 +64,28 @@ class SignalCut:
         if look is not None and look.cuts:
             yield self._by_cut(curves, max(look.cuts, key=lambda each: len(each.parameters)))
         elif sign is not None:
-            yield self._by_sign(curves, sign)
+            call = self._emptied(curves, sign)
+            yield (
+                self._by_sign(curves, sign) if call is None else self._by_zeros(curves, call, sign)
+            )
+
+    def _emptied(self, curves: Curves, sign: Finding) -> Emptied | None:
+        """The call that gives nothing but zeros to the weights whose gradient is zero."""
+        call = None if curves.look is None else curves.look.trials.emptied
+        told = sign.code == ZERO and call is not None and sign.site in call.parameters
+        return call if told else None
+
+    def _by_zeros(self, curves: Curves, call: Emptied, sign: Finding) -> Finding:
+        return self._told(
+            curves,
+            f"{call.words}; {sign.message.rstrip('.')}",
+            fix="Let what that call gives follow what it is given: where it rounds, pass the "
+            "gradient through as it is; where it masks or scales, look at the factor of zero.",
+            site=call.site or "model",
+            op=call.op,
+            source=call.source,
+            found=Evidence("parameters that are given zeros alone", len(call.parameters), 0),
+        )
 
     def _by_cut(self, curves: Curves, cut: Cut) -> Finding:
         line = f" at {cut.source}" if cut.source else ""
