@@ -24,6 +24,7 @@ from probes.scoring.in_batch import in_batch
 from probes.scoring.in_turn import turned_by_one, unturned
 from probes.scoring.meeting import Meeting, Meetings, meetings
 from probes.scoring.mixtures import Mixed, mixed_apart
+from probes.scoring.out_of_order import OutOfOrder, out_of_order
 from probes.scoring.positives import Strangers, strangers
 from probes.scoring.repeated import Repeated, repeated_apart
 
@@ -44,6 +45,8 @@ class Pairing:
     the row's sample. Where the batch holds every input several times, equal to the bit and in one
     of the orders of `repeat` and `repeat_interleave`, labels that are in the other one are told.
     Of a batch whose samples are as many rows as they like, as graphs, all rows of one are changed.
+    Where code sorts samples, no two alike, and the loss moves as samples are exchanged whole while
+    outputs go with them, told is what meets what was put in that order and goes by the batch's.
 
     Sick: `pack_padded_sequence` of rows sorted by length, and labels in the order of the batch.
     Healthy: the same with `hidden[order.argsort()]`, or with `labels[order]`.
@@ -62,7 +65,7 @@ class Pairing:
         if experiment.lacks_loss is not None or packed:
             return experiment.lacks_loss
         known = experiment.targets or _strangers(experiment) or _in_batch(experiment)
-        if not known:
+        if not known and out_of_order(experiment) is None:
             return "no key is known to hold labels: declare it by `Layout(labels=(Labels(...),))`"
         return None
 
@@ -71,6 +74,12 @@ class Pairing:
         if (owned := owners(experiment)) is not None:
             yield from self._of_rows(experiment, owned)
             return
+        found = list(self._judge(experiment))
+        yield from found
+        if not found and (left := out_of_order(experiment)) is not None:
+            yield self._left(experiment, left)
+
+    def _judge(self, experiment: Experiment) -> Iterator[Finding]:
         pair = _strangers(experiment)
         if pair is not None:
             yield self._strangers(pair)
@@ -166,6 +175,23 @@ class Pairing:
             samples=(pair.sample, pair.partner),
             evidence=(Evidence("rows that ask for another sample's column", pair.count, 0),),
         )
+
+    def _left(self, experiment: Experiment, left: OutOfOrder) -> Finding:
+        finding = Finding(
+            code=self.code,
+            rule=self.rule,
+            verdict=Verdict.WARN,
+            message=f"samples are sorted by {left.key} at {left.sorted_at}, and {left.ordered} is "
+            f"put in that order, but {left.other}, which meets it, stands as the batch does: with "
+            f"whole samples exchanged the loss is {left.moved:.6g} and not {left.loss:.6g}.",
+            fix="Index by the order all that goes with what was sorted, or put that back by "
+            "`order.argsort()`.",
+            site="<loss>",
+            phase="forward",
+            source=left.source,
+            evidence=(Evidence("loss once samples are exchanged", left.moved, left.loss),),
+        )
+        return resting_on(finding, experiment.samples_guessed)
 
     def _mixed(self, experiment: Experiment, meeting: Meeting, apart: Mixed) -> Finding:
         key, label = next(iter(meeting.inputs)), next(iter(meeting.labels))
