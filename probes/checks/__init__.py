@@ -115,6 +115,7 @@ from probes.checks.uncounted_start import UncountedStart
 from probes.checks.unit_axis import UnitAxis
 from probes.checks.unlearned_end import UnlearnedEnd
 from probes.checks.unmoved import Unmoved
+from probes.checks.unpicked_state import StateNotPicked
 from probes.checks.unreachable_label import UnreachableLabel
 from probes.checks.unread_columns import UnreadColumns
 from probes.checks.unread_end import UnreadEnd
@@ -242,6 +243,7 @@ RULES: tuple[Check[Experiment], ...] = (
     TargetDrawnApart(),
     DrawnStartState(),
     IgnoredStart(),
+    StateNotPicked(),
     PaddingPick(),
     PaddingRow(),
     RealPadding(),
