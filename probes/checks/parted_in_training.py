@@ -23,6 +23,7 @@ class PartedInTraining:
     never the same twice. Of a few samples the input is changed, then the label, then both, from
     one random state: what both do together beyond what each does alone shows whether the input is
     scored against its own label, or others'. A mixture, as mixup makes it, holds its own as well.
+    Where evaluation mode does the same, that is said, and no order is drawn.
 
     Sick: `x = x[torch.randperm(len(x))]`, and `y` as it was.
     Healthy: `order = torch.randperm(len(x)); x, y = x[order], y[order]`.
@@ -54,7 +55,9 @@ class PartedInTraining:
             if len(apart) < self.least * tried * draw:
                 return  # no order that is drawn comes near so many
         if len(apart) >= self.least * tried * self.draws:
-            yield self._finding(experiment, meeting, apart, tried * self.draws)
+            still = [*self._apart(experiment, Meeting(experiment), tried)]
+            alone = len(still) < self.least * tried
+            yield self._finding(experiment, meeting, apart, tried * self.draws, alone)
 
     def _apart(
         self, experiment: Experiment, meeting: Meeting, tried: int
@@ -74,7 +77,9 @@ class PartedInTraining:
         meeting: Meeting,
         apart: list[tuple[int, float, float, float]],
         tried: int,
+        alone: bool,
     ) -> Finding:
+        """alone: in evaluation mode each is scored against its own."""
         key, label = next(iter(meeting.inputs)), next(iter(meeting.labels))
         first, own, others, limit = apart[0]
         indexing = Indexing(count())
@@ -84,10 +89,16 @@ class PartedInTraining:
             code=self.code,
             rule=self.rule,
             verdict=Verdict.FAIL,
-            message=f"in training mode `{key}` is scored against other samples' `{label}`: "
-            f"{len(apart)} times of {tried} it meets not its own label but others', by an order "
-            "that is drawn anew in every step.",
-            fix="Shuffle inputs and labels by one and the same order, or neither.",
+            message=f"{'in training mode ' * alone}`{key}` is scored against other samples' "
+            f"`{label}`: {len(apart)} times of {tried} it meets not its own label but others', "
+            + (
+                "by an order that is drawn anew in every step."
+                if alone
+                else "in training mode and in evaluation mode alike."
+            ),
+            fix="Shuffle inputs and labels by one and the same order, or neither."
+            if alone
+            else "Put what the model gives back into the order of the batch.",
             site=LOSS,
             op=None if pick is None else pick.op,
             phase="forward",

@@ -203,3 +203,26 @@ def test_a_step_of_the_subject_s_own_that_shuffles_inputs_is_held_against_what_i
     )
     found = check(subject, chosen(only=["IDX011"])).findings
     assert [each.code for each in found] == ([] if labels_too else ["IDX011"])
+
+
+@pytest.mark.parametrize(
+    ("drawn", "words"), [(True, "an order that is drawn anew"), (False, "evaluation mode alike")]
+)
+def test_where_evaluation_mode_is_parted_too_no_order_is_said_to_be_drawn(
+    drawn: bool, words: str
+) -> None:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        x, way = batch["x"], torch.randperm(12) if model.training else torch.arange(12)
+        order = way if drawn else x[:, 0].argsort()
+        scores = model(F.dropout(x, 0.1, model.training)[order])
+        return F.cross_entropy(scores, batch["kind"])
+
+    torch.manual_seed(0)
+    subject = Subject(
+        nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3)),
+        [{"x": torch.randn(12, 4), "kind": torch.arange(12) % 3}],
+        loss,
+        lambda model: torch.optim.Adam(model.parameters()),
+    )
+    [found] = check(subject, chosen(only=["IDX011"])).findings
+    assert words in found.message
