@@ -50,17 +50,19 @@ class Broadcast:
 
     def judge(self, experiment: Experiment) -> Iterator[Finding]:
         """At most one finding of each kind, at the first such place."""
-        if not experiment.size:
-            pass  # nothing is known that can be laid in another order
-        elif (met := across(experiment, PAIRS + QUOTIENTS)) is not None:
-            yield self._across(met, experiment.size)
-        elif (fit := happens_to_fit(experiment)) is not None:
-            yield resting_on(self._fits(fit, experiment.size), experiment.samples_guessed)
+        if experiment.size:  # else nothing is known that can be laid in another order
+            yield from self._in_turn(experiment)
         met_by = columns(experiment)
         for column in ([each for each in met_by if each.told] or met_by)[:1]:
             yield self._column(column, "sample" if experiment.size else "row")
 
-    def _column(self, column: Column, each: str) -> Finding:
+    def _in_turn(self, experiment: Experiment) -> Iterator[Finding]:
+        if (met := across(experiment, PAIRS + QUOTIENTS)) is not None:
+            yield self._across(met, experiment.size)
+        elif (fit := happens_to_fit(experiment)) is not None:
+            yield resting_on(self._fits(fit, experiment.size), experiment.samples_guessed)
+
+    def _column(self, column: Column, entry: str) -> Finding:
         n, other = column.size, "target" if column.told else "number"
         named = [", ".join(f"`{each}`" for each in of) for of in (column.column, column.row)]
         within = "" if column.metric is None else f" in the metric `{column.metric}`"
@@ -70,13 +72,13 @@ class Broadcast:
             rule=self.rule,
             verdict=Verdict.FAIL if column.told else Verdict.WARN,
             message=f"`{column.op}`{within} is given ({n}, 1){of[0]} and ({n},){of[1]}, which "
-            f"become {n} by {n}: every {each} meets every other's {other}.",
+            f"become {n} by {n}: every {entry} meets every other's {other}.",
             fix="Give both the same shape, for example by `.squeeze(-1)`.",
             site="<loss>",
             op=column.op,
             phase="forward",
             source=column.source,
-            evidence=(Evidence(f"pairs of {each}s", n * n, n),),
+            evidence=(Evidence(f"pairs of {entry}s", n * n, n),),
         )
 
     def _across(self, met: Met, n: int) -> Finding:

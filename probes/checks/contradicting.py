@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from probes.batch import leaves
-from probes.compare import NOISES, gap
-from probes.experiment import Experiment, with_leaf
+from probes.experiment import Experiment
 from probes.finding import Evidence, ExperimentError, Finding, Verdict, resting_on
 from probes.guess import LABELS
+from probes.reading.effects import is_unread
 from probes.reading.looked_up import is_looked_up
 from probes.reading.rows import classes, is_read, looked, reader
 from probes.scoring.asked_for import is_turned_down
 from probes.states.life import Life, later_goes_on
-from probes.vary import vary
 
 Row = tuple[bytes, ...]
 OFTEN = (
@@ -101,7 +100,7 @@ class Contradicting:
             and len(tensor) == experiment.size
             and not _numbers(experiment, key)
             and not _answers(experiment, key, label)
-            and _is_unread(experiment, key)
+            and is_unread(experiment, key)
         }
         best = min(found, key=found.__getitem__, default=None)
         return None if best is None or found[best] > self.left * wrong else (best, found[best])
@@ -171,20 +170,6 @@ def _answers(experiment: Experiment, key: str, label: str) -> bool:
     groups = _groups(experiment, [key], label)
     often = any(sum(group.values()) > 1 for group in groups.values())
     return bool(LABELS.search(key.rpartition(".")[2])) or (often and not _wrong(groups))
-
-
-def _is_unread(experiment: Experiment, key: str) -> bool:
-    """Whether neither the loss nor an output moves with other values of the key."""
-    tensor = experiment.tensors[key]
-    other = vary(tensor, torch.ones_like(tensor, dtype=torch.bool))
-    if other is None:
-        return False
-    try:
-        ran = experiment.evaluate(with_leaf(experiment.batch, key, other)).outputs
-    except ExperimentError:
-        return False
-    before, limit = experiment.evaluated.ran.outputs, NOISES * experiment.evaluated.noise
-    return all(name in ran and gap(value, ran[name])[0] <= limit for name, value in before.items())
 
 
 def _goes_on(experiment: Experiment) -> bool:

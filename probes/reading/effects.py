@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from probes.batch import leaves
@@ -14,6 +15,7 @@ from probes.finding import ExperimentError
 from probes.scoring.behind_ids import read_behind_ids
 from probes.stepping.aim import updates
 from probes.subject import Batch
+from probes.vary import vary
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,15 @@ def effect_of(experiment: Experiment, batch: Batch) -> Effect:
     moved = [n for n, value in before.items() if _moves(value, ran.outputs.get(n), limit)]
     outputs = any(before[name].ndim for name in moved)
     return Effect(bool(moved), outputs or (bool(moved) and read_behind_ids(experiment, batch)))
+
+
+def is_unread(experiment: Experiment, key: str) -> bool:
+    """Whether neither the loss nor an output moves with other values of the key."""
+    tensor = experiment.tensors[key]
+    other = vary(tensor, torch.ones_like(tensor, dtype=torch.bool))
+    return (
+        other is not None and not effect_of(experiment, with_leaf(experiment.batch, key, other)).any
+    )
 
 
 def moves_the_step(experiment: Experiment, batch: Batch) -> bool:

@@ -6,17 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-import torch
-
-from probes.compare import gap
-from probes.experiment import Experiment, with_leaf
-from probes.finding import ExperimentError
+from probes.experiment import Experiment
 from probes.modules import every_module
+from probes.reading.effects import is_unread
 from probes.scoring.asked_twice import are_apart, keys_of_calls
 from probes.scoring.calls import Call
 from probes.scoring.crosswise import named_as
 from probes.scoring.heads import asked, make, reads_the_same, same
-from probes.scoring.targets import varied
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ def _misasked(experiment: Experiment) -> Iterator[MisaskedHead]:
         )
         if not own or not others or not are_apart(experiment, key, unread):
             continue
-        if not _is_unread(experiment, unread):
+        if not is_unread(experiment, unread):
             continue
         seen = asked(experiment, experiment.batch)
         keys = keys_of_calls(experiment, seen)
@@ -68,19 +64,6 @@ def _misasked(experiment: Experiment) -> Iterator[MisaskedHead]:
                     and reads_the_same(model, seen, head, twin)
                 ):
                     yield MisaskedHead(head, key, unread, twin, one.line)
-
-
-def _is_unread(experiment: Experiment, key: str) -> bool:
-    tensor = experiment.tensors[key]
-    other = varied(tensor, torch.ones_like(tensor, dtype=torch.bool))
-    if other is None:
-        return False
-    try:
-        after = experiment.evaluate(with_leaf(experiment.batch, key, other)).outputs
-    except ExperimentError:
-        return False
-    before = experiment.evaluated.ran.outputs
-    return all(name in after and gap(value, after[name])[0] == 0 for name, value in before.items())
 
 
 def _fits(experiment: Experiment, call: Call, key: str) -> bool:

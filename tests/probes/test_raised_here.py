@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from probes import raised
 from probes.checking import check
 
 TRAINED = """
@@ -35,3 +36,7 @@ def test_the_script_that_calls_a_diagnosis_is_no_source(own: bool, tmp_path: Pat
     exec(compile(TRAINED, str(path), "exec"), names)
     found = {each.code: each.source for each in check(names["subject"]()).findings}
     assert found["WIR012"] == (f"{path}:9" if own else None)
+
+
+def test_what_runs_a_subject_is_where_it_is_looked_for() -> None:
+    assert [path for path in raised._DRIVERS if not path.is_file()] == []
